@@ -1,0 +1,40 @@
+# The manual of this repository: `just --list`.  `just` comes with scripts/test (.venv/bin/just).
+
+export PATH := justfile_directory() / ".venv/bin:" + env("PATH")
+
+# List what can be done here
+default:
+    @just --list --unsorted
+
+# Set up what is missing and link the example pictures
+demo *arguments:
+    scripts/demo {{ arguments }}
+
+# Set up what is missing and run the tests; arguments go to pytest
+test *arguments:
+    scripts/test {{ arguments }}
+
+# Everything CI asks for beside the tests: lint, format, types, layers, architecture
+check:
+    ruff check .
+    ruff format --check .
+    mypy
+    lint-imports --no-logo
+    python -m pytest -q tests/architecture
+
+# Put the code into its one format, and repair what ruff can repair
+fmt:
+    ruff check --fix .
+    ruff format .
+
+# Measure everything docs/benchmarks.md reports; arguments name single benchmarks
+bench *arguments:
+    python -m benchmarks.run {{ arguments }}
+
+# Build the wheel and the source archive into dist/, from the packages that are installed
+build:
+    python -m build --no-isolation
+
+# Draw the example pictures anew
+draw-examples:
+    python scripts/draw_examples.py

@@ -1,0 +1,1 @@
+"""localmel links the names in a captioned image to a knowledge base, entirely on this machine."""

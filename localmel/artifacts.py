@@ -1,0 +1,188 @@
+"""Folders on disk that are either whole or absent.
+
+In: a function that fills a temporary folder.  Out: a folder renamed into place, its `manifest.json` written last
+with a hash and a size for every file.  A reader refuses a folder that is unfinished, damaged, of another kind or
+newer than it knows.  Knows nothing of what the files mean."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from localmel.errors import CorruptArtifact, OutOfSpace
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MANIFEST = "manifest.json"
+Json = dict[str, Any]
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's bytes, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def full_disk_is_reported(target: Path) -> Iterator[None]:
+    """Turn the operating system's "no space left" into an error that names the place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OutOfSpace(
+            f"the disk that holds {target} is full; what stood there before is unchanged",
+            hint=f"df -h {target.parent}   # free some space, then run the same command again",
+        ) from error
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON to a temporary name and rename it into place, flushed to the disk."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    with full_disk_is_reported(path):
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                json.dump(value, file, ensure_ascii=False, indent=1, sort_keys=True)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(target: Path, *, kind: str, version: int, facts: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`; on success seal it with a manifest and rename it to `target`.
+
+    On any exception the temporary folder goes and `target` stays as it was.  An existing `target` is replaced.
+    `facts` go into the manifest as they are (settings, and the hashes of what this was made from)."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    with full_disk_is_reported(target):
+        try:
+            temporary.mkdir()
+            yield temporary
+            files = {
+                str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+                for path in sorted(temporary.rglob("*"))
+                if path.is_file()
+            }
+            write_json(temporary / MANIFEST, {"kind": kind, "version": version, "files": files, **facts})
+            replace_folder(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Rename `source` to `target`, moving a folder that stands there out of the way first."""
+    old = target.with_name(f".{target.name}.old.{uuid.uuid4().hex[:8]}")
+    try:
+        target.rename(old)
+    except FileNotFoundError:
+        source.rename(target)
+        return
+    try:
+        source.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def read_manifest(folder: Path, *, kind: str, version: int, every_byte: bool = False) -> Json:
+    """The manifest of a sealed folder, after checking kind, version and the size of every file.
+
+    With `every_byte` the hashes are checked too.  Raises CorruptArtifact; FileNotFoundError where there is none."""
+    path = folder / MANIFEST
+    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        manifest = json.loads(text)
+        found, files = (manifest["kind"], manifest["version"]), dict(manifest["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptArtifact(f"{path} is not a manifest ({error})", hint=f"rm -r {folder}   # it is made anew") from None
+    if found[0] != kind:
+        raise CorruptArtifact(f"{folder} holds {found[0]!r}, not {kind!r}")
+    if found[1] != version:
+        raise CorruptArtifact(
+            f"{folder} is {kind} version {found[1]}; this localmel reads version {version}",
+            hint=f"rm -r {folder}   # it is made anew",
+        )
+    for name, facts in files.items():
+        file = folder / name
+        size = file.stat().st_size if file.is_file() else None
+        damaged = size != facts["bytes"] or (every_byte and sha256_of(file) != facts["sha256"])
+        if damaged:
+            raise CorruptArtifact(
+                f"{file} is damaged: {size} bytes, its manifest says {facts['bytes']}",
+                hint=f"rm -r {folder}   # it is made anew",
+            )
+    return dict(manifest)
+
+
+# --- arrays: safetensors files, written in pieces and read memory-mapped ----------------------------------------
+
+_DTYPES = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U32": "<u4", "I8": "|i1"}
+_CODES = {code: name for name, code in _DTYPES.items()}
+
+
+def create_arrays(path: Path, shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, NDArray[Any]]:
+    """Lay out a safetensors file and return its arrays, zeroed and writable in place.
+
+    `shapes` maps a name to a NumPy type ("<f2") and a shape.  Memory stays bounded: the file is the array."""
+    import numpy as np
+
+    header: Json = {}
+    offset = 0
+    for name, (dtype, shape) in shapes.items():
+        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        header[name] = {"dtype": _CODES[dtype], "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with full_disk_is_reported(path), path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        os.posix_fallocate(file.fileno(), 0, 8 + len(text) + offset)
+    return map_arrays(path, writable=True)
+
+
+def map_arrays(path: Path, *, writable: bool = False) -> dict[str, NDArray[Any]]:
+    """The arrays of a safetensors file, memory-mapped: nothing is read until it is used."""
+    import numpy as np
+
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > 1 << 20:
+                raise ValueError(f"header of {length} bytes")
+            header = json.loads(file.read(length))
+        if not (size := path.stat().st_size - 8 - length):
+            flat: np.ndarray[Any, Any] = np.zeros(0, np.uint8)
+        else:
+            flat = np.memmap(path, np.uint8, "r+" if writable else "r", 8 + length, (size,))
+        arrays = {}
+        for name, facts in header.items():
+            start, end = facts["data_offsets"]
+            arrays[name] = flat[start:end].view(_DTYPES[facts["dtype"]]).reshape(facts["shape"])
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise CorruptArtifact(f"{path} holds no arrays ({error})", hint=f"rm -r {path.parent}   # it is made anew") from None
+    return arrays
+
+
+def flush_arrays(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Bring what was written into the arrays of `create_arrays` to the disk."""
+    for array in arrays.values():
+        if hasattr(array, "flush"):
+            array.flush()
+            return  # all arrays of a file are one mapping

@@ -1,0 +1,5 @@
+"""`python -m localmel.cli` does what the command `localmel` does."""
+
+from localmel.cli import main
+
+main()

@@ -1,0 +1,227 @@
+"""`localmel kb build|add|remove|info|search|show|export` and `localmel index`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from localmel.cli.output import print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from localmel.kb.importers import KbSource, Problems
+    from localmel.kb.write import Changed
+
+app = typer.Typer(help="Make a knowledge base, change it, look into it.", no_args_is_help=True, rich_markup_mode=None)
+
+Name = Annotated[str, typer.Argument(help="Name or path of a KB.")]
+Entities = Annotated[list[Path] | None, typer.Option("--entities", help="Entities as JSON lines (.gz, .bz2, .zst).")]
+Triples = Annotated[list[Path] | None, typer.Option("--triples", help="Triples as TSV with a header line.")]
+Wikidata = Annotated[Path | None, typer.Option("--wikidata", help="A Wikidata JSON dump.")]
+Ontology = Annotated[Path | None, typer.Option("--ontology", help="Your own CSV or JSON lines, one entity a row.")]
+Language = Annotated[list[str] | None, typer.Option("--language", help="Wikidata: labels in this language (repeatable).")]
+OfClass = Annotated[list[str] | None, typer.Option("--class", help="Wikidata: only instances of this (repeatable).")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Report lines that do not fit and import the rest.")]
+Vectors = Annotated[bool, typer.Option("--vectors/--no-vectors", help="Encode what is new afterwards.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
+Kb = Annotated[str, typer.Option("--kb", help="Name or path of a KB.")]
+
+
+@app.command()
+def build(
+    name: Name,
+    entities: Entities = None,
+    triples: Triples = None,
+    wikidata: Wikidata = None,
+    ontology: Ontology = None,
+    language: Language = None,
+    of_class: OfClass = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a KB of that name once the new one stands.")] = False,
+    skip_bad: SkipBad = False,
+    vectors: Vectors = True,
+    as_json: AsJson = False,
+) -> None:
+    """Make a KB from files."""
+    from localmel.kb.places import kb_folder
+    from localmel.kb.write import build_kb
+
+    def change(source: KbSource, problems: Problems) -> Changed:
+        return build_kb(kb_folder(name), source, problems, replace=replace)
+
+    _import(name, (entities, triples, wikidata, ontology), language, of_class, skip_bad, vectors, as_json, change)
+
+
+@app.command()
+def add(
+    name: Name,
+    entities: Entities = None,
+    triples: Triples = None,
+    wikidata: Wikidata = None,
+    ontology: Ontology = None,
+    language: Language = None,
+    of_class: OfClass = None,
+    update: Annotated[bool, typer.Option("--update", help="Replace entities that the KB has already.")] = False,
+    skip_bad: SkipBad = False,
+    vectors: Vectors = True,
+    as_json: AsJson = False,
+) -> None:
+    """Add entities and triples to a KB; only what is new is encoded."""
+    from localmel.kb.places import open_kb
+    from localmel.kb.write import add_to_kb
+
+    folder = open_kb(name).folder
+
+    def change(source: KbSource, problems: Problems) -> Changed:
+        return add_to_kb(folder, source, problems, update=update)
+
+    _import(name, (entities, triples, wikidata, ontology), language, of_class, skip_bad, vectors, as_json, change)
+
+
+@app.command()
+def remove(
+    name: Name,
+    ids: Annotated[list[str], typer.Argument(help="Entities to take out.")],
+    vectors: Vectors = True,
+    as_json: AsJson = False,
+) -> None:
+    """Take entities out of a KB."""
+    from localmel.kb.places import open_kb
+    from localmel.kb.write import remove_from_kb
+
+    changed = remove_from_kb(open_kb(name).folder, ids)
+    _tell(changed, "removed", as_json, _index(name) if vectors else None)
+
+
+@app.command()
+def info(name: Annotated[str | None, typer.Argument(help="Name or path; all KBs without it.")] = None, as_json: AsJson = False) -> None:
+    """Count what a KB holds."""
+    from localmel.kb.places import list_kbs, open_kb
+
+    _ensure_starter(name)
+    facts = [asdict(open_kb(one).facts()) for one in ([name] if name else list_kbs())]
+    if as_json:
+        print_json(facts[0] if name else facts)
+        return
+    for fact in facts:
+        print_table(("", ""), [(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else value) for key, value in fact.items()])
+
+
+@app.command()
+def search(
+    text: Annotated[str, typer.Argument(help="A name, part of one, or one with a typing error.")],
+    kb: Kb = "starter",
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000)] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Find entities by name."""
+    from localmel.kb.names import NameIndex
+    from localmel.kb.places import open_kb
+
+    _ensure_starter(kb)
+    base = open_kb(kb)
+    matches = NameIndex(base).find(text, limit=limit)
+    entities = base.entities_at([match.row for match in matches])
+    found = [
+        {"id": entity.id, "label": entity.label, "description": entity.description, "name": match.name, "match": match.kind}
+        for match, entity in zip(matches, entities, strict=True)
+    ]
+    if as_json:
+        print_json(found)
+    else:
+        print_table(("id", "label", "description", "by name", "match"), [tuple(row.values()) for row in found])
+
+
+@app.command()
+def show(
+    entity_id: Annotated[str, typer.Argument(help="The id of an entity.")], kb: Kb = "starter", as_json: AsJson = False
+) -> None:
+    """Print one entity with its triples."""
+    from localmel.kb.places import open_kb
+
+    _ensure_starter(kb)
+    base = open_kb(kb)
+    entity, triples = base.entity(entity_id), base.kb_triples(entity_id)
+    if as_json:
+        facts = [{key: value for key, value in asdict(triple).items() if key != "row"} for triple in triples]
+        print_json({**asdict(entity), "triples": facts})
+        return
+    rows = [("id", entity.id), ("label", entity.label), ("description", entity.description), ("aliases", " | ".join(entity.aliases))]
+    print_table(("", ""), [*rows, *((triple.relation, f"{triple.tail} {triple.tail_id}".strip()) for triple in triples)])
+
+
+@app.command()
+def export(
+    name: Name,
+    folder: Annotated[Path, typer.Argument(help="Where entities.jsonl and triples.tsv are written.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a KB as entities.jsonl and triples.tsv, the form that `build` reads."""
+    from localmel.kb.export import export_kb
+    from localmel.kb.places import open_kb
+
+    _ensure_starter(name)
+    with progress() as (announce, advance):
+        written = export_kb(open_kb(name), folder, on_total=announce, on_done=advance)
+    _tell(written, f"written to {folder}:", as_json, None)
+
+
+def index_command(name: Name, as_json: AsJson = False) -> None:
+    """Encode a KB: the texts of its entities and its phrases, only what is new."""
+    encoded = _index(name)
+    if as_json:
+        print_json({"kb": name, "encoded": encoded})
+    else:
+        print(f"kb {name}: {encoded:,} texts encoded, the index is up to date")
+
+
+def _import(
+    name: str,
+    files: tuple[list[Path] | None, list[Path] | None, Path | None, Path | None],
+    language: list[str] | None,
+    of_class: list[str] | None,
+    skip_bad: bool,
+    vectors: bool,
+    as_json: bool,
+    change: Callable[[Any, Any], Changed],
+) -> None:
+    from localmel.cli.sources import source_from
+    from localmel.kb.importers import Problems
+
+    problems = Problems(skip_bad=skip_bad)
+    with progress() as (announce, advance):
+        source = source_from(*files, languages=language, classes=of_class, problems=problems, on_bytes=advance)
+        announce("reading", source.total_bytes)
+        changed = change(source, problems)
+    _tell(changed, "imported", as_json, _index(name) if vectors else None)
+
+
+def _index(name: str) -> int:
+    from localmel.encode.kb_vectors import index_kb
+    from localmel.encode.minilm import MiniLM
+    from localmel.kb.places import open_kb
+
+    with progress() as (announce, advance):
+        return index_kb(open_kb(name), MiniLM(), on_total=announce, on_done=advance)
+
+
+def _ensure_starter(name: str | None) -> None:
+    if name in (None, "starter"):
+        from localmel.encode.kb_vectors import index_kb
+        from localmel.encode.minilm import MiniLM
+        from localmel.kb.places import prepare_starter
+
+        prepare_starter(lambda base: index_kb(base, MiniLM()))
+
+
+def _tell(changed: Changed, verb: str, as_json: bool, encoded: int | None) -> None:
+    if as_json:
+        print_json({**asdict(changed), "encoded": encoded})
+        return
+    print(f"{verb} {changed.entities:,} entities and {changed.triples:,} triples")
+    if changed.problems:
+        print(f"{changed.problems:,} lines were left out (see above)")
+    if encoded is not None:
+        print(f"{encoded:,} texts encoded, the index is up to date")

@@ -1,0 +1,147 @@
+"""`localmel link` and `localmel demo`: names in a captioned picture -> entities with their evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from localmel.cli.output import print_json, print_table, printable, progress
+
+if TYPE_CHECKING:
+    from localmel.linker import LinkedCaption, LinkedMention, Linker
+
+Kb = Annotated[str, typer.Option("--kb", help="Name or path of a KB.")]
+ProfileName = Annotated[str, typer.Option("--profile", help="Which models do the work.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object for programs.")]
+Explain = Annotated[bool, typer.Option("--explain", help="Show triples, candidates and what decided.")]
+
+
+def link_command(
+    image: Annotated[str, typer.Argument(help="A picture, or - for none.")],
+    text: Annotated[str, typer.Argument(help="The sentence; [[Name]] marks a mention.")],
+    mention: Annotated[list[str] | None, typer.Option("--mention", help="A name in the text (repeatable).")] = None,
+    kb: Kb = "starter",
+    profile: ProfileName = "embedded",
+    top_k: Annotated[int, typer.Option("--top-k", min=1, max=64, help="How many candidates to list.")] = 16,
+    as_json: AsJson = False,
+    explain: Explain = False,
+) -> None:
+    """Link the names in one captioned picture."""
+    linker = make_linker(kb, profile, top_k=top_k)
+    answer = linker.link(None if image == "-" else Path(image), text, mention)
+    if as_json:
+        print_json(answer.to_json())
+    else:
+        print_answer(answer, explain=explain)
+
+
+def demo_command(profile: ProfileName = "embedded", as_json: AsJson = False, explain: Explain = False) -> None:
+    """Link the shipped examples, with their pictures and without."""
+    from localmel.examples import link_examples
+
+    results = link_examples(make_linker("starter", profile, top_k=5))
+    if as_json:
+        print_json([result.to_json() for result in results])
+        return
+    rows = []
+    for result in results:
+        rows.append(
+            (
+                result.example.picture.name,
+                result.example.text,
+                _entity_words(result.with_picture),
+                f"{result.with_picture.link.probability:.2f}",
+                _reason(result.with_picture),
+                _entity_words(result.without_picture),
+            )
+        )
+    headings = ("picture", "sentence", "linked to", "prob.", "because", "without the picture")
+    print_table(headings, rows)
+    right = sum(result.is_right for result in results)
+    fooled = sum(not result.is_right_without for result in results)
+    print(f"{right} of {len(results)} as expected; {fooled} of them come out differently when the picture is withheld")
+    if explain:
+        for result in results:
+            print()
+            print_explanation(result.with_picture)
+
+
+def make_linker(kb: str, profile: str, *, top_k: int = 16) -> Linker:
+    """Open the KB (building the starter KB on first use) and load the profile."""
+    from localmel.encode.kb_vectors import index_kb
+    from localmel.encode.minilm import MiniLM
+    from localmel.kb.places import STARTER, open_kb, prepare_starter
+    from localmel.linker import Linker
+    from localmel.settings import load_profile
+
+    chosen = load_profile(profile)
+    encoder = MiniLM()
+    if kb == STARTER:
+        with progress() as (announce, advance):
+            prepare_starter(lambda base: index_kb(base, encoder, on_total=announce, on_done=advance))
+    return Linker(open_kb(kb), chosen, top_k=top_k, encoder=encoder)
+
+
+def print_answer(answer: LinkedCaption, *, explain: bool) -> None:
+    """The table of links, then on request all that led to them."""
+    rows = []
+    for linked in answer.mentions:
+        entity = linked.entity
+        rows.append(
+            (
+                linked.mention.surface,
+                entity.label if entity else "NIL (not in the KB)",
+                entity.id if entity else "",
+                entity.description if entity else "",
+                f"{linked.link.probability:.2f}",
+            )
+        )
+    if not rows:
+        print(f"no name of kb {answer.kb} stands in the text; mark one with [[ ]] or --mention")
+        return
+    print_table(("mention", "entity", "id", "description", "probability"), rows)
+    for note in answer.notes:
+        print(f"picture: {note}")
+    if explain:
+        for linked in answer.mentions:
+            print()
+            print_explanation(linked)
+    print(f"profile {answer.profile}, kb {answer.kb}")
+
+
+def print_explanation(linked: LinkedMention) -> None:
+    """Generated triples with their sources, candidates with scores, and the pairs that decided."""
+    print(f"{printable(linked.mention.surface)}: decided by {linked.link.decided_by}")
+    triples = [(_SOURCES[t.source], t.head, t.relation, t.tail) for t in linked.description.triples]
+    if triples:
+        print_table(("from", "mention", "relation", "tail"), triples, title="generated triples")
+    ranked = zip(linked.link.ranking.candidates, linked.candidates, strict=True)
+    rows = [(f"{candidate.score:.4f}", entity.id, entity.label, entity.description) for candidate, entity in ranked]
+    print_table(("score", "id", "candidate", "description"), rows, title="candidates")
+    pairs = [
+        (
+            f"{pair.similarity:.2f}",
+            _SOURCES[pair.mention_triple.source],
+            f"{pair.mention_triple.relation}: {pair.mention_triple.tail}",
+            f"{pair.entity_triple.relation}: {pair.entity_triple.tail}",
+        )
+        for pair in linked.link.evidence
+    ]
+    if pairs:
+        print_table(("alike", "from", "triple of the mention", "triple of the entity"), pairs, title="what decided")
+
+
+_SOURCES = {"text": "text", "ocr": "picture", "image": "picture", "kb": "kb"}
+
+
+def _entity_words(linked: LinkedMention) -> str:
+    return f"{linked.entity.label} ({linked.entity.id})" if linked.entity else "NIL"
+
+
+def _reason(linked: LinkedMention) -> str:
+    pairs: list[Any] = [pair for pair in linked.link.evidence if pair.mention_triple.source == "ocr"]
+    if not pairs:
+        return ""
+    return f"{pairs[0].mention_triple.tail} ~ {pairs[0].entity_triple.tail}"

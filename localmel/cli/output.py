@@ -1,0 +1,84 @@
+"""How answers and progress look: tables for people on stdout, bars on stderr.
+
+Knows Rich; decides nothing.  All text of users and KBs is escaped before it reaches a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+_BAR_AFTER = 1.0
+"Seconds before a bar is shown: what is done sooner needs none."
+
+
+def print_json(value: object) -> None:
+    """One JSON value on stdout."""
+    print(json.dumps(value, ensure_ascii=False))
+
+
+def printable(text: str) -> str:
+    """Control and direction characters made visible, so that data cannot steer the terminal."""
+    return "".join(
+        char if char.isprintable() and char not in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069" else "�"
+        for char in text
+    )
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
+    """A table as wide as the terminal allows; plain where stdout is no terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    table = Table(*headings, title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console.print(table)
+
+
+Announce = Callable[[str, int], None]
+Advance = Callable[[int], None]
+
+
+@contextmanager
+def progress() -> Iterator[tuple[Announce, Advance]]:
+    """Two callables: announce a step with its size, and say how many more of it are done.
+
+    The bar appears on stderr after a second, and only on a terminal; elsewhere each step gets one line."""
+    import time
+
+    if not sys.stderr.isatty():
+        started = time.monotonic()
+        told: list[str] = []
+
+        def announce_plainly(what: str, total: int) -> None:
+            told.append(f"{what}: {total:,}")
+            if time.monotonic() - started > _BAR_AFTER:
+                print(told[-1], file=sys.stderr)
+
+        yield announce_plainly, lambda _: None
+        return
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        current: list[Any] = []
+        started = time.monotonic()
+
+        def announce(what: str, total: int) -> None:
+            for task in current:
+                bars.update(task, visible=False)
+            current[:] = [bars.add_task(what, total=total, visible=False)]
+
+        def advance(more: int) -> None:
+            if current:
+                bars.update(current[0], advance=more, visible=time.monotonic() - started > _BAR_AFTER)
+
+        yield announce, advance

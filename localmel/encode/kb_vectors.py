@@ -1,0 +1,208 @@
+"""The vectors of a KB: one for the text of each entity, one for each phrase (relation, tail).
+
+In: a packed KB and an encoder.  Out: `<kb>/vectors/<space>/`, memory-mapped float16, tied to the state of the KB and to
+the encoder's weights.  After a change only texts not seen before are encoded; an interrupted run goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from localmel.artifacts import create_arrays, flush_arrays, full_disk_is_reported, map_arrays, new_folder, read_manifest
+from localmel.encode.space import Space, TextEncoder
+from localmel.errors import BadInput, CorruptArtifact
+from localmel.kb.packed import PackedKb, entity_texts, load_packed, pack, phrase_texts
+from localmel.kb.store import KnowledgeBase
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+KIND, VERSION = "KB vectors", 1
+_FILE = "vectors.safetensors"
+_TEXTS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class KbVectors:
+    """Vectors of one KB in one space.  n entities, p phrases."""
+
+    space: Space
+    entities: NDArray[Any]  # (n, width) float16, unit rows
+    phrases: NDArray[Any]  # (p, width) float16, unit rows; zero for a bare date or number, which no vector can tell
+
+
+def load_vectors(kb: KnowledgeBase, space: Space) -> tuple[PackedKb, KbVectors]:
+    """The packed KB and its vectors.  Raises BadInput, with the command, where there are none or the KB has changed."""
+    try:
+        packed = load_packed(kb)
+        manifest = read_manifest(_folder(kb, space), kind=KIND, version=VERSION)
+    except FileNotFoundError:
+        raise _not_indexed(kb, "never indexed, or changed since") from None
+    if manifest["made_from"] != packed.fingerprint or manifest["weights_sha256"] != space.weights_sha256:
+        raise _not_indexed(kb, "changed since it was indexed")
+    arrays = map_arrays(_folder(kb, space) / _FILE)
+    return packed, KbVectors(space=space, entities=arrays["entities"], phrases=arrays["phrases"])
+
+
+def _not_indexed(kb: KnowledgeBase, why: str) -> BadInput:
+    return BadInput(f"kb {kb.name!r} has no index ({len(kb):,} entities, {why})", hint=f"localmel index {kb.folder}")
+
+
+def index_kb(
+    kb: KnowledgeBase,
+    encoder: TextEncoder,
+    *,
+    on_total: Callable[[str, int], None] = lambda _what, _total: None,
+    on_done: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Pack the KB and encode what is new.  Returns how many texts were encoded.
+
+    `on_total` announces a step and its size, `on_done` how many more of it are done."""
+    on_total("reading triples", len(kb))
+    packed = pack(kb, on_entities=on_done)
+    return _refresh(kb, packed, encoder, on_total, on_done)
+
+
+def _refresh(
+    kb: KnowledgeBase,
+    packed: PackedKb,
+    encoder: TextEncoder,
+    on_total: Callable[[str, int], None],
+    on_done: Callable[[int], None],
+) -> int:
+    space = encoder.space
+    n_entities, n_phrases = len(packed.rows), len(packed.phrase_triple)
+    folder = _folder(kb, space)
+    known = _Known(folder.with_name(f".{folder.name}.encoding"), space)
+    known.remember(folder)
+    on_total("encoding", n_entities + n_phrases)
+    facts = {
+        "made_from": packed.fingerprint,
+        "space": space.name,
+        "weights_sha256": space.weights_sha256,
+    }
+    with new_folder(folder, kind=KIND, version=VERSION, facts=facts) as temporary:
+        arrays = create_arrays(
+            temporary / _FILE,
+            {
+                "entities": ("<f2", (n_entities, space.width)),
+                "phrases": ("<f2", (n_phrases, space.width)),
+                "entity_keys": ("<i8", (n_entities,)),
+                "phrase_keys": ("<i8", (n_phrases,)),
+            },
+        )
+        for name, keys, texts in (
+            ("entities", "entity_keys", entity_texts(kb)),
+            ("phrases", "phrase_keys", _without_numbers(phrase_texts(kb, packed))),
+        ):
+            start = 0
+            while batch := list(islice(texts, _TEXTS_AT_ONCE)):
+                end = start + len(batch)
+                arrays[keys][start:end], arrays[name][start:end] = known.vectors(batch, encoder)
+                on_done(len(batch))
+                start = end
+        flush_arrays(arrays)
+    known.forget()
+    return known.encoded
+
+
+def _without_numbers(texts: Iterator[str]) -> Iterator[str]:
+    """A phrase whose tail begins with four digits, or is nothing but a number, becomes the empty text."""
+    for text in texts:
+        tail = text.partition(": ")[2]
+        yield "" if tail[:4].isdigit() or tail.lstrip("+-").replace(".", "").isdigit() else text
+
+
+def _folder(kb: KnowledgeBase, space: Space) -> Path:
+    return kb.folder / "vectors" / space.name
+
+
+def _key(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "little", signed=True)
+
+
+class _Known:
+    """Vectors of texts encoded before: those of the last index, and those of a run that was interrupted.
+
+    The second kind stands in one growing file of fixed records; a record cut off at the end is dropped."""
+
+    def __init__(self, path: Path, space: Space) -> None:
+        import numpy as np
+
+        self.encoded = 0
+        self._space = space
+        self._record = np.dtype([("key", "<i8"), ("vector", "<f2", (space.width,))])
+        self._path = path.with_name(f"{path.name}.{space.weights_sha256[:12]}")
+        self._vectors: list[tuple[dict[int, int], NDArray[Any]]] = []
+        if self._path.exists():
+            whole = self._path.stat().st_size // self._record.itemsize
+            with self._path.open("r+b") as file:
+                file.truncate(whole * self._record.itemsize)
+            if whole:
+                records = np.memmap(self._path, self._record, "r")
+                self._vectors.append((_places(records["key"]), records["vector"]))
+
+    def remember(self, folder: Path) -> None:
+        """Take over the vectors of the last index in the same space, if there is one that can be read."""
+        try:
+            manifest = read_manifest(folder, kind=KIND, version=VERSION)
+            arrays = map_arrays(folder / _FILE)
+        except (FileNotFoundError, CorruptArtifact):
+            return
+        if manifest["weights_sha256"] == self._space.weights_sha256:
+            for keys, vectors in (("entity_keys", "entities"), ("phrase_keys", "phrases")):
+                self._vectors.append((_places(arrays[keys]), arrays[vectors]))
+
+    def vectors(self, texts: list[str], encoder: TextEncoder) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The keys and vectors of these texts; what is not known is encoded and written down."""
+        import numpy as np
+
+        keys = np.array([_key(text) for text in texts], np.int64)
+        vectors = np.zeros((len(texts), self._space.width), np.float16)
+        missing = []
+        for place, (key, text) in enumerate(zip(keys.tolist(), texts, strict=True)):
+            if not text:
+                continue
+            for places, known in self._vectors:
+                if (found := places.get(key)) is not None:
+                    vectors[place] = known[found]
+                    break
+            else:
+                missing.append(place)
+        if missing:
+            vectors[missing] = encoder.encode([texts[place] for place in missing])
+            self._write(keys[missing], vectors[missing])
+            self.encoded += len(missing)
+        return keys, vectors
+
+    def _write(self, keys: NDArray[Any], vectors: NDArray[Any]) -> None:
+        import numpy as np
+
+        records = np.empty(len(keys), self._record)
+        records["key"], records["vector"] = keys, vectors
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with full_disk_is_reported(self._path), self._path.open("ab") as file:
+            file.write(records.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def forget(self) -> None:
+        """The index stands: the record of the run is not needed any more."""
+        self._vectors.clear()
+        self._path.unlink(missing_ok=True)
+
+
+def _places(keys: NDArray[Any]) -> dict[int, int]:
+    return dict(zip(keys.tolist(), range(len(keys)), strict=True))
+
+
+def drop_index(kb: KnowledgeBase) -> None:
+    """Remove everything derived from the KB."""
+    for folder in chain([kb.folder / "packed"], (kb.folder / "vectors").glob("*")):
+        shutil.rmtree(folder, ignore_errors=True)

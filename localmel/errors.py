@@ -1,0 +1,79 @@
+"""The error tree: every failure a person can do something about, as a fact, the value, and the next command.
+
+The library raises these; only the CLI prints them and turns `exit_code` into the exit of the process.
+2 usage, 3 bad input, 4 missing weights, 5 missing extra, 6 corrupt artifact, 130 interrupted."""
+
+from __future__ import annotations
+
+
+class LocalmelError(Exception):
+    """A fact with its value, and in `hint` the next command to run (may be empty)."""
+
+    exit_code = 3
+
+    def __init__(self, fact: str, *, hint: str = "") -> None:
+        super().__init__(fact)
+        self.fact = fact
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.fact}\n  try: {self.hint}" if self.hint else self.fact
+
+
+class UsageError(LocalmelError):
+    """The call itself does not fit: an unknown setting, two options that exclude each other."""
+
+    exit_code = 2
+
+
+class BadInput(LocalmelError):
+    """Data from the user that cannot be used: a broken picture, a malformed line, an unknown KB."""
+
+    exit_code = 3
+
+
+class BadPicture(BadInput):
+    """A file given as picture that is missing, empty, truncated, too large or no picture at all."""
+
+
+class BadMention(BadInput):
+    """A mention that does not stand in the text it is said to be in."""
+
+
+class UnknownKb(BadInput):
+    """No KB under that name or path."""
+
+
+class KbBusy(BadInput):
+    """Another process is writing the KB."""
+
+
+class ImportProblem(BadInput):
+    """A line of an import that cannot be used; carries the file and the line number."""
+
+    def __init__(self, fact: str, *, source: str, line: int, hint: str = "") -> None:
+        super().__init__(f"{source}:{line}: {fact}", hint=hint)
+        self.source = source
+        self.line = line
+
+
+class OutOfSpace(BadInput):
+    """The disk filled up while something was written; what stood before stands still."""
+
+
+class MissingWeights(LocalmelError):
+    """A model that the profile needs is not on this machine, or its bytes are not the ones named."""
+
+    exit_code = 4
+
+
+class MissingExtra(LocalmelError):
+    """A Python package that this function needs is not installed."""
+
+    exit_code = 5
+
+
+class CorruptArtifact(LocalmelError):
+    """A file written by localmel that is damaged, unfinished, or newer than this version reads."""
+
+    exit_code = 6

@@ -1,0 +1,211 @@
+"""Where the names stand in a text: marked by the user, listed by the user, or detected from the KB's names.
+
+In: a text.  Out: spans, in order, without overlap; every span slices back to its surface.  Knows no picture and
+does not decide which entity is meant."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from localmel.errors import BadInput, BadMention
+from localmel.kb.folding import fold
+from localmel.kb.store import KnowledgeBase
+from localmel.kb.words import FUNCTION_WORDS
+from localmel.records import Span
+
+MOST_CHARACTERS = 20_000
+_LONGEST_NAME = 8  # words
+_LONGEST_UNSPACED = 12  # characters of a name in a script without blanks
+_MARK = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
+_WORD = re.compile(r"\w+(?:[.'’&\-–]\w+)*\.?")
+_POSSESSIVE = re.compile(r"['’]s?$|(?<=[^.].)\.$")
+_SENTENCE_END = re.compile(r"[.!?:;\n\"“«(]\s*$")
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+
+
+def check_text(text: str) -> None:
+    """Refuse a text without words, and one longer than any caption."""
+    if len(text) > MOST_CHARACTERS:
+        raise BadInput(
+            f"the text has {len(text):,} characters; at most {MOST_CHARACTERS:,} are read",
+            hint="pass the sentences around the names",
+        )
+    if not text.strip():
+        raise BadInput("the text is empty", hint='localmel link IMAGE "a sentence with a name in it"')
+
+
+def marked_mentions(text: str) -> tuple[str, list[Span]]:
+    """`"[[Jordan]] dunks"` -> (`"Jordan dunks"`, [0:6]).  Brackets without a partner stay in the text."""
+    pieces: list[str] = []
+    spans: list[Span] = []
+    length = end = 0
+    for mark in _MARK.finditer(text):
+        surface = mark.group(1)
+        if not surface.strip():
+            raise BadMention("a mention in [[ ]] is empty", hint="put the name between the brackets: [[Jordan]]")
+        before = text[end : mark.start()]
+        length += len(before)
+        spans.append(Span(start=length, end=length + len(surface)))
+        length += len(surface)
+        pieces += [before, surface]
+        end = mark.end()
+    return "".join([*pieces, text[end:]]), spans
+
+
+def listed_mentions(text: str, surfaces: Sequence[str]) -> list[Span]:
+    """The place of each surface, the next free one when a surface is listed again.  Raises BadMention."""
+    spans: list[Span] = []
+    for surface in surfaces:
+        if not surface.strip():
+            raise BadMention("a mention is empty", hint="--mention NAME")
+        places = [*_occurrences(text, surface, whole_word=True), *_occurrences(text, surface, whole_word=False)]
+        free = [place for place in places if not any(_overlap(place, taken) for taken in spans)]
+        if not free:
+            seen = "again " if places else ""
+            raise BadMention(
+                f"mention {surface!r} is not {seen}in the text", hint="write it as it stands in the text, or leave --mention out"
+            )
+        spans.append(free[0])
+    return sorted(spans, key=lambda span: span.start)
+
+
+def _occurrences(text: str, surface: str, *, whole_word: bool) -> Iterator[Span]:
+    edge = r"\b" if whole_word else ""
+    before = edge if surface[0].isalnum() else ""
+    after = edge if surface[-1].isalnum() else ""
+    for flags in (0, re.IGNORECASE):
+        for match in re.finditer(before + re.escape(surface) + after, text, flags):
+            yield Span(start=match.start(), end=match.end())
+
+
+def _overlap(one: Span, other: Span) -> bool:
+    return one.start < other.end and other.start < one.end
+
+
+def detected_mentions(text: str, kb: KnowledgeBase) -> list[Span]:
+    """Names of the KB in the text: the longest first, then capitalised words that are part of a name.
+
+    Function words and numbers are no names.  A word in lower case counts only where the KB writes it so, and the
+    first word of a sentence only where the KB writes it with a capital."""
+    words = _words(text)
+    whole = _whole_names(text, words, kb)
+    taken: list[Span] = []
+    for span in sorted(whole, key=lambda span: (span.start - span.end, span.start)):
+        if not any(_overlap(span, other) for other in taken):
+            taken.append(span)
+    taken += _parts_of_names(text, words, taken, kb)
+    return sorted(taken, key=lambda span: span.start)
+
+
+def _words(text: str) -> list[Span]:
+    """Words without a possessive or a full stop at their end ("U.S." keeps its own)."""
+    spans = []
+    for match in _WORD.finditer(text):
+        surface = match.group()
+        if match := _trimmed(match.start(), surface):
+            spans.append(match)
+    return spans
+
+
+def _trimmed(start: int, surface: str) -> Span | None:
+    if surface.endswith(".") and surface.count(".") == 1:
+        surface = surface[:-1]
+    surface = _POSSESSIVE.sub("", surface)
+    return Span(start=start, end=start + len(surface)) if surface else None
+
+
+def _whole_names(text: str, words: Sequence[Span], kb: KnowledgeBase) -> list[Span]:
+    """Runs of words that are a name of the KB."""
+    runs: dict[str, list[Span]] = {}
+    for span in _runs(text, words):
+        surface = text[span.start : span.end]
+        folded = fold(surface)
+        if folded and not folded.isdigit() and not all(word in FUNCTION_WORDS for word in folded.split()):
+            runs.setdefault(folded, []).append(span)
+    names: dict[str, set[str]] = {}
+    for folded, name in _select_in(kb, "SELECT folded, text FROM names WHERE folded IN ({})", list(runs)):
+        names.setdefault(folded, set()).add(name)
+    return [
+        span
+        for folded, spellings in names.items()
+        for span in runs[folded]
+        if _written_as_a_name(text, span, spellings)
+    ]
+
+
+def _runs(text: str, words: Sequence[Span]) -> Iterator[Span]:
+    for first, word in enumerate(words):
+        for last in words[first : first + _LONGEST_NAME]:
+            if "\n\n" in text[word.start : last.end]:
+                break
+            yield Span(start=word.start, end=last.end)
+        if _UNSPACED.search(text, word.start, word.end):
+            for start in range(word.start, word.end):
+                for end in range(start + 2, min(word.end, start + _LONGEST_UNSPACED) + 1):
+                    yield Span(start=start, end=end)
+
+
+def _written_as_a_name(text: str, span: Span, spellings: set[str]) -> bool:
+    surface = text[span.start : span.end]
+    if surface in spellings and (len(surface) > 2 or not surface.islower()):
+        return not _starts_sentence(text, span) or not surface.islower()
+    if surface == surface.lower() and surface != surface.upper():
+        return False
+    if _starts_sentence(text, span) or surface.isupper():
+        return any(name != name.lower() for name in spellings)
+    return True
+
+
+def _starts_sentence(text: str, span: Span) -> bool:
+    before = text[: span.start].rstrip()
+    return not before or bool(_SENTENCE_END.search(text[: span.start]))
+
+
+def _parts_of_names(text: str, words: Sequence[Span], taken: Sequence[Span], kb: KnowledgeBase) -> list[Span]:
+    """Capitalised words outside `taken` that stand in some name, joined where they stand together in one."""
+    capital = [
+        span
+        for span in words
+        if text[span.start].isupper()
+        and span.end - span.start > 1
+        and fold(text[span.start : span.end]) not in FUNCTION_WORDS
+        and not any(_overlap(span, other) for other in taken)
+    ]
+    found: list[Span] = []
+    while capital:
+        run = [capital.pop(0)]
+        while capital and text[run[-1].end : capital[0].start] == " ":
+            run.append(capital.pop(0))
+        found += _named_parts(text, run, kb)
+    return found
+
+
+def _named_parts(text: str, run: list[Span], kb: KnowledgeBase) -> list[Span]:
+    """The longest pieces of a run of capitalised words that all stand in one name."""
+    for length in range(len(run), 0, -1):
+        for first in range(len(run) - length + 1):
+            span = Span(start=run[first].start, end=run[first + length - 1].end)
+            if _is_part_of_a_name(text, span, kb):
+                before, after = run[:first], run[first + length :]
+                left = _named_parts(text, before, kb) if before else []
+                return [*left, span, *(_named_parts(text, after, kb) if after else [])]
+    return []
+
+
+def _is_part_of_a_name(text: str, span: Span, kb: KnowledgeBase) -> bool:
+    folded = fold(text[span.start : span.end])
+    if not folded:
+        return False
+    query = " ".join(f'"{word}"' for word in folded.split())
+    sql = "SELECT n.folded FROM name_words w JOIN names n ON n.name = w.rowid WHERE name_words MATCH ? LIMIT 200"
+    names = [name for (name,) in kb.select(sql, (query,))]
+    if _starts_sentence(text, span) and " " not in folded:
+        return any(name.endswith(f" {folded}") for name in names)
+    return bool(names)
+
+
+def _select_in(kb: KnowledgeBase, sql: str, values: Sequence[str]) -> Iterable[tuple[str, str]]:
+    for start in range(0, len(values), 500):
+        batch = values[start : start + 500]
+        yield from kb.select(sql.format(",".join("?" * len(batch))), batch)  # type: ignore[misc]

@@ -1,0 +1,174 @@
+"""A name in a text -> the entities that may bear it.
+
+In: a surface.  Out: name matches, best first: the whole name, part of it ("Washington" -> George Washington), and,
+where none of these is found, a name with a typing error.  Equal matches are ordered by what the KB says of an
+entity's prominence: its popularity, then how many triples it has.  Knows nothing of the context."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain, zip_longest
+from typing import Any, Literal
+
+from rapidfuzz import fuzz, process
+from rapidfuzz.distance import OSA
+
+from localmel.kb.folding import fold_mention
+from localmel.kb.store import KnowledgeBase
+from localmel.kb.words import FUNCTION_WORDS
+
+Kind = Literal["exact", "part", "some words", "fuzzy"]
+_FIELDS = "n.entity, n.text, n.folded, n.is_label, e.popularity, e.n_triples"
+_JOINED = "JOIN names n ON n.name = w.rowid JOIN entities e ON e.row = n.entity"
+_TYPING_FLOOR = 0.7
+"Share of a word's letters that must be right (optimal string alignment) for it to be a typing error of another."
+_CORRECTIONS = 5
+_END = 3
+"A misspelt word has its first two letters right, or its last three."
+_LAST = "\U0010ffff"
+_PART_LIMIT = 160
+_SHARING_LIMIT = 32
+_STEM = 4
+"Letters that two nearly equal names share at their start at least."
+_SCATTERED = "(n.entity * 2654435761) & 4294967295, n.name"
+"Decides between equals: a fixed shuffle, so that the order of the import never speaks for an entity."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameMatch:
+    """One entity by its best matching name."""
+
+    row: int
+    name: str
+    folded: str
+    is_label: bool
+    kind: Kind
+    popularity: float | None
+    n_triples: int
+    similarity: float
+    "Between 0 and 1: 1 for the whole name, else the share of its words (or letters) that the surface has."
+
+
+class NameIndex:
+    """Looks surfaces up in one KB; remembers recent answers."""
+
+    def __init__(self, kb: KnowledgeBase, *, use_counts: bool = True, remembered: int = 8192) -> None:
+        self._kb = kb
+        self._use_counts = use_counts
+        self._prominence = "e.popularity DESC, e.n_triples DESC, " if use_counts else ""
+        self._find = lru_cache(maxsize=remembered)(self._look_up)
+
+    def find(self, surface: str, *, limit: int = 64) -> tuple[NameMatch, ...]:
+        """At most `limit` entities, best first, each once."""
+        folded = fold_mention(surface)
+        return self._find(folded, limit) if folded else ()
+
+    def _look_up(self, folded: str, limit: int) -> tuple[NameMatch, ...]:
+        words = folded.split()
+        found: dict[int, NameMatch] = {}
+        for search in (self._exact, self._containing, self._nearly, self._sharing_words):
+            if len(found) < limit:
+                _keep(found, search(folded, words), limit)
+        if not any(match.kind in ("exact", "part") for match in found.values()):
+            _keep(found, self._misspelt(folded, words), limit)
+        return tuple(found.values())
+
+    def _exact(self, folded: str, words: list[str]) -> list[NameMatch]:
+        order = self._prominence + _SCATTERED
+        sql = f"SELECT {_FIELDS} FROM names n JOIN entities e ON e.row = n.entity WHERE n.folded = ? ORDER BY {order}"
+        return [_match(values, "exact", 1.0) for values in self._kb.select(sql, (folded,))]
+
+    def _containing(self, folded: str, words: list[str]) -> list[NameMatch]:
+        """Names that hold every word: the most prominent and the shortest in turn, so that neither hides the other."""
+        query = " ".join(map(_quoted, words))
+        shortest = self._by_words(query, f"length(n.folded), {self._prominence}{_SCATTERED}", _PART_LIMIT)
+        prominent = self._by_words(query, f"{self._prominence}{_SCATTERED}", _PART_LIMIT) if self._use_counts else []
+        rows = chain.from_iterable(zip_longest(prominent, shortest))
+        return [_match(values, "part", len(folded) / max(len(values[2]), 1)) for values in rows if values]
+
+    def _nearly(self, folded: str, words: list[str]) -> list[NameMatch]:
+        """Names that begin as the surface does and differ in a few last letters: Croatian, Croatia."""
+        if len(folded) < _STEM + 1:
+            return []
+        shorter = [folded[:end] for end in range(max(_STEM, len(folded) - 3), len(folded))]
+        marks = ",".join("?" * len(shorter))
+        sql = (
+            f"SELECT {_FIELDS} FROM names n JOIN entities e ON e.row = n.entity WHERE n.folded IN ({marks}) "
+            "OR (n.folded > ? AND n.folded < ? AND length(n.folded) <= ?) "
+            f"ORDER BY {self._prominence}{_SCATTERED} LIMIT 8"
+        )
+        rows = self._kb.select(sql, (*shorter, folded, folded + _LAST, len(folded) + 2))
+        return [_match(values, "fuzzy", 0.9 * fuzz.ratio(folded, values[2]) / 100) for values in rows]
+
+    def _sharing_words(self, folded: str, words: list[str]) -> list[NameMatch]:
+        if len(words) == 1:
+            return []
+        telling = [word for word in words if len(word) > 1 and word not in FUNCTION_WORDS] or words
+        sql = (
+            f"SELECT {_FIELDS} FROM (SELECT rowid FROM name_words WHERE name_words MATCH ? ORDER BY rank "
+            f"LIMIT {_SHARING_LIMIT}) w {_JOINED}"
+        )
+        rows = self._kb.select(sql, (" OR ".join(map(_quoted, telling)),))
+        scored = [_match(values, "some words", 0.9 * fuzz.token_sort_ratio(folded, values[2]) / 100) for values in rows]
+        return sorted(scored, key=lambda match: -match.similarity)
+
+    def _by_words(self, query: str, order: str, limit: int) -> list[tuple[Any, ...]]:
+        sql = f"SELECT {_FIELDS} FROM name_words w {_JOINED} WHERE name_words MATCH ? ORDER BY {order} LIMIT {limit}"
+        return self._kb.select(sql, (query,))
+
+    def _misspelt(self, folded: str, words: list[str]) -> list[NameMatch]:
+        """Names that hold every word once words which stand in no name are corrected."""
+        corrections = [self._corrections(word) for word in words]
+        if not all(corrections):
+            return []
+        query = " AND ".join("(" + " OR ".join(map(_quoted, choice)) + ")" for choice in corrections)
+        rows = self._by_words(query, f"{self._prominence}{_SCATTERED}", _PART_LIMIT)
+        scored = [_match(values, "fuzzy", 0.9 * fuzz.partial_ratio(folded, values[2]) / 100) for values in rows]
+        return sorted(scored, key=lambda match: -match.similarity)
+
+    def _corrections(self, word: str) -> list[str]:
+        """The word itself where some name has it, else the words nearest to it by typing errors."""
+        if self._kb.select("SELECT 1 FROM words WHERE word = ?", (word,)):
+            return [word]
+        if len(word) < _STEM:
+            return []
+        start, end = word[:2], word[: -_END - 1 : -1]
+        sql = (
+            "SELECT word FROM words WHERE word > ? AND word < ? UNION "
+            "SELECT word FROM words WHERE backwards > ? AND backwards < ?"
+        )
+        near = [found for (found,) in self._kb.select(sql, (start, start + _LAST, end, end + _LAST))]
+        best = process.extract(
+            word, near, scorer=OSA.normalized_similarity, score_cutoff=_TYPING_FLOOR, limit=_CORRECTIONS
+        )
+        return [found for found, _, _ in best]
+
+
+def _keep(found: dict[int, NameMatch], matches: Iterable[NameMatch], limit: int) -> None:
+    """Take matches in their order until `limit`; an entity already found keeps its better match."""
+    for match in matches:
+        if match.row in found:
+            continue
+        if len(found) == limit:
+            return
+        found[match.row] = match
+
+
+def _match(values: tuple[Any, ...], kind: Kind, similarity: float) -> NameMatch:
+    row, name, folded, is_label, popularity, n_triples = values
+    return NameMatch(
+        row=row,
+        name=name,
+        folded=folded,
+        is_label=bool(is_label),
+        kind=kind,
+        popularity=popularity,
+        n_triples=n_triples,
+        similarity=similarity,
+    )
+
+
+def _quoted(word: str) -> str:
+    return '"' + word.replace('"', '""') + '"'

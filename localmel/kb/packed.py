@@ -1,0 +1,222 @@
+"""The KB as arrays: which phrases (relation, tail) an entity has, and which words stand in them.
+
+In: a KB.  Out: `<kb>/packed/`, memory-mapped, tied to the KB's fingerprint.  A phrase that many entities share is
+stored once.  Rows follow `KnowledgeBase` rows in ascending order; "position" means the place in that order."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from localmel.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
+from localmel.errors import CorruptArtifact
+from localmel.kb.store import KnowledgeBase
+from localmel.kb.words import stems
+from localmel.records import Triple
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+KIND, VERSION = "packed KB", 1
+_FOLDER, _FILE = "packed", "packed.safetensors"
+_TEXT_TRIPLES = 8
+"How many triples stand in the text that an entity is embedded by."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Lists:
+    """A list of numbers for each of n owners, laid end to end (CSR)."""
+
+    starts: NDArray[Any]  # (n + 1,) int64
+    values: NDArray[Any]
+
+    def of(self, owners: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The values of these owners end to end, and for each value the index into `owners` it belongs to."""
+        import numpy as np
+
+        starts = np.asarray(self.starts[owners])
+        lengths = np.asarray(self.starts[owners + 1]) - starts
+        index = np.repeat(np.arange(len(owners)), lengths)
+        places = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths) + np.repeat(starts, lengths)
+        return np.asarray(self.values[places]), index
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PackedKb:
+    """The arrays of one KB.  n entities, p phrases, w different word stems."""
+
+    fingerprint: str
+    rows: NDArray[Any]  # (n,) int64, ascending
+    popularity: NDArray[Any]  # (n,) float32, NaN where the KB does not say
+    phrases: Lists  # entity position -> phrase numbers
+    phrase_words: Lists  # phrase -> stems of its tail
+    description_words: Lists  # entity position -> stems of its description
+    label_words: Lists  # entity position -> stems of its label
+    phrase_triple: NDArray[Any]  # (p,) int64: a KB triple row that says the phrase
+    stems: NDArray[Any]  # (w,) uint32, ascending
+    stem_entities: NDArray[Any]  # (w,) int32: in how many entities each stem stands
+
+    def positions(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """KB rows -> positions.  Every row must be in the KB this was packed from."""
+        import numpy as np
+
+        return np.searchsorted(self.rows, rows)
+
+    def weights(self, wanted: NDArray[Any]) -> NDArray[Any]:
+        """Inverse entity frequency of each stem, between 0 (in every entity) and 1 (in at most one)."""
+        import numpy as np
+
+        n = max(len(self.rows), 2)
+        if not len(self.stems):
+            return np.ones(len(wanted), np.float32)
+        places = np.minimum(np.searchsorted(self.stems, wanted), len(self.stems) - 1)
+        counts = np.where(self.stems[places] == wanted, self.stem_entities[places], 0)
+        return (1.0 - np.log(np.maximum(counts, 1)) / np.log(n)).astype(np.float32)
+
+    def phrase_triples(self, kb: KnowledgeBase, phrases: list[int], head: str) -> list[Triple]:
+        """Phrases in words, as triples of `head`."""
+        rows = [int(self.phrase_triple[phrase]) for phrase in phrases]
+        marks = ",".join("?" * len(rows))
+        sql = f"SELECT t.triple, r.label, t.tail FROM triples t JOIN relations r USING (relation) WHERE triple IN ({marks})"
+        words = {triple: (relation, tail) for triple, relation, tail in kb.select(sql, rows)}
+        return [Triple(head=head, relation=words[row][0], tail=words[row][1], source="kb") for row in rows]
+
+
+def load_packed(kb: KnowledgeBase) -> PackedKb:
+    """The packed arrays of `kb`.  FileNotFoundError where there are none or the KB has changed since."""
+    folder = kb.folder / _FOLDER
+    manifest = read_manifest(folder, kind=KIND, version=VERSION)
+    if manifest["made_from"] != kb.fingerprint:
+        raise FileNotFoundError(f"{folder} was made from another state of the KB")
+    found = map_arrays(folder / _FILE)
+    try:
+        lists = {
+            name: Lists(starts=found[f"{name}.starts"], values=found[f"{name}.values"])
+            for name in ("phrases", "phrase_words", "description_words", "label_words")
+        }
+        plain = {name: found[name] for name in ("rows", "popularity", "phrase_triple", "stems", "stem_entities")}
+    except KeyError as error:
+        raise CorruptArtifact(f"{folder} lacks {error}", hint=f"localmel index {kb.name}") from None
+    return PackedKb(fingerprint=manifest["made_from"], **lists, **plain)
+
+
+def pack(kb: KnowledgeBase, on_entities: Callable[[int], None] = lambda _: None) -> PackedKb:
+    """Write the arrays of `kb` and load them.  `on_entities` is told how many more entities were done."""
+    import numpy as np
+
+    packing = _Packing()
+    with kb.reading():
+        fingerprint = kb.fingerprint
+        for done, (row, label, description, popularity, triples) in enumerate(_entities_with_triples(kb), 1):
+            packing.add(row, label, description, popularity, triples)
+            if done % 1000 == 0:
+                on_entities(1000)
+    arrays = packing.arrays()
+    with new_folder(kb.folder / _FOLDER, kind=KIND, version=VERSION, facts={"made_from": fingerprint}) as folder:
+        written = create_arrays(folder / _FILE, {name: (value.dtype.str, value.shape) for name, value in arrays.items()})
+        for name, value in arrays.items():
+            np.copyto(written[name], value)
+        flush_arrays(written)
+    return load_packed(kb)
+
+
+def entity_texts(kb: KnowledgeBase, *, with_triples: bool = True) -> Iterator[str]:
+    """The text each entity is embedded by, in position order: label, description, first triples (no bare dates)."""
+    for _, label, description, _, triples in _entities_with_triples(kb):
+        facts = [f"{relation} {tail}" for _, _, relation, tail in triples if not tail[:4].isdigit()]
+        text = f"{label}: {description}" if description else label
+        yield f"{text}. {'; '.join(facts[:_TEXT_TRIPLES])}" if with_triples and facts else text
+
+
+def phrase_texts(kb: KnowledgeBase, packed: PackedKb) -> Iterator[str]:
+    """The text of each phrase ("occupation: painter"), in phrase order."""
+    sql = "SELECT t.triple, r.label, t.tail FROM triples t JOIN relations r USING (relation) ORDER BY t.triple"
+    wanted = {int(triple): phrase for phrase, triple in enumerate(packed.phrase_triple)}
+    texts = [""] * len(wanted)
+    for triple, relation, tail in kb.stream(sql):
+        if (phrase := wanted.get(triple)) is not None:
+            texts[phrase] = f"{relation}: {tail}"
+    return iter(texts)
+
+
+_TripleWords = list[tuple[int, int, str, str]]  # triple row, relation row, relation, tail
+
+
+def _entities_with_triples(kb: KnowledgeBase) -> Iterator[tuple[int, str, str, float | None, _TripleWords]]:
+    """Every entity with its triples, in row order, by two streams side by side."""
+    relations = dict(kb.select("SELECT relation, label FROM relations"))
+    sql = "SELECT head, triple, relation, tail FROM triples ORDER BY head, triple"
+    groups = groupby(kb.stream(sql), key=lambda values: values[0])
+    head, group = next(groups, (None, iter(())))
+    sql = "SELECT row, label, description, popularity FROM entities ORDER BY row"
+    for row, label, description, popularity in kb.stream(sql):
+        triples: _TripleWords = []
+        if head == row:
+            triples = [(triple, relation, relations[relation], tail) for _, triple, relation, tail in group]
+            head, group = next(groups, (None, iter(())))
+        yield row, label, description, popularity, triples
+
+
+class _Packing:
+    """Grows the arrays entity by entity."""
+
+    def __init__(self) -> None:
+        self._rows, self._popularity = array("q"), array("f")
+        self._phrase_triple = array("q")
+        self._numbers: dict[tuple[int, str], int] = {}
+        self._phrase_stems: list[tuple[int, ...]] = []
+        self._stem_entities: dict[int, int] = {}
+        self._lists = {
+            name: (array("q", [0]), array(code))
+            for name, code in (("phrases", "i"), ("phrase_words", "I"), ("description_words", "I"), ("label_words", "I"))
+        }
+
+    def add(self, row: int, label: str, description: str, popularity: float | None, triples: _TripleWords) -> None:
+        self._rows.append(row)
+        self._popularity.append(float("nan") if popularity is None else popularity)
+        phrases = dict.fromkeys(self._phrase(triple, relation, tail) for triple, relation, _, tail in triples)
+        described, named = stems(description), stems(label)
+        for name, values in (("phrases", phrases), ("description_words", described), ("label_words", named)):
+            self._append(name, values)
+        standing = set(described).union(named, *(self._phrase_stems[phrase] for phrase in phrases))
+        for word in standing:
+            self._stem_entities[word] = self._stem_entities.get(word, 0) + 1
+
+    def _phrase(self, triple: int, relation: int, tail: str) -> int:
+        number = self._numbers.setdefault((relation, tail), len(self._numbers))
+        if number == len(self._phrase_triple):
+            self._phrase_triple.append(triple)
+            words = tuple(stems(tail))
+            self._phrase_stems.append(words)
+            self._append("phrase_words", words)
+        return number
+
+    def _append(self, name: str, values: Any) -> None:
+        starts, flat = self._lists[name]
+        flat.extend(values)
+        starts.append(len(flat))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        import numpy as np
+
+        known = sorted(self._stem_entities)
+        result: dict[str, NDArray[Any]] = {
+            "rows": np.frombuffer(self._rows, np.int64) if self._rows else np.zeros(0, np.int64),
+            "popularity": np.array(self._popularity, np.float32),
+            "phrase_triple": np.array(self._phrase_triple, np.int64),
+            "stems": np.array(known, np.uint32),
+            "stem_entities": np.array([self._stem_entities[word] for word in known], np.int32),
+        }
+        for name, (starts, flat) in self._lists.items():
+            result[f"{name}.starts"] = np.array(starts, np.int64)
+            result[f"{name}.values"] = np.array(flat, np.int32 if flat.typecode == "i" else np.uint32)
+        return result
+
+
+def packed_folder(kb_folder: Path) -> Path:
+    """Where the packed arrays of a KB stand."""
+    return kb_folder / _FOLDER

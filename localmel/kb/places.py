@@ -1,0 +1,80 @@
+"""Where KBs stand: a name means a folder under the user's home for localmel, a path means itself.
+
+In: what the user typed.  Out: a folder.  The starter KB ships as text and is built once, on first use."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from localmel.errors import BadInput, UnknownKb
+from localmel.kb.schema import DATABASE
+from localmel.kb.store import KnowledgeBase
+from localmel.kb.write import build_kb
+from localmel.settings import HOME, home_folder
+
+STARTER = "starter"
+_STARTER_FILES = Path(__file__).parent / "starter"
+_NAME = re.compile(r"[\w][\w.-]{0,99}")
+
+
+def kb_folder(name: str) -> Path:
+    """The folder a name or path means, whether or not a KB is there."""
+    path = Path(name).expanduser()
+    if "/" in name or (path / DATABASE).is_file():
+        return path
+    if not _NAME.fullmatch(name):
+        raise BadInput(f"{name!r} is no name for a KB", hint="use letters, digits, '.', '_' and '-', or give a path")
+    return home_folder() / "kb" / name
+
+
+def open_kb(name: str = STARTER) -> KnowledgeBase:
+    """Open a KB by name or path.  Raises UnknownKb with the names there are."""
+    if name == STARTER:
+        return KnowledgeBase(starter_folder())
+    folder = kb_folder(name)
+    if not (folder / DATABASE).is_file():
+        known = ", ".join(list_kbs())
+        raise UnknownKb(f"there is no KB {name!r}; there are: {known}", hint="localmel kb build NAME --help")
+    return KnowledgeBase(folder)
+
+
+def list_kbs() -> list[str]:
+    """The names of all KBs of this user, the starter KB first."""
+    found = sorted(path.parent.name for path in (home_folder() / "kb").glob(f"*/{DATABASE}"))
+    return [STARTER, *(name for name in found if not name.startswith(f"{STARTER}-"))]
+
+
+def starter_folder() -> Path:
+    """Where the starter KB of this version stands once it is built."""
+    digest = hashlib.sha256()
+    for name in ("entities.jsonl", "triples.tsv"):
+        digest.update((_STARTER_FILES / name).read_bytes())
+    return home_folder() / "kb" / f"{STARTER}-{digest.hexdigest()[:10]}"
+
+
+def prepare_starter(index: Callable[[KnowledgeBase], object]) -> None:
+    """Build the starter KB where it is missing, and `index` it.  Two processes at once do it once."""
+    from localmel.kb.importers import Problems, TableSource
+
+    folder = starter_folder()
+    ready = folder / "ready"
+    if ready.is_file():
+        return
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            if ready.is_file():
+                return
+            source = TableSource(entities=[_STARTER_FILES / "entities.jsonl"], triples=[_STARTER_FILES / "triples.tsv"])
+            build_kb(folder, source, Problems(), replace=True)
+            kb = KnowledgeBase(folder)
+            index(kb)
+            kb.close()
+            ready.touch()
+    except PermissionError as error:
+        raise BadInput(f"{folder.parent} cannot be written ({error.strerror})", hint=f"export {HOME}=/a/folder/of/yours") from None

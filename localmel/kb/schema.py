@@ -1,0 +1,97 @@
+"""The tables of a KB, their version, and the checks made when one is opened.
+
+In: a path.  Out: an open, checked database.  Labels and aliases stand together in `names`, since a mention may use either; the label is marked.
+Words of a name are found through `name_words` (FTS5); `words` lists them forwards and backwards, so that a word with
+a typing error is found by its beginning or its end."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from localmel.errors import BadInput, CorruptArtifact, KbBusy
+
+APPLICATION_ID = 0x6C6D656C
+VERSION = 1
+DATABASE = "kb.sqlite"
+
+TABLES = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE entities(
+    row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, label TEXT NOT NULL, description TEXT NOT NULL,
+    popularity REAL, n_triples INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE names(
+    name INTEGER PRIMARY KEY, entity INTEGER NOT NULL, text TEXT NOT NULL, folded TEXT NOT NULL,
+    is_label INTEGER NOT NULL);
+CREATE TABLE relations(relation INTEGER PRIMARY KEY, predicate TEXT NOT NULL, label TEXT NOT NULL, UNIQUE(predicate, label));
+CREATE TABLE triples(
+    triple INTEGER PRIMARY KEY, head INTEGER NOT NULL, relation INTEGER NOT NULL,
+    tail_id TEXT NOT NULL, tail TEXT NOT NULL);
+CREATE TABLE images(entity INTEGER PRIMARY KEY, path TEXT NOT NULL);
+CREATE VIRTUAL TABLE name_words USING fts5(
+    folded, content='names', content_rowid='name', tokenize='unicode61 remove_diacritics 0');
+CREATE TABLE words(word TEXT PRIMARY KEY, backwards TEXT NOT NULL) WITHOUT ROWID;
+"""
+INDEXES = """
+CREATE INDEX names_folded ON names(folded);
+CREATE INDEX names_entity ON names(entity);
+CREATE INDEX triples_head ON triples(head);
+CREATE INDEX words_backwards ON words(backwards);
+"""
+
+
+def create(path: Path) -> sqlite3.Connection:
+    """A new, empty database without indexes (they are made after a first bulk load)."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.executescript(TABLES)
+    return connection
+
+
+def connect(path: Path, *, writable: bool, busy_seconds: float = 5.0) -> sqlite3.Connection:
+    """Open an existing KB database and check that it is one, whole, and of a version this code reads."""
+    mode = "rw" if writable else "ro"
+    try:
+        connection = sqlite3.connect(
+            f"{path.resolve().as_uri()}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            timeout=busy_seconds,
+            check_same_thread=False,
+        )
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if application == APPLICATION_ID and version == VERSION:
+            connection.execute("SELECT count(*) FROM meta").fetchone()
+    except sqlite3.Error as error:
+        raise translated(error, path) from error
+    if application != APPLICATION_ID:
+        raise CorruptArtifact(f"{path} is no localmel KB", hint="localmel kb build NAME --entities FILE --triples FILE")
+    if version > VERSION:
+        raise CorruptArtifact(
+            f"{path} has schema version {version}; this localmel reads up to version {VERSION}",
+            hint="pip install --upgrade localmel",
+        )
+    return connection
+
+
+def translated(error: sqlite3.Error, path: Path) -> Exception:
+    """The localmel error for what SQLite reports about the database at `path`."""
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return KbBusy(f"another process is writing {path}", hint="wait for it to end, then run the same command again")
+    if name.startswith("SQLITE_FULL"):
+        from localmel.errors import OutOfSpace
+
+        return OutOfSpace(
+            f"the disk that holds {path} is full; the KB is as it was before",
+            hint=f"df -h {path.parent}   # free some space, then run the same command again",
+        )
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR")):
+        return CorruptArtifact(
+            f"{path} is damaged ({error})", hint="localmel kb build NAME ...   # from the files it was made of"
+        )
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
+        return BadInput(f"{path} cannot be opened ({error})", hint=f"ls -l {path.parent}")
+    return CorruptArtifact(f"{path} does not read as a KB ({error})", hint=f"localmel kb info {path.parent}")

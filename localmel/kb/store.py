@@ -1,0 +1,179 @@
+"""A knowledge base in a folder: read its entities, names and triples.
+
+In: a folder made by `kb.write`.  Out: records.  Opens read-only; a writer elsewhere does not disturb it (WAL).
+Knows no vector and no model."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localmel.errors import BadInput, UnknownKb
+from localmel.kb.schema import DATABASE, connect, translated
+from localmel.records import Entity, EntityId, Triple
+
+_BATCH = 500  # values per IN (...) list; SQLite allows 32,766
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KbFacts:
+    """What `localmel kb info` tells."""
+
+    name: str
+    path: str
+    entities: int
+    names: int
+    triples: int
+    relations: int
+    described: int
+    with_popularity: int
+    with_image: int
+    fingerprint: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KbTriple:
+    """A triple as the KB stores it, with its ids."""
+
+    row: int
+    predicate: str
+    relation: str
+    tail_id: EntityId
+    "Empty for a literal and for a tail that is no entity."
+    tail: str
+
+
+class KnowledgeBase:
+    """One KB, open for reading.  Rows are the KB's own integers for entities; ids are the user's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = folder.name
+        self._path = folder / DATABASE
+        if not self._path.is_file():
+            raise UnknownKb(f"no KB at {folder}", hint="localmel kb build NAME --entities FILE --triples FILE")
+        self._connection = connect(self._path, writable=False)
+
+    def close(self) -> None:
+        """Give the database back."""
+        self._connection.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Hold one state of the KB: what is read inside sees no change made meanwhile."""
+        self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.execute("COMMIT")
+
+    def select(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run one query for another module of this folder; damage is reported as such."""
+        try:
+            return self._connection.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise translated(error, self._path) from error
+
+    def stream(self, sql: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """As `select`, row by row."""
+        try:
+            yield from self._connection.execute(sql, values)
+        except sqlite3.Error as error:
+            raise translated(error, self._path) from error
+
+    def __len__(self) -> int:
+        return int(self.select("SELECT count(*) FROM entities")[0][0])
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash that changes with every change of the content, and is the same for the same history of imports."""
+        return str(self.select("SELECT value FROM meta WHERE key = 'fingerprint'")[0][0])
+
+    def facts(self) -> KbFacts:
+        """Counts over the whole KB."""
+
+        def count(sql: str) -> int:
+            return int(self.select(sql)[0][0])
+
+        return KbFacts(
+            name=self.name,
+            path=str(self.folder),
+            entities=len(self),
+            names=count("SELECT count(*) FROM names"),
+            triples=count("SELECT count(*) FROM triples"),
+            relations=count("SELECT count(*) FROM relations"),
+            described=count("SELECT count(*) FROM entities WHERE description <> ''"),
+            with_popularity=count("SELECT count(popularity) FROM entities"),
+            with_image=count("SELECT count(*) FROM images"),
+            fingerprint=self.fingerprint,
+            bytes=sum(file.stat().st_size for file in self.folder.glob(f"{DATABASE}*")),
+        )
+
+    def row(self, entity_id: EntityId) -> int:
+        """The row of an id.  Raises BadInput where the KB has none."""
+        found = self.select("SELECT row FROM entities WHERE id = ?", (entity_id,))
+        if not found:
+            raise BadInput(f"kb {self.name!r} has no entity {entity_id!r}", hint=f"localmel kb search NAME --kb {self.name}")
+        return int(found[0][0])
+
+    def entity(self, entity_id: EntityId) -> Entity:
+        """One entity, whole."""
+        return self.entities_at([self.row(entity_id)])[0]
+
+    def entities_at(self, rows: Sequence[int]) -> list[Entity]:
+        """The entities at these rows, in this order."""
+        found: dict[int, tuple[Any, ...]] = {}
+        aliases: dict[int, list[str]] = {row: [] for row in rows}
+        for batch, marks in _batches(rows):
+            sql = (
+                "SELECT e.row, e.id, e.label, e.description, e.popularity, i.path FROM entities e "
+                f"LEFT JOIN images i ON i.entity = e.row WHERE e.row IN ({marks})"
+            )
+            found.update((values[0], values) for values in self.select(sql, batch))
+            sql = f"SELECT entity, text FROM names WHERE NOT is_label AND entity IN ({marks}) ORDER BY name"
+            for row, text in self.select(sql, batch):
+                aliases[row].append(text)
+        return [_entity(found[row], aliases[row]) for row in rows]
+
+    def all_entities(self) -> Iterator[Entity]:
+        """Every entity in row order, in bounded memory."""
+        rows = [row for (row,) in self.select("SELECT row FROM entities ORDER BY row")]
+        for start in range(0, len(rows), _BATCH):
+            yield from self.entities_at(rows[start : start + _BATCH])
+
+    def kb_triples(self, entity_id: EntityId) -> list[KbTriple]:
+        """The triples of one entity in the order of the import, each once."""
+        sql = (
+            "SELECT min(t.triple), r.predicate, r.label, t.tail_id, t.tail FROM triples t "
+            "JOIN relations r USING (relation) WHERE t.head = ? "
+            "GROUP BY t.relation, t.tail_id, t.tail ORDER BY min(t.triple)"
+        )
+        return [
+            KbTriple(row=row, predicate=predicate, relation=relation, tail_id=tail_id, tail=tail)
+            for row, predicate, relation, tail_id, tail in self.select(sql, (self.row(entity_id),))
+        ]
+
+    def triples(self, entity_id: EntityId) -> list[Triple]:
+        """The triples of one entity in words."""
+        (label,) = self.select("SELECT label FROM entities WHERE id = ?", (entity_id,))[0] if entity_id else ("",)
+        return [
+            Triple(head=label, relation=fact.relation, tail=fact.tail, source="kb") for fact in self.kb_triples(entity_id)
+        ]
+
+
+def _batches(values: Sequence[int]) -> Iterator[tuple[Sequence[int], str]]:
+    for start in range(0, len(values), _BATCH):
+        batch = values[start : start + _BATCH]
+        yield batch, ",".join("?" * len(batch))
+
+
+def _entity(values: tuple[Any, ...], aliases: Iterable[str]) -> Entity:
+    _, entity_id, label, description, popularity, image = values
+    return Entity(
+        id=entity_id, label=label, description=description, aliases=tuple(aliases), image=image, popularity=popularity
+    )

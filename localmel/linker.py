@@ -1,0 +1,343 @@
+"""The pipeline on one page, in memory: a captioned picture in, links with their evidence out.
+
+    text + picture -> mentions -> triples -> vectors -> candidates -> evidence -> link or NIL
+
+Every stage is a function of the layer that bears its name; this page only hands results on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from localmel.encode.kb_vectors import load_vectors
+from localmel.encode.minilm import MiniLM
+from localmel.encode.space import TextEncoder
+from localmel.engines.pictures import open_picture
+from localmel.errors import UsageError
+from localmel.generate.embedded import described, stated_triples
+from localmel.generate.visible_text import VisibleLine, visible_lines
+from localmel.kb.folding import fold
+from localmel.kb.mentions import check_text, detected_mentions, listed_mentions, marked_mentions
+from localmel.kb.store import KnowledgeBase
+from localmel.records import Candidate, Description, Entity, Evidence, Link, Mention, Ranking, Span, Triple
+from localmel.rerank.evidence import evidence_for, induced_triples
+from localmel.rerank.features import Support, context_of, features_of, support_of
+from localmel.rerank.scorer import EvidenceScorer
+from localmel.retrieve.candidates import CandidateFinder, Candidates
+from localmel.settings import Profile, go_offline, load_profile
+from localmel.shipped import shipped
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+go_offline()
+
+_WINDOW = 250
+"Characters before and after a mention that are its context, in a text longer than twice this."
+_CAPTIONS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caption:
+    """A text, the picture that goes with it, and where its names stand (None: find them)."""
+
+    text: str
+    image: Path | None = None
+    spans: tuple[Span, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkedMention:
+    """One mention with its link and all that led to it."""
+
+    mention: Mention
+    link: Link
+    entity: Entity | None
+    candidates: tuple[Entity, ...]
+    "In the order of `link.ranking`."
+    description: Description
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkedCaption:
+    """The answer for one captioned picture."""
+
+    profile: str
+    kb: str
+    caption: Caption
+    mentions: tuple[LinkedMention, ...]
+    notes: tuple[str, ...]
+    "What was done to the picture before it was read."
+    seconds: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that `localmel link --json` prints."""
+        return {
+            "profile": self.profile,
+            "kb": self.kb,
+            "image": str(self.caption.image) if self.caption.image else None,
+            "text": self.caption.text,
+            "links": [_mention_json(linked) for linked in self.mentions],
+            "notes": list(self.notes),
+            "seconds": {stage: round(seconds, 4) for stage, seconds in self.seconds.items()},
+        }
+
+
+class Linker:
+    """Links names to one KB with one profile.  Models are loaded when they are first needed, and kept."""
+
+    def __init__(
+        self, kb: KnowledgeBase, profile: Profile | str = "embedded", *, top_k: int = 16, encoder: TextEncoder | None = None
+    ) -> None:
+        if top_k < 1:
+            raise UsageError(f"top-k is {top_k}; at least one candidate is needed")
+        self.kb = kb
+        self.profile = load_profile(profile) if isinstance(profile, str) else profile
+        self._top_k = top_k
+        self._encoder = encoder or MiniLM()
+        self._packed, self._vectors = load_vectors(kb, self._encoder.space)
+        self._finder = CandidateFinder(kb, self._packed, self._vectors, self.profile.retrieve)
+        self._scorer = EvidenceScorer(shipped(f"weights/{self.profile.rerank.weights}"))
+
+    def link(self, image: Path | str | None, text: str, mentions: Sequence[str] | None = None) -> LinkedCaption:
+        """Link the names in one captioned picture.
+
+        Names are those in `mentions`, else those in [[ ]] in the text, else those found in the text by the KB.
+        Raises BadPicture, BadMention or BadInput."""
+        check_text(text)
+        plain, spans = marked_mentions(text)
+        if mentions:
+            spans = listed_mentions(plain, mentions)
+        check_text(plain)
+        caption = Caption(text=plain, image=Path(image) if image is not None else None, spans=tuple(spans) or None)
+        return next(iter(self.link_many([caption])))
+
+    def link_many(self, captions: Iterable[Caption]) -> Iterator[LinkedCaption]:
+        """Link many captions in order, some at a time, so that vectors are made and compared in batches."""
+        remaining = iter(captions)
+        while batch := list(islice(remaining, _CAPTIONS_AT_ONCE)):
+            yield from self._link_batch(batch)
+
+    def weigh_many(self, captions: Iterable[Caption]) -> Iterator[Weighed]:
+        """Everything known about each mention before a decision; what a scorer is fitted on."""
+        remaining = iter(captions)
+        while batch := list(islice(remaining, _CAPTIONS_AT_ONCE)):
+            yield from self._weigh(batch, [self._read(caption.image) for caption in batch], {})
+
+    def _link_batch(self, captions: Sequence[Caption]) -> list[LinkedCaption]:
+        seconds: dict[str, float] = {}
+        with _timed(seconds, "read"):
+            seen = [self._read(caption.image) for caption in captions]
+        answers: list[list[LinkedMention]] = [[] for _ in captions]
+        for weighed in self._weigh(captions, seen, seconds):
+            with _timed(seconds, "rerank"):
+                answers[weighed.caption].append(self._decide(weighed))
+        share = {stage: spent / len(captions) for stage, spent in seconds.items()}
+        return [
+            LinkedCaption(
+                profile=self.profile.name,
+                kb=self.kb.name,
+                caption=caption,
+                mentions=tuple(answer),
+                notes=notes,
+                seconds=share,
+            )
+            for caption, answer, (_, notes) in zip(captions, answers, seen, strict=True)
+        ]
+
+    def _weigh(self, captions: Sequence[Caption], seen: Sequence[_Seen], seconds: dict[str, float]) -> Iterator[Weighed]:
+        with _timed(seconds, "generate"):
+            asked = [
+                _Asked(caption=number, mention=mention, stated=stated_triples(mention, seen[number][0]))
+                for number, caption in enumerate(captions)
+                for mention in self._mentions(number, caption)
+            ]
+        if not asked:
+            return
+        with _timed(seconds, "encode"):
+            vectors = self._context_vectors(asked)
+        with _timed(seconds, "retrieve"):
+            sentences = np.stack([context[0] for context in vectors])
+            found = self._finder.find([question.mention.surface for question in asked], sentences)
+        for question, candidates, context in zip(asked, found, vectors, strict=True):
+            with _timed(seconds, "rerank"):
+                weighed = self._weigh_one(question, candidates, context)
+            yield weighed
+
+    def _read(self, image: Path | None) -> tuple[tuple[VisibleLine, ...], tuple[str, ...]]:
+        if image is None:
+            return (), ()
+        picture = open_picture(image)
+        return visible_lines(picture, self.profile.generate), picture.notes
+
+    def _mentions(self, number: int, caption: Caption) -> Iterator[Mention]:
+        spans = caption.spans if caption.spans is not None else detected_mentions(caption.text, self.kb)
+        for place, span in enumerate(spans):
+            surface = caption.text[span.start : span.end]
+            yield Mention(
+                id=f"{number}-{place}", surface=surface, context=caption.text, span=span, image=caption.image
+            )
+
+    def _context_vectors(self, asked: Sequence[_Asked]) -> list[NDArray[Any]]:
+        """For each mention (1 + stated, width): its sentence, then its stated triples.  Equal texts are encoded once."""
+        texts: dict[str, int] = {}
+        places = [[texts.setdefault(text, len(texts)) for text in question.said] for question in asked]
+        vectors = self._encoder.encode(list(texts))
+        return [vectors[place] for place in places]
+
+    def _weigh_one(self, question: _Asked, candidates: Candidates, vectors: NDArray[Any]) -> Weighed:
+        words = [word for text in question.said for word in fold(text).split()]
+        context = context_of(question.mention.surface, words, vectors, self._packed)
+        positions = candidates.positions
+        support = support_of(context, positions, self._packed, self._vectors)
+        features = features_of(context, candidates.matches, positions, support, self._packed, self._vectors)
+        return Weighed(
+            caption=question.caption,
+            mention=question.mention,
+            stated=question.stated,
+            rows=self._packed.rows[positions],
+            support=support,
+            features=features,
+        )
+
+    def _decide(self, weighed: Weighed) -> LinkedMention:
+        mention, settings = weighed.mention, self.profile.rerank
+        judgement = self._scorer.judge(weighed.features)
+        order = np.argsort(-judgement.probabilities, kind="stable")[: self._top_k]
+        entities = tuple(self.kb.entities_at([int(row) for row in weighed.rows[order]]))
+        scores = [float(judgement.probabilities[place]) for place in order]
+        chosen = (
+            entities[0] if entities and (judgement.nil < settings.nil_from or judgement.nil < scores[0]) else None
+        )
+        link = Link(
+            mention_id=mention.id,
+            entity_id=chosen.id if chosen else None,
+            probability=scores[0] if chosen else judgement.nil,
+            decided_by="evidence scorer" if entities else "no candidate",
+            evidence=self._evidence(weighed, int(order[0]), chosen.label) if chosen else (),
+            ranking=Ranking(
+                mention_id=mention.id,
+                candidates=tuple(
+                    Candidate(entity_id=entity.id, score=score)
+                    for entity, score in zip(entities, scores, strict=True)
+                ),
+            ),
+        )
+        description = described(mention, weighed.stated, self._induced(weighed))
+        return LinkedMention(mention=mention, link=link, entity=chosen, candidates=entities, description=description)
+
+    def _evidence(self, weighed: Weighed, candidate: int, label: str) -> tuple[Evidence, ...]:
+        return evidence_for(
+            candidate,
+            label,
+            weighed.mention.surface,
+            weighed.stated,
+            weighed.support,
+            self._packed,
+            self.kb,
+            most=self.profile.rerank.most_evidence,
+            least_similarity=self.profile.generate.least_similarity,
+        )
+
+    def _induced(self, weighed: Weighed) -> tuple[Triple, ...]:
+        settings = self.profile.generate
+        return induced_triples(
+            weighed.mention.surface,
+            weighed.support,
+            self._packed,
+            self.kb,
+            most=settings.most_induced,
+            least_similarity=settings.least_similarity,
+        )
+
+
+_Seen = tuple[tuple[VisibleLine, ...], tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Weighed:
+    """One mention with its candidates and what speaks for each."""
+
+    caption: int
+    "Which caption of the batch it stands in."
+    mention: Mention
+    stated: tuple[Triple, ...]
+    rows: NDArray[Any]  # (n,) the candidates' rows in the KB
+    support: Support
+    features: NDArray[Any]  # (n, len(FEATURES))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """A mention of a batch with what is stated about it."""
+
+    caption: int
+    mention: Mention
+    stated: tuple[Triple, ...]
+
+    @property
+    def said(self) -> list[str]:
+        """The texts that are compared with the KB: the context, then the stated triples."""
+        return [self.context, *(triple.tail for triple in self.stated)]
+
+    @property
+    def context(self) -> str:
+        """The text around the mention."""
+        text, span = self.mention.context, self.mention.span
+        if len(text) <= 2 * _WINDOW:
+            return text
+        before = text[max(0, span.start - _WINDOW) : span.start]
+        after = text[span.end : span.end + _WINDOW]
+        if span.start > _WINDOW:
+            before = before.partition(" ")[2]
+        if span.end + _WINDOW < len(text):
+            after = after.rpartition(" ")[0]
+        return f"{before}{self.mention.surface}{after}"
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def _mention_json(linked: LinkedMention) -> dict[str, Any]:
+    mention, link = linked.mention, linked.link
+    return {
+        "mention": {"surface": mention.surface, "start": mention.span.start, "end": mention.span.end},
+        "entity": _entity_json(linked.entity) if linked.entity else None,
+        "probability": round(link.probability, 4),
+        "decided_by": link.decided_by,
+        "triples": [_triple_json(triple) for triple in linked.description.triples],
+        "evidence": [
+            {
+                "mention_triple": [pair.mention_triple.head, pair.mention_triple.relation, pair.mention_triple.tail],
+                "entity_triple": [pair.entity_triple.head, pair.entity_triple.relation, pair.entity_triple.tail],
+                "similarity": pair.similarity,
+                "source": pair.mention_triple.source,
+            }
+            for pair in link.evidence
+        ],
+        "candidates": [
+            {"id": candidate.entity_id, "label": entity.label, "score": round(candidate.score, 6)}
+            for candidate, entity in zip(link.ranking.candidates, linked.candidates, strict=True)
+        ],
+    }
+
+
+def _triple_json(triple: Triple) -> dict[str, str]:
+    return {"head": triple.head, "relation": triple.relation, "tail": triple.tail, "source": triple.source}
+
+
+def _entity_json(entity: Entity) -> dict[str, str]:
+    return {"id": entity.id, "label": entity.label, "description": entity.description}
+
+

@@ -1,0 +1,95 @@
+"""Which pairs of triples speak for an entity: one about the mention, one of the entity, and how alike they are.
+
+In: the comparison of a context with the candidates' phrases.  Out: Evidence, strongest first, and the triples that
+the context confirms.  Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from localmel.kb.store import KnowledgeBase
+from localmel.kb.words import stems
+from localmel.records import Evidence, Triple
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from localmel.kb.packed import PackedKb
+    from localmel.rerank.features import Support
+
+
+def induced_triples(
+    surface: str, support: Support, packed: PackedKb, kb: KnowledgeBase, *, most: int, least_similarity: float
+) -> tuple[Triple, ...]:
+    """The phrases of any candidate that the sentence is most like, as triples of the mention (source "text")."""
+    import numpy as np
+
+    if not len(support.phrases):
+        return ()
+    similarity = support.similarity[0]
+    chosen: dict[int, None] = {}
+    for place in np.argsort(-similarity, kind="stable"):
+        if similarity[place] < least_similarity or len(chosen) == most:
+            break
+        chosen[int(support.phrases[place])] = None
+    found = packed.phrase_triples(kb, list(chosen), surface)
+    return tuple(Triple(head=surface, relation=fact.relation, tail=fact.tail, source="text") for fact in found)
+
+
+def evidence_for(
+    candidate: int,
+    label: str,
+    surface: str,
+    stated: Sequence[Triple],
+    support: Support,
+    packed: PackedKb,
+    kb: KnowledgeBase,
+    *,
+    most: int,
+    least_similarity: float,
+) -> tuple[Evidence, ...]:
+    """The matched pairs for the candidate at this index, strongest first.
+
+    `stated` are the mention's triples in the order of the context vectors after the sentence.  A pair is as alike as
+    the cosine of the two, or as the share of the entity's tail that stands word for word in the mention's triple.
+    Where the sentence itself is the nearest, the mention's triple is the phrase that it confirms."""
+    import numpy as np
+
+    places = np.flatnonzero(support.owner == candidate)
+    if not len(places):
+        return ()
+    agreement = _agreement(stated, places, support, packed)
+    best = agreement.max(axis=0)
+    order = [int(place) for place in np.argsort(-best, kind="stable")[: 4 * most] if best[place] >= least_similarity]
+    facts = packed.phrase_triples(kb, [int(support.phrases[places[place]]) for place in order], label) if order else []
+    pairs: list[Evidence] = []
+    for place, fact in zip(order, facts, strict=True):
+        source = int(agreement[:, place].argmax())
+        about = (
+            stated[source - 1]
+            if source
+            else Triple(head=surface, relation=fact.relation, tail=fact.tail, source="text")
+        )
+        repeated = any(pair.entity_triple.tail == fact.tail for pair in pairs)
+        if not repeated and len(pairs) < most:
+            similarity = min(max(float(best[place]), 0.0), 1.0)
+            pairs.append(Evidence(mention_triple=about, entity_triple=fact, similarity=round(similarity, 4)))
+    return tuple(pairs)
+
+
+def _agreement(
+    stated: Sequence[Triple], places: NDArray[Any], support: Support, packed: PackedKb
+) -> NDArray[Any]:
+    """(1 + stated, phrases): cosine, or the word-for-word share where that is higher."""
+    import numpy as np
+
+    agreement = np.array(support.similarity[:, places], np.float32)
+    words, owner = packed.phrase_words.of(support.phrases[places])
+    weights = packed.weights(words)
+    total = np.maximum(np.bincount(owner, weights, minlength=len(places)), 1e-6)
+    for line, triple in enumerate(stated, 1):
+        said = np.array(list(stems(triple.tail)), np.uint32)
+        shared = np.bincount(owner, weights * np.isin(words, said), minlength=len(places))
+        agreement[line] = np.maximum(agreement[line], np.minimum(shared, 1.0) * shared / total)
+    return agreement

@@ -1,0 +1,79 @@
+"""The evidence scorer: features of the candidates -> probabilities over the candidates and NIL.
+
+In: the matrix of `features`.  Out: scores and probabilities.  A small network gives each candidate a score and the list
+as a whole a NIL score; one softmax over all of them, at a temperature fitted on held-out mentions, makes them
+probabilities.  Trained by scripts/fit_evidence_scorer.py; runs in NumPy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from localmel.errors import CorruptArtifact
+from localmel.rerank.features import FEATURES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+VERSION = 1
+_CLIP = 6.0
+"Standardised features are cut off here, so that a KB unlike the training one cannot throw a score far out."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Judgement:
+    """The scorer's opinion of one mention's candidates."""
+
+    scores: NDArray[Any]  # (n,) before the softmax; higher is better
+    probabilities: NDArray[Any]  # (n,)
+    nil: float
+    "Probability that none of them is right."
+
+
+class EvidenceScorer:
+    """A trained scorer, loaded from a folder with weights.safetensors and scorer.json."""
+
+    def __init__(self, folder: Path) -> None:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            card = json.loads((folder / "scorer.json").read_text(encoding="utf-8"))
+            self._weights = load_file(folder / "weights.safetensors")
+            names, version, self._temperature = card["features"], card["version"], float(card["temperature"])
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise CorruptArtifact(f"{folder} holds no evidence scorer ({error})") from None
+        unknown = [name for name in names if name not in FEATURES]
+        if version != VERSION or unknown:
+            raise CorruptArtifact(f"{folder} was fitted for other features (version {version}, unknown {unknown})")
+        self._columns = [FEATURES.index(name) for name in names]
+
+    def judge(self, features: NDArray[Any]) -> Judgement:
+        """features: (n, len(FEATURES)).  Without any candidate NIL is certain."""
+        import numpy as np
+
+        if not len(features):
+            return Judgement(scores=np.zeros(0), probabilities=np.zeros(0), nil=1.0)
+        weights = self._weights
+        inputs = (features[:, self._columns] - weights["mean"]) / weights["deviation"]
+        inputs = np.clip(inputs, -_CLIP, _CLIP)
+        hidden = _gelu(inputs @ weights["candidate.0"].T + weights["candidate.0.bias"])
+        hidden = _gelu(hidden @ weights["candidate.1"].T + weights["candidate.1.bias"])
+        scores = (hidden @ weights["candidate.2"].T + weights["candidate.2.bias"])[:, 0]
+        summary = np.concatenate([inputs[scores.argmax()], inputs.max(axis=0)])
+        hidden = _gelu(weights["nil.0"] @ summary + weights["nil.0.bias"])
+        nil = float((weights["nil.1"] @ hidden + weights["nil.1.bias"])[0])
+        logits = np.append(scores, nil).astype(np.float64) / self._temperature
+        shares = np.exp(logits - logits.max())
+        shares /= shares.sum()
+        return Judgement(scores=scores, probabilities=shares[:-1], nil=float(shares[-1]))
+
+
+def _gelu(values: NDArray[Any]) -> NDArray[Any]:
+    """GELU by its tanh form, as the network was trained."""
+    import numpy as np
+
+    cubed: NDArray[Any] = values * values * values
+    return 0.5 * values * (1.0 + np.tanh(0.7978845608 * (values + 0.044715 * cubed)))  # type: ignore[no-any-return]

@@ -1,0 +1,95 @@
+"""Which entities may be meant: those whose name fits, and those whose text is near the sentence.
+
+In: mentions and the vectors of their sentences.  Out: for each mention its candidates by position in the packed KB.
+Both lists are searched in full: names through the KB's index, vectors exactly, in batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from localmel.kb.names import NameIndex, NameMatch
+from localmel.kb.store import KnowledgeBase
+from localmel.settings import RetrieveSettings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from localmel.encode.kb_vectors import KbVectors
+    from localmel.kb.packed import PackedKb
+
+_ROWS_AT_ONCE = 65536
+_LARGE = 20_000
+"From this many entities on, and with many mentions at once, torch's bfloat16 product is worth importing torch."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Candidates:
+    """The candidates of one mention, in no order that matters yet."""
+
+    positions: NDArray[Any]  # (n,) int64
+    matches: tuple[NameMatch | None, ...]
+    "How each was found by name; None for one found by its vector only."
+
+
+class CandidateFinder:
+    """Finds candidates in one KB."""
+
+    def __init__(
+        self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, settings: RetrieveSettings
+    ) -> None:
+        self._packed = packed
+        self._vectors = vectors
+        self._settings = settings
+        self._names = NameIndex(kb, use_counts=settings.use_counts)
+
+    def find(self, surfaces: Sequence[str], sentence_vectors: NDArray[Any]) -> list[Candidates]:
+        """surfaces: (m,), sentence_vectors: (m, width).  One answer for each."""
+        nearest = self._nearest(sentence_vectors)
+        return [self._united(surface, near) for surface, near in zip(surfaces, nearest, strict=True)]
+
+    def _united(self, surface: str, near: NDArray[Any]) -> Candidates:
+        import numpy as np
+
+        matches: list[NameMatch | None] = list(self._names.find(surface, limit=self._settings.by_name))
+        rows = np.array([match.row for match in matches if match], np.int64)
+        by_name = self._packed.positions(rows)
+        by_vector = near[~np.isin(near, by_name)]
+        return Candidates(
+            positions=np.concatenate([by_name, by_vector]), matches=(*matches, *[None] * len(by_vector))
+        )
+
+    def _nearest(self, queries: NDArray[Any]) -> NDArray[Any]:
+        """(m, width) -> (m, k) positions of the entity texts with the highest cosine, best first."""
+        import numpy as np
+
+        n = len(self._packed.rows)
+        k = min(self._settings.by_vector, n)
+        if n >= _LARGE and len(queries) > 1:
+            return self._nearest_by_torch(queries, k)
+        scores = np.empty((len(queries), n), np.float32)
+        for start in range(0, n, _ROWS_AT_ONCE):
+            rows = self._vectors.entities[start : start + _ROWS_AT_ONCE].astype(np.float32)
+            scores[:, start : start + len(rows)] = queries @ rows.T
+        if not k:
+            return np.zeros((len(queries), 0), np.int64)
+        best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+        order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
+        return np.take_along_axis(best, order, axis=1)
+
+    def _nearest_by_torch(self, queries: NDArray[Any], k: int) -> NDArray[Any]:
+        import torch
+
+        scores = torch.from_numpy(queries).to(torch.bfloat16) @ self._torch_entities.T
+        return scores.float().topk(k, dim=1).indices.numpy()
+
+    @cached_property
+    def _torch_entities(self) -> Any:
+        import numpy as np
+        import torch
+
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        return torch.from_numpy(np.array(self._vectors.entities)).to(torch.bfloat16)

@@ -1,0 +1,155 @@
+"""What can be set, field by field, and the profiles that set it.
+
+In: the name of a profile or a TOML file.  Out: frozen settings, saved with every run.  An unknown key is an error.
+Also the switches that keep every library offline; they are set before any heavy import."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from localmel.errors import UsageError
+
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+    "DO_NOT_TRACK": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_DO_NOT_TRACK": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+}
+"Telemetry off, hubs off.  Read by the libraries when they are imported, so set before."
+
+HOME = "LOCALMEL_HOME"
+"The variable that says where KBs and caches stand; without it, the usual folder of the platform."
+
+
+def go_offline() -> None:
+    """Set the switches of OFFLINE in this process and, by inheritance, in every worker."""
+    os.environ.update(OFFLINE)
+
+
+def home_folder() -> Path:
+    """Where KBs and derived files of this user stand."""
+    if chosen := os.environ.get(HOME):
+        return Path(chosen).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("localmel", appauthor=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateSettings:
+    """How triples about a mention are made."""
+
+    backend: str = "embedded"
+    "`embedded`: writing in the picture, appositions, relations induced from the sentence."
+    least_confidence: float = 0.6
+    "Visible lines the reader is less sure of are left out: misread words are worse evidence than none."
+    most_lines: int = 32
+    "Of a picture with more lines the surest are kept."
+    most_induced: int = 6
+    "How many phrases of the candidates the sentence may confirm."
+    least_similarity: float = 0.35
+    "Cosine between sentence and phrase under which nothing is induced."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeSettings:
+    """Which model makes vectors."""
+
+    model: str = "all-MiniLM-L6-v2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrieveSettings:
+    """Where candidates come from."""
+
+    by_name: int = 64
+    "At most this many entities whose name fits the surface."
+    by_vector: int = 16
+    "And this many whose text is nearest to the sentence."
+    use_counts: bool = True
+    "Order equal names by popularity and number of triples."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankSettings:
+    """How one candidate is chosen."""
+
+    backend: str = "evidence"
+    "`evidence`: the trained, calibrated scorer."
+    weights: str = "evidence-scorer"
+    "Folder under weights/."
+    nil_from: float = 0.5
+    "The answer is NIL when the probability that no candidate is right reaches this."
+    most_evidence: int = 4
+    "How many matched pairs of triples are reported with a link."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """One backend with its settings for each stage."""
+
+    name: str
+    summary: str = ""
+    generate: GenerateSettings = GenerateSettings()
+    encode: EncodeSettings = EncodeSettings()
+    retrieve: RetrieveSettings = RetrieveSettings()
+    rerank: RerankSettings = RerankSettings()
+
+
+_SHIPPED = Path(__file__).parent / "profiles"
+_STAGES: dict[str, type[Any]] = {
+    "generate": GenerateSettings,
+    "encode": EncodeSettings,
+    "retrieve": RetrieveSettings,
+    "rerank": RerankSettings,
+}
+_BACKENDS = {"generate": ("embedded",), "rerank": ("evidence",)}
+
+
+def load_profile(name: str) -> Profile:
+    """A shipped profile by name, or one from a TOML file by path.  Raises UsageError."""
+    path = _SHIPPED / f"{name}.toml" if "/" not in name and not name.endswith(".toml") else Path(name)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        shipped = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.toml")))
+        raise UsageError(f"there is no profile {name!r}; this version has {shipped}", hint="--profile embedded") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is not a profile ({error})") from None
+    return profile_from(table, where=str(path))
+
+
+def profile_from(table: dict[str, Any], *, where: str) -> Profile:
+    """A profile from a parsed table; every key must be known and of the right type."""
+    stages = {}
+    for stage, kind in _STAGES.items():
+        given = table.pop(stage, {})
+        if not isinstance(given, dict):
+            raise UsageError(f"{where}: {stage} is no table")
+        stages[stage] = kind(**_checked(given, kind, f"{where}: [{stage}]"))
+        backend = getattr(stages[stage], "backend", None)
+        if backend is not None and backend not in _BACKENDS[stage]:
+            raise UsageError(f"{where}: [{stage}] has backend {backend!r}; this version has {_BACKENDS[stage]}")
+    if "name" not in table:
+        raise UsageError(f"{where}: a profile needs a name")
+    return Profile(**_checked(table, Profile, where), **stages)
+
+
+def _checked(table: dict[str, Any], kind: type[Any], where: str) -> dict[str, Any]:
+    known = {field.name: str(field.type) for field in fields(kind) if field.name not in _STAGES}
+    for key, value in table.items():
+        if key not in known:
+            raise UsageError(f"{where} has an unknown key {key!r}; known are {', '.join(known)}")
+        expected = {"str": str, "int": int, "float": (int, float), "bool": bool}[known[key]]
+        if not isinstance(value, expected) or (isinstance(value, bool) and known[key] != "bool"):
+            raise UsageError(f"{where}: {key} must be {known[key]}, not {value!r}")
+    return table
