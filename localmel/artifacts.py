@@ -111,7 +111,9 @@ def read_manifest(folder: Path, *, kind: str, version: int, every_byte: bool = F
         manifest = json.loads(text)
         found, files = (manifest["kind"], manifest["version"]), dict(manifest["files"])
     except (ValueError, KeyError, TypeError) as error:
-        raise CorruptArtifact(f"{path} is not a manifest ({error})", hint=f"rm -r {folder}   # it is made anew") from None
+        raise CorruptArtifact(
+            f"{path} is not a manifest ({error})", hint=f"rm -r {folder}   # it is made anew"
+        ) from None
     if found[0] != kind:
         raise CorruptArtifact(f"{folder} holds {found[0]!r}, not {kind!r}")
     if found[1] != version:
@@ -176,7 +178,9 @@ def map_arrays(path: Path, *, writable: bool = False) -> dict[str, NDArray[Any]]
             start, end = facts["data_offsets"]
             arrays[name] = flat[start:end].view(_DTYPES[facts["dtype"]]).reshape(facts["shape"])
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise CorruptArtifact(f"{path} holds no arrays ({error})", hint=f"rm -r {path.parent}   # it is made anew") from None
+        raise CorruptArtifact(
+            f"{path} holds no arrays ({error})", hint=f"rm -r {path.parent}   # it is made anew"
+        ) from None
     return arrays
 
 

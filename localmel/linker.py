@@ -94,7 +94,12 @@ class Linker:
     """Links names to one KB with one profile.  Models are loaded when they are first needed, and kept."""
 
     def __init__(
-        self, kb: KnowledgeBase, profile: Profile | str = "embedded", *, top_k: int = 16, encoder: TextEncoder | None = None
+        self,
+        kb: KnowledgeBase,
+        profile: Profile | str = "embedded",
+        *,
+        top_k: int = 16,
+        encoder: TextEncoder | None = None,
     ) -> None:
         if top_k < 1:
             raise UsageError(f"top-k is {top_k}; at least one candidate is needed")
@@ -152,7 +157,9 @@ class Linker:
             for caption, answer, (_, notes) in zip(captions, answers, seen, strict=True)
         ]
 
-    def _weigh(self, captions: Sequence[Caption], seen: Sequence[_Seen], seconds: dict[str, float]) -> Iterator[Weighed]:
+    def _weigh(
+        self, captions: Sequence[Caption], seen: Sequence[_Seen], seconds: dict[str, float]
+    ) -> Iterator[Weighed]:
         with _timed(seconds, "generate"):
             asked = [
                 _Asked(caption=number, mention=mention, stated=stated_triples(mention, seen[number][0]))
@@ -181,12 +188,10 @@ class Linker:
         spans = caption.spans if caption.spans is not None else detected_mentions(caption.text, self.kb)
         for place, span in enumerate(spans):
             surface = caption.text[span.start : span.end]
-            yield Mention(
-                id=f"{number}-{place}", surface=surface, context=caption.text, span=span, image=caption.image
-            )
+            yield Mention(id=f"{number}-{place}", surface=surface, context=caption.text, span=span, image=caption.image)
 
     def _context_vectors(self, asked: Sequence[_Asked]) -> list[NDArray[Any]]:
-        """For each mention (1 + stated, width): its sentence, then its stated triples.  Equal texts are encoded once."""
+        """For each mention (1 + stated, width): its sentence, then its stated triples.  Each text is encoded once."""
         texts: dict[str, int] = {}
         places = [[texts.setdefault(text, len(texts)) for text in question.said] for question in asked]
         vectors = self._encoder.encode(list(texts))
@@ -203,6 +208,7 @@ class Linker:
             mention=question.mention,
             stated=question.stated,
             rows=self._packed.rows[positions],
+            by_name=sum(match is not None for match in candidates.matches),
             support=support,
             features=features,
         )
@@ -213,9 +219,7 @@ class Linker:
         order = np.argsort(-judgement.probabilities, kind="stable")[: self._top_k]
         entities = tuple(self.kb.entities_at([int(row) for row in weighed.rows[order]]))
         scores = [float(judgement.probabilities[place]) for place in order]
-        chosen = (
-            entities[0] if entities and (judgement.nil < settings.nil_from or judgement.nil < scores[0]) else None
-        )
+        chosen = entities[0] if entities and (judgement.nil < settings.nil_from or judgement.nil < scores[0]) else None
         link = Link(
             mention_id=mention.id,
             entity_id=chosen.id if chosen else None,
@@ -225,8 +229,7 @@ class Linker:
             ranking=Ranking(
                 mention_id=mention.id,
                 candidates=tuple(
-                    Candidate(entity_id=entity.id, score=score)
-                    for entity, score in zip(entities, scores, strict=True)
+                    Candidate(entity_id=entity.id, score=score) for entity, score in zip(entities, scores, strict=True)
                 ),
             ),
         )
@@ -250,6 +253,7 @@ class Linker:
         settings = self.profile.generate
         return induced_triples(
             weighed.mention.surface,
+            weighed.by_name,
             weighed.support,
             self._packed,
             self.kb,
@@ -270,6 +274,8 @@ class Weighed:
     mention: Mention
     stated: tuple[Triple, ...]
     rows: NDArray[Any]  # (n,) the candidates' rows in the KB
+    by_name: int
+    "How many of them, the first ones, bear the name."
     support: Support
     features: NDArray[Any]  # (n, len(FEATURES))
 
@@ -339,5 +345,3 @@ def _triple_json(triple: Triple) -> dict[str, str]:
 
 def _entity_json(entity: Entity) -> dict[str, str]:
     return {"id": entity.id, "label": entity.label, "description": entity.description}
-
-

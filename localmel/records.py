@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -119,7 +120,7 @@ class Ranking:
         if len(set(ids)) != len(ids):
             raise ValueError(f"ranking of {self.mention_id!r} names an entity twice")
         scores = [candidate.score for candidate in self.candidates]
-        if any(later > earlier for earlier, later in zip(scores, scores[1:], strict=False)):
+        if any(later > earlier for earlier, later in pairwise(scores)):
             raise ValueError(f"ranking of {self.mention_id!r} is not best first")
 
 

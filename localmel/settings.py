@@ -54,9 +54,9 @@ class GenerateSettings:
     "Visible lines the reader is less sure of are left out: misread words are worse evidence than none."
     most_lines: int = 32
     "Of a picture with more lines the surest are kept."
-    most_induced: int = 6
-    "How many phrases of the candidates the sentence may confirm."
-    least_similarity: float = 0.35
+    most_induced: int = 4
+    "How many phrases of the candidates found by name the sentence may confirm."
+    least_similarity: float = 0.4
     "Cosine between sentence and phrase under which nothing is induced."
 
 
@@ -122,7 +122,9 @@ def load_profile(name: str) -> Profile:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         shipped = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.toml")))
-        raise UsageError(f"there is no profile {name!r}; this version has {shipped}", hint="--profile embedded") from None
+        raise UsageError(
+            f"there is no profile {name!r}; this version has {shipped}", hint="--profile embedded"
+        ) from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} is not a profile ({error})") from None
     return profile_from(table, where=str(path))
@@ -149,7 +151,7 @@ def _checked(table: dict[str, Any], kind: type[Any], where: str) -> dict[str, An
     for key, value in table.items():
         if key not in known:
             raise UsageError(f"{where} has an unknown key {key!r}; known are {', '.join(known)}")
-        expected = {"str": str, "int": int, "float": (int, float), "bool": bool}[known[key]]
+        expected: tuple[type, ...] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}[known[key]]
         if not isinstance(value, expected) or (isinstance(value, bool) and known[key] != "bool"):
             raise UsageError(f"{where}: {key} must be {known[key]}, not {value!r}")
     return table

@@ -89,9 +89,7 @@ class WithLines(Linker):
         pairs = list(captions_of(mentions, move=move, seed=seed))
         for start in range(0, len(pairs), 512):
             part = pairs[start : start + 512]
-            seen = [
-                (tuple(VisibleLine(text=line, confidence=1.0) for line in lines), ()) for _, lines in part
-            ]
+            seen = [(tuple(VisibleLine(text=line, confidence=1.0) for line in lines), ()) for _, lines in part]
             for weighed in self._weigh([caption for caption, _ in part], seen, {}):
                 yield weighed.features, weighed.rows
             print(f"\r{start + len(part):,} of {len(pairs):,} mentions", end="", flush=True)
@@ -108,7 +106,9 @@ def padded(features: list[NDArray[Any]], target: NDArray[Any]) -> tuple[Tensor, 
     return inputs, present, torch.from_numpy(target)
 
 
-def gather(linker: WithLines, folder: Path, part: str, *, move: float) -> tuple[list[NDArray[Any]], NDArray[Any], list[str]]:
+def gather(
+    linker: WithLines, folder: Path, part: str, *, move: float
+) -> tuple[list[NDArray[Any]], NDArray[Any], list[str]]:
     """Features, target place and sentence of every mention of one part of all datasets."""
     rows = dict(linker.kb.select("SELECT id, row FROM entities"))
     features: list[NDArray[Any]] = []
@@ -185,7 +185,10 @@ def main() -> None:
     weights = {"mean": mean, "deviation": deviation}
     for name, value in scorer.state_dict().items():
         weights[name.replace(".weight", "")] = value.numpy()
-    save_file({name: np.ascontiguousarray(value, np.float32) for name, value in weights.items()}, folder / "weights.safetensors")
+    save_file(
+        {name: np.ascontiguousarray(value, np.float32) for name, value in weights.items()},
+        folder / "weights.safetensors",
+    )
     card = {
         "version": VERSION,
         "features": [FEATURES[place] for place in columns],

@@ -109,7 +109,9 @@ def main() -> None:
     body = helper.make_graph(graph.nodes, "all-MiniLM-L6-v2", inputs, outputs, graph.initialisers)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid(FUSED, 1)]
     TARGET.parent.mkdir(parents=True, exist_ok=True)
-    TARGET.write_bytes(helper.make_model(body, opset_imports=opsets, ir_version=9).SerializeToString(deterministic=True))
+    TARGET.write_bytes(
+        helper.make_model(body, opset_imports=opsets, ir_version=9).SerializeToString(deterministic=True)
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
-HOOK = '''"""Declare torchvision's operators just before torchvision is imported.  Written by scripts/repair_torchvision.py."""
+HOOK = '''"""Declare torchvision's operators just before torchvision is imported.
+
+Written by scripts/repair_torchvision.py of localmel, because torchvision's binary does not load with this torch."""
 
 import sys
 

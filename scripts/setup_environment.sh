@@ -153,6 +153,8 @@ download() { # requirements: fill the folder of wheels; a file enters it whole o
   mkdir -p "$incoming"
   # shellcheck disable=SC2064  # the folder of now
   trap "rm -rf '$incoming'" EXIT
+  # What is there already lies in the new folder too (as links), where pip finds it and does not load it again.
+  find "$wheels" -maxdepth 1 -name '*.whl' -exec sh -c 'folder=$1; shift; ln "$@" "$folder" 2>/dev/null || cp "$@" "$folder"' sh "$incoming" {} +
   find "$wheels" -maxdepth 1 -name '.incoming.*' -mtime +1 -exec rm -rf {} + # left by a set-up that was killed
   say "downloading packages into $wheels (once; $torch)"
   pip_wheel --no-deps "$torch" >&2 ||
@@ -164,8 +166,9 @@ download() { # requirements: fill the folder of wheels; a file enters it whole o
     fail "the packages could not be downloaded (pip's message is above)" "$0   # with a network; what is there already is kept"
 }
 
-pip_wheel() { # arguments of pip wheel; source distributions are built here, once
-  "$venv_python" -m pip wheel --progress-bar off --find-links "$wheels" --constraint "$constraints" \
+pip_wheel() { # arguments of pip wheel; source distributions are built here, once, for any CPU of the kind
+  HNSWLIB_NO_NATIVE=1 "$venv_python" -m pip wheel --progress-bar off --find-links "$wheels" --constraint "$constraints" \
     --wheel-dir "$incoming" "$@" | { grep -E --line-buffered '^ +Downloading|^ERROR' || true; } &&
-    find "$incoming" -name '*.whl' -exec mv -f {} "$wheels/" \;
+    find "$incoming" -name '*.whl' -exec sh -c \
+      'target=$2/${1##*/}; [ "$1" -ef "$target" ] || mv -f "$1" "$target"' sh {} "$wheels" \;
 }

@@ -1,10 +1,10 @@
 """The README is short and true: every block in it runs, and shows what it says it shows.
 
-A ```bash block is run by bash in the checkout, a ```python block by Python, each with a LOCALMEL_HOME of its own.  A line
-that begins with scripts/ names one of the set-up commands: it is checked to exist and to be executable, not run, because
-this test runs inside of what it sets up.  A ```text, ```json or ```console block that directly follows a block which
-ran is its output; it is compared loosely: the same words and numbers, except for probabilities, times and spacing.
-A block after the line `<!-- not run: REASON -->` is left alone."""
+A ```bash block is run by bash in the checkout, a ```python block by Python, with a LOCALMEL_HOME of their own.
+A line that begins with scripts/ names one of the set-up commands: it is checked to exist and to be executable, not
+run, because this test runs inside of what it sets up.  A ```text, ```json or ```console block that directly follows
+a block which ran is its output; it is compared loosely: the same words and numbers, except for probabilities, times
+and spacing.  A block after the line `<!-- not run: REASON -->` is left alone."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Block:
 def blocks_of(text: str) -> list[Block]:
     """Every bash and python block that is to be run, in order."""
     return [
-        Block(text.count("\n", 0, found.start("body")), found["language"], found["body"], found["output"] or "")
+        Block(found.string.count("\n", 0, found.start("body")), found["language"], found["body"], found["output"] or "")
         for found in FENCE.finditer("\n" + text)
         if found["language"] in ("bash", "sh", "python") and not SKIPPED.search(found["before"])
     ]
@@ -104,11 +104,12 @@ def test_a_block_of_the_readme_runs(block: Block, tmp_path_factory: pytest.TempP
 def test_blocks_are_found_with_their_output_and_their_exceptions() -> None:
     text = (
         "# x\n\n```bash\nlocalmel demo\n```\n\n```text\nJordan  Q41421\n```\n\n"
-        "<!-- not run: needs a GPU -->\n```bash\nlocalmel link --profile paper\n```\n\n```python\nimport localmel\n```\n"
+        "<!-- not run: needs a GPU -->\n```bash\nlocalmel link --profile paper\n```\n\n"
+        "```python\nimport localmel\n```\n"
     )
     assert [(block.line, block.language, block.output) for block in blocks_of(text)] == [
         (4, "bash", "Jordan  Q41421"),
-        (16, "python", ""),
+        (17, "python", ""),
     ]
 
 

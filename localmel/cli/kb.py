@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from localmel.cli.output import print_json, print_table, progress
+from localmel.cli.output import print_json, print_problem, print_table, progress
 
 if TYPE_CHECKING:
     from localmel.kb.importers import KbSource, Problems
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Make a knowledge base, change it, look into it.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(help="Name or path of a KB.")]
-Entities = Annotated[list[Path] | None, typer.Option("--entities", help="Entities as JSON lines (.gz, .bz2, .zst).")]
-Triples = Annotated[list[Path] | None, typer.Option("--triples", help="Triples as TSV with a header line.")]
+Entities = Annotated[Path | None, typer.Option("--entities", help="Entities as JSON lines (.gz, .bz2, .zst).")]
+Triples = Annotated[Path | None, typer.Option("--triples", help="Triples as TSV with a header line.")]
 Wikidata = Annotated[Path | None, typer.Option("--wikidata", help="A Wikidata JSON dump.")]
 Ontology = Annotated[Path | None, typer.Option("--ontology", help="Your own CSV or JSON lines, one entity a row.")]
-Language = Annotated[list[str] | None, typer.Option("--language", help="Wikidata: labels in this language (repeatable).")]
+Language = Annotated[
+    list[str] | None, typer.Option("--language", help="Wikidata: labels in this language (repeatable).")
+]
 OfClass = Annotated[list[str] | None, typer.Option("--class", help="Wikidata: only instances of this (repeatable).")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Report lines that do not fit and import the rest.")]
 Vectors = Annotated[bool, typer.Option("--vectors/--no-vectors", help="Encode what is new afterwards.")]
@@ -39,7 +41,9 @@ def build(
     ontology: Ontology = None,
     language: Language = None,
     of_class: OfClass = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace a KB of that name once the new one stands.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace a KB of that name once the new one stands.")
+    ] = False,
     skip_bad: SkipBad = False,
     vectors: Vectors = True,
     as_json: AsJson = False,
@@ -96,7 +100,10 @@ def remove(
 
 
 @app.command()
-def info(name: Annotated[str | None, typer.Argument(help="Name or path; all KBs without it.")] = None, as_json: AsJson = False) -> None:
+def info(
+    name: Annotated[str | None, typer.Argument(help="Name or path; all KBs without it.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Count what a KB holds."""
     from localmel.kb.places import list_kbs, open_kb
 
@@ -106,7 +113,10 @@ def info(name: Annotated[str | None, typer.Argument(help="Name or path; all KBs 
         print_json(facts[0] if name else facts)
         return
     for fact in facts:
-        print_table(("", ""), [(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else value) for key, value in fact.items()])
+        print_table(
+            ("", ""),
+            [(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else value) for key, value in fact.items()],
+        )
 
 
 @app.command()
@@ -125,7 +135,13 @@ def search(
     matches = NameIndex(base).find(text, limit=limit)
     entities = base.entities_at([match.row for match in matches])
     found = [
-        {"id": entity.id, "label": entity.label, "description": entity.description, "name": match.name, "match": match.kind}
+        {
+            "id": entity.id,
+            "label": entity.label,
+            "description": entity.description,
+            "name": match.name,
+            "match": match.kind,
+        }
         for match, entity in zip(matches, entities, strict=True)
     ]
     if as_json:
@@ -148,8 +164,15 @@ def show(
         facts = [{key: value for key, value in asdict(triple).items() if key != "row"} for triple in triples]
         print_json({**asdict(entity), "triples": facts})
         return
-    rows = [("id", entity.id), ("label", entity.label), ("description", entity.description), ("aliases", " | ".join(entity.aliases))]
-    print_table(("", ""), [*rows, *((triple.relation, f"{triple.tail} {triple.tail_id}".strip()) for triple in triples)])
+    rows = [
+        ("id", entity.id),
+        ("label", entity.label),
+        ("description", entity.description),
+        ("aliases", " | ".join(entity.aliases)),
+    ]
+    print_table(
+        ("", ""), [*rows, *((triple.relation, f"{triple.tail} {triple.tail_id}".strip()) for triple in triples)]
+    )
 
 
 @app.command()
@@ -179,7 +202,7 @@ def index_command(name: Name, as_json: AsJson = False) -> None:
 
 def _import(
     name: str,
-    files: tuple[list[Path] | None, list[Path] | None, Path | None, Path | None],
+    files: tuple[Path | None, Path | None, Path | None, Path | None],
     language: list[str] | None,
     of_class: list[str] | None,
     skip_bad: bool,
@@ -190,7 +213,7 @@ def _import(
     from localmel.cli.sources import source_from
     from localmel.kb.importers import Problems
 
-    problems = Problems(skip_bad=skip_bad)
+    problems = Problems(on_problem=print_problem if skip_bad else None)
     with progress() as (announce, advance):
         source = source_from(*files, languages=language, classes=of_class, problems=problems, on_bytes=advance)
         announce("reading", source.total_bytes)

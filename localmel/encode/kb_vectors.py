@@ -1,7 +1,8 @@
 """The vectors of a KB: one for the text of each entity, one for each phrase (relation, tail).
 
-In: a packed KB and an encoder.  Out: `<kb>/vectors/<space>/`, memory-mapped float16, tied to the state of the KB and to
-the encoder's weights.  After a change only texts not seen before are encoded; an interrupted run goes on where it was."""
+In: a packed KB and an encoder.  Out: `<kb>/vectors/<space>/`, memory-mapped float16, tied to the state of the KB
+and to the encoder's weights.  After a change only texts not seen before are encoded; an interrupted run goes on
+where it was."""
 
 from __future__ import annotations
 
@@ -124,7 +125,9 @@ def _folder(kb: KnowledgeBase, space: Space) -> Path:
 
 
 def _key(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "little", signed=True)
+    return int.from_bytes(
+        hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "little", signed=True
+    )
 
 
 class _Known:

@@ -45,7 +45,9 @@ def open_picture(path: Path) -> Picture:
     try:
         size = path.stat().st_size
     except (OSError, ValueError) as error:
-        raise BadPicture(f"there is no picture {str(path)!r} ({type(error).__name__})", hint="give - for no picture") from None
+        raise BadPicture(
+            f"there is no picture {str(path)!r} ({type(error).__name__})", hint="give - for no picture"
+        ) from None
     if not path.is_file():
         raise BadPicture(f"{path} is no ordinary file")
     if size == 0:

@@ -10,7 +10,8 @@ from localmel.records import Mention, Triple
 
 _ARTICLE = r"(?:a|an|the)\s+"
 _PHRASE = r"(?P<phrase>[^\W\d_][^,.;:()\[\]\n\"“”]{2,60}?)"
-_END = r"(?=\s*(?:[,.;:()\[\]\n\"“”]|$|\s(?:who|which|that|where|and|but|with|at|on|during|while|when|after|before|from)\b))"
+_STOPS = "who|which|that|where|and|but|with|at|on|during|while|when|after|before|from"
+_END = rf"(?=\s*(?:[,.;:()\[\]\n\"“”]|$|\s(?:{_STOPS})\b))"
 _AFTER = tuple(
     re.compile(pattern + _END, re.IGNORECASE)
     for pattern in (
@@ -21,7 +22,9 @@ _AFTER = tuple(
     )
 )
 _BEFORE = re.compile(rf"\b{_ARTICLE}(?P<phrase>(?:[^\W\d_][\w'’-]*\s+){{1,4}}),?\s*\Z", re.IGNORECASE)
-_BREAKS = re.compile(r"\b(?:of|in|at|on|with|by|for|to|and|or|from|over|under|against|near|is|was|are|were|has|had)\b", re.I)
+_BREAKS = re.compile(
+    r"\b(?:of|in|at|on|with|by|for|to|and|or|from|over|under|against|near|is|was|are|were|has|had)\b", re.I
+)
 RELATION = "described as"
 
 

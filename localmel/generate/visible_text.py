@@ -54,5 +54,7 @@ def _reader() -> Any:
     try:
         from rapidocr import RapidOCR
     except ImportError as error:
-        raise MissingWeights(f"the reader of visible text cannot be loaded ({error})", hint="pip install rapidocr") from error
+        raise MissingWeights(
+            f"the reader of visible text cannot be loaded ({error})", hint="pip install rapidocr"
+        ) from error
     return RapidOCR(params={"Global.log_level": "error"})

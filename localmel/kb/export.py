@@ -28,7 +28,9 @@ def export_kb(
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(f"{folder} cannot be made ({error.strerror})", hint="name a folder that can be written") from None
+        raise BadInput(
+            f"{folder} cannot be made ({error.strerror})", hint="name a folder that can be written"
+        ) from None
     counts = {"entities": 0, "triples": 0}
 
     def counted(what: str, lines: Iterable[str]) -> Iterable[str]:

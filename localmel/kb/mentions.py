@@ -64,7 +64,8 @@ def listed_mentions(text: str, surfaces: Sequence[str]) -> list[Span]:
         if not free:
             seen = "again " if places else ""
             raise BadMention(
-                f"mention {surface!r} is not {seen}in the text", hint="write it as it stands in the text, or leave --mention out"
+                f"mention {surface!r} is not {seen}in the text",
+                hint="write it as it stands in the text, or leave --mention out",
             )
         spans.append(free[0])
     return sorted(spans, key=lambda span: span.start)
@@ -102,9 +103,8 @@ def _words(text: str) -> list[Span]:
     """Words without a possessive or a full stop at their end ("U.S." keeps its own)."""
     spans = []
     for match in _WORD.finditer(text):
-        surface = match.group()
-        if match := _trimmed(match.start(), surface):
-            spans.append(match)
+        if span := _trimmed(match.start(), match.group()):
+            spans.append(span)
     return spans
 
 
@@ -208,4 +208,4 @@ def _is_part_of_a_name(text: str, span: Span, kb: KnowledgeBase) -> bool:
 def _select_in(kb: KnowledgeBase, sql: str, values: Sequence[str]) -> Iterable[tuple[str, str]]:
     for start in range(0, len(values), 500):
         batch = values[start : start + 500]
-        yield from kb.select(sql.format(",".join("?" * len(batch))), batch)  # type: ignore[misc]
+        yield from kb.select(sql.format(",".join("?" * len(batch))), batch)

@@ -41,7 +41,9 @@ class Lists:
         starts = np.asarray(self.starts[owners])
         lengths = np.asarray(self.starts[owners + 1]) - starts
         index = np.repeat(np.arange(len(owners)), lengths)
-        places = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths) + np.repeat(starts, lengths)
+        places = (
+            np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths) + np.repeat(starts, lengths)
+        )
         return np.asarray(self.values[places]), index
 
 
@@ -64,7 +66,8 @@ class PackedKb:
         """KB rows -> positions.  Every row must be in the KB this was packed from."""
         import numpy as np
 
-        return np.searchsorted(self.rows, rows)
+        positions: NDArray[Any] = np.searchsorted(self.rows, rows)
+        return positions
 
     def weights(self, wanted: NDArray[Any]) -> NDArray[Any]:
         """Inverse entity frequency of each stem, between 0 (in every entity) and 1 (in at most one)."""
@@ -81,7 +84,10 @@ class PackedKb:
         """Phrases in words, as triples of `head`."""
         rows = [int(self.phrase_triple[phrase]) for phrase in phrases]
         marks = ",".join("?" * len(rows))
-        sql = f"SELECT t.triple, r.label, t.tail FROM triples t JOIN relations r USING (relation) WHERE triple IN ({marks})"
+        sql = (
+            "SELECT t.triple, r.label, t.tail FROM triples t JOIN relations r USING (relation) "
+            f"WHERE t.triple IN ({marks})"
+        )
         words = {triple: (relation, tail) for triple, relation, tail in kb.select(sql, rows)}
         return [Triple(head=head, relation=words[row][0], tail=words[row][1], source="kb") for row in rows]
 
@@ -94,14 +100,27 @@ def load_packed(kb: KnowledgeBase) -> PackedKb:
         raise FileNotFoundError(f"{folder} was made from another state of the KB")
     found = map_arrays(folder / _FILE)
     try:
-        lists = {
-            name: Lists(starts=found[f"{name}.starts"], values=found[f"{name}.values"])
-            for name in ("phrases", "phrase_words", "description_words", "label_words")
-        }
-        plain = {name: found[name] for name in ("rows", "popularity", "phrase_triple", "stems", "stem_entities")}
+        return _packed(found, manifest["made_from"])
     except KeyError as error:
-        raise CorruptArtifact(f"{folder} lacks {error}", hint=f"localmel index {kb.name}") from None
-    return PackedKb(fingerprint=manifest["made_from"], **lists, **plain)
+        raise CorruptArtifact(f"{folder} lacks {error}", hint=f"localmel index {kb.folder}") from None
+
+
+def _packed(found: dict[str, NDArray[Any]], fingerprint: str) -> PackedKb:
+    def lists(name: str) -> Lists:
+        return Lists(starts=found[f"{name}.starts"], values=found[f"{name}.values"])
+
+    return PackedKb(
+        fingerprint=fingerprint,
+        rows=found["rows"],
+        popularity=found["popularity"],
+        phrases=lists("phrases"),
+        phrase_words=lists("phrase_words"),
+        description_words=lists("description_words"),
+        label_words=lists("label_words"),
+        phrase_triple=found["phrase_triple"],
+        stems=found["stems"],
+        stem_entities=found["stem_entities"],
+    )
 
 
 def pack(kb: KnowledgeBase, on_entities: Callable[[int], None] = lambda _: None) -> PackedKb:
@@ -117,7 +136,9 @@ def pack(kb: KnowledgeBase, on_entities: Callable[[int], None] = lambda _: None)
                 on_entities(1000)
     arrays = packing.arrays()
     with new_folder(kb.folder / _FOLDER, kind=KIND, version=VERSION, facts={"made_from": fingerprint}) as folder:
-        written = create_arrays(folder / _FILE, {name: (value.dtype.str, value.shape) for name, value in arrays.items()})
+        written = create_arrays(
+            folder / _FILE, {name: (value.dtype.str, value.shape) for name, value in arrays.items()}
+        )
         for name, value in arrays.items():
             np.copyto(written[name], value)
         flush_arrays(written)
@@ -172,7 +193,12 @@ class _Packing:
         self._stem_entities: dict[int, int] = {}
         self._lists = {
             name: (array("q", [0]), array(code))
-            for name, code in (("phrases", "i"), ("phrase_words", "I"), ("description_words", "I"), ("label_words", "I"))
+            for name, code in (
+                ("phrases", "i"),
+                ("phrase_words", "I"),
+                ("description_words", "I"),
+                ("label_words", "I"),
+            )
         }
 
     def add(self, row: int, label: str, description: str, popularity: float | None, triples: _TripleWords) -> None:

@@ -19,6 +19,7 @@ from localmel.settings import HOME, home_folder
 
 STARTER = "starter"
 _STARTER_FILES = Path(__file__).parent / "starter"
+_FILES = ("entities.jsonl", "triples.tsv")
 _NAME = re.compile(r"[\w][\w.-]{0,99}")
 
 
@@ -35,7 +36,7 @@ def kb_folder(name: str) -> Path:
 def open_kb(name: str = STARTER) -> KnowledgeBase:
     """Open a KB by name or path.  Raises UnknownKb with the names there are."""
     if name == STARTER:
-        return KnowledgeBase(starter_folder())
+        return KnowledgeBase(starter_folder(), name=STARTER)
     folder = kb_folder(name)
     if not (folder / DATABASE).is_file():
         known = ", ".join(list_kbs())
@@ -52,14 +53,14 @@ def list_kbs() -> list[str]:
 def starter_folder() -> Path:
     """Where the starter KB of this version stands once it is built."""
     digest = hashlib.sha256()
-    for name in ("entities.jsonl", "triples.tsv"):
+    for name in _FILES:
         digest.update((_STARTER_FILES / name).read_bytes())
     return home_folder() / "kb" / f"{STARTER}-{digest.hexdigest()[:10]}"
 
 
 def prepare_starter(index: Callable[[KnowledgeBase], object]) -> None:
     """Build the starter KB where it is missing, and `index` it.  Two processes at once do it once."""
-    from localmel.kb.importers import Problems, TableSource
+    from localmel.kb.importers import Problems, TablesSource
 
     folder = starter_folder()
     ready = folder / "ready"
@@ -70,11 +71,15 @@ def prepare_starter(index: Callable[[KnowledgeBase], object]) -> None:
         with FileLock(folder.with_name(f".{folder.name}.lock")):
             if ready.is_file():
                 return
-            source = TableSource(entities=[_STARTER_FILES / "entities.jsonl"], triples=[_STARTER_FILES / "triples.tsv"])
-            build_kb(folder, source, Problems(), replace=True)
+            problems = Problems()
+            entities, triples = (_STARTER_FILES / name for name in _FILES)
+            source = TablesSource(entities=entities, triples=triples, problems=problems)
+            build_kb(folder, source, problems, replace=True)
             kb = KnowledgeBase(folder)
             index(kb)
             kb.close()
             ready.touch()
     except PermissionError as error:
-        raise BadInput(f"{folder.parent} cannot be written ({error.strerror})", hint=f"export {HOME}=/a/folder/of/yours") from None
+        raise BadInput(
+            f"{folder.parent} cannot be written ({error.strerror})", hint=f"export {HOME}=/a/folder/of/yours"
+        ) from None

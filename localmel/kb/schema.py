@@ -1,8 +1,8 @@
 """The tables of a KB, their version, and the checks made when one is opened.
 
-In: a path.  Out: an open, checked database.  Labels and aliases stand together in `names`, since a mention may use either; the label is marked.
-Words of a name are found through `name_words` (FTS5); `words` lists them forwards and backwards, so that a word with
-a typing error is found by its beginning or its end."""
+In: a path.  Out: an open, checked database.  Labels and aliases stand together in `names`, since
+a mention may use either; the label is marked.  Words of a name are found through `name_words` (FTS5); `words` lists
+them forwards and backwards, so that a word with a typing error is found by its beginning or its end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ CREATE TABLE entities(
 CREATE TABLE names(
     name INTEGER PRIMARY KEY, entity INTEGER NOT NULL, text TEXT NOT NULL, folded TEXT NOT NULL,
     is_label INTEGER NOT NULL);
-CREATE TABLE relations(relation INTEGER PRIMARY KEY, predicate TEXT NOT NULL, label TEXT NOT NULL, UNIQUE(predicate, label));
+CREATE TABLE relations(
+    relation INTEGER PRIMARY KEY, predicate TEXT NOT NULL, label TEXT NOT NULL, UNIQUE(predicate, label));
 CREATE TABLE triples(
     triple INTEGER PRIMARY KEY, head INTEGER NOT NULL, relation INTEGER NOT NULL,
     tail_id TEXT NOT NULL, tail TEXT NOT NULL);

@@ -51,9 +51,9 @@ class KbTriple:
 class KnowledgeBase:
     """One KB, open for reading.  Rows are the KB's own integers for entities; ids are the user's."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, name: str | None = None) -> None:
         self.folder = folder
-        self.name = folder.name
+        self.name = name or folder.name
         self._path = folder / DATABASE
         if not self._path.is_file():
             raise UnknownKb(f"no KB at {folder}", hint="localmel kb build NAME --entities FILE --triples FILE")
@@ -118,7 +118,9 @@ class KnowledgeBase:
         """The row of an id.  Raises BadInput where the KB has none."""
         found = self.select("SELECT row FROM entities WHERE id = ?", (entity_id,))
         if not found:
-            raise BadInput(f"kb {self.name!r} has no entity {entity_id!r}", hint=f"localmel kb search NAME --kb {self.name}")
+            raise BadInput(
+                f"kb {self.name!r} has no entity {entity_id!r}", hint=f"localmel kb search NAME --kb {self.name}"
+            )
         return int(found[0][0])
 
     def entity(self, entity_id: EntityId) -> Entity:
@@ -162,7 +164,8 @@ class KnowledgeBase:
         """The triples of one entity in words."""
         (label,) = self.select("SELECT label FROM entities WHERE id = ?", (entity_id,))[0] if entity_id else ("",)
         return [
-            Triple(head=label, relation=fact.relation, tail=fact.tail, source="kb") for fact in self.kb_triples(entity_id)
+            Triple(head=label, relation=fact.relation, tail=fact.tail, source="kb")
+            for fact in self.kb_triples(entity_id)
         ]
 
 

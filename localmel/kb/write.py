@@ -203,7 +203,9 @@ class _Writer:
                 continue
             seen.add(folded)
             name = next(self._next_name)
-            self._connection.execute("INSERT INTO names VALUES (?, ?, ?, ?, ?)", (name, row, text, folded, not position))
+            self._connection.execute(
+                "INSERT INTO names VALUES (?, ?, ?, ?, ?)", (name, row, text, folded, not position)
+            )
             if not self._empty:
                 self._connection.execute("INSERT INTO name_words(rowid, folded) VALUES (?, ?)", (name, folded))
                 words = [(word, word[::-1]) for word in folded.split()]

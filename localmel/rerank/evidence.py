@@ -20,14 +20,23 @@ if TYPE_CHECKING:
 
 
 def induced_triples(
-    surface: str, support: Support, packed: PackedKb, kb: KnowledgeBase, *, most: int, least_similarity: float
+    surface: str,
+    by_name: int,
+    support: Support,
+    packed: PackedKb,
+    kb: KnowledgeBase,
+    *,
+    most: int,
+    least_similarity: float,
 ) -> tuple[Triple, ...]:
-    """The phrases of any candidate that the sentence is most like, as triples of the mention (source "text")."""
+    """The phrases that the sentence is most like, as triples of the mention (source "text").
+
+    Only phrases of the first `by_name` candidates count, those that bear the name."""
     import numpy as np
 
-    if not len(support.phrases):
+    if not len(support.phrases) or not by_name:
         return ()
-    similarity = support.similarity[0]
+    similarity = np.where(support.owner < by_name, support.similarity[0], -1.0)
     chosen: dict[int, None] = {}
     for place in np.argsort(-similarity, kind="stable"):
         if similarity[place] < least_similarity or len(chosen) == most:
@@ -78,9 +87,7 @@ def evidence_for(
     return tuple(pairs)
 
 
-def _agreement(
-    stated: Sequence[Triple], places: NDArray[Any], support: Support, packed: PackedKb
-) -> NDArray[Any]:
+def _agreement(stated: Sequence[Triple], places: NDArray[Any], support: Support, packed: PackedKb) -> NDArray[Any]:
     """(1 + stated, phrases): cosine, or the word-for-word share where that is higher."""
     import numpy as np
 

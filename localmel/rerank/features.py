@@ -115,9 +115,7 @@ def support_of(context: ContextOf, positions: NDArray[Any], packed: PackedKb, ve
     overlap = np.bincount(word_owner, shared, minlength=len(different))
     total = np.bincount(word_owner, weights, minlength=len(different))
     share = overlap / np.maximum(total, 1e-6)
-    return Support(
-        phrases=phrases, owner=owner, similarity=similarity, overlap=overlap[place], share=share[place]
-    )
+    return Support(phrases=phrases, owner=owner, similarity=similarity, overlap=overlap[place], share=share[place])
 
 
 def features_of(
@@ -226,9 +224,7 @@ def _tail_overlap(context: ContextOf, positions: NDArray[Any], support: Support,
     return _weight_shared(context, words, support.owner[hits][index], len(positions))
 
 
-def _rest_of_name(
-    context: ContextOf, positions: NDArray[Any], packed: PackedKb
-) -> tuple[NDArray[Any], NDArray[Any]]:
+def _rest_of_name(context: ContextOf, positions: NDArray[Any], packed: PackedKb) -> tuple[NDArray[Any], NDArray[Any]]:
     """Weight of the label's words beyond the surface: those that stand in the context, those that do not."""
     import numpy as np
 

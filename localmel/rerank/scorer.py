@@ -76,4 +76,4 @@ def _gelu(values: NDArray[Any]) -> NDArray[Any]:
     import numpy as np
 
     cubed: NDArray[Any] = values * values * values
-    return 0.5 * values * (1.0 + np.tanh(0.7978845608 * (values + 0.044715 * cubed)))  # type: ignore[no-any-return]
+    return 0.5 * values * (1.0 + np.tanh(0.7978845608 * (values + 0.044715 * cubed)))

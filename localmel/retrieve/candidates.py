@@ -38,9 +38,7 @@ class Candidates:
 class CandidateFinder:
     """Finds candidates in one KB."""
 
-    def __init__(
-        self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, settings: RetrieveSettings
-    ) -> None:
+    def __init__(self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, settings: RetrieveSettings) -> None:
         self._packed = packed
         self._vectors = vectors
         self._settings = settings
@@ -58,9 +56,7 @@ class CandidateFinder:
         rows = np.array([match.row for match in matches if match], np.int64)
         by_name = self._packed.positions(rows)
         by_vector = near[~np.isin(near, by_name)]
-        return Candidates(
-            positions=np.concatenate([by_name, by_vector]), matches=(*matches, *[None] * len(by_vector))
-        )
+        return Candidates(positions=np.concatenate([by_name, by_vector]), matches=(*matches, *[None] * len(by_vector)))
 
     def _nearest(self, queries: NDArray[Any]) -> NDArray[Any]:
         """(m, width) -> (m, k) positions of the entity texts with the highest cosine, best first."""
@@ -84,7 +80,8 @@ class CandidateFinder:
         import torch
 
         scores = torch.from_numpy(queries).to(torch.bfloat16) @ self._torch_entities.T
-        return scores.float().topk(k, dim=1).indices.numpy()
+        best: NDArray[Any] = scores.float().topk(k, dim=1).indices.numpy()
+        return best
 
     @cached_property
     def _torch_entities(self) -> Any:

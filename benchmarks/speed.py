@@ -1,0 +1,89 @@
+"""Mentions a second, pictures a second, and how long whole commands take."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.mel_kb import benchmark_kb
+from benchmarks.run import ROOT, Figure
+from localmel.encode.minilm import MiniLM
+from localmel.examples import read_examples
+from localmel.kb.splits import read_split
+from localmel.linker import Caption, Linker
+
+MENTIONS_EACH, REPEATS = 1000, 5
+
+
+def measure(shared: Path) -> list[Figure]:
+    """Everything about speed."""
+    return [*_mentions(shared), _pictures(), *_commands()]
+
+
+def _mentions(shared: Path) -> list[Figure]:
+    figures = []
+    linker = Linker(benchmark_kb(shared), encoder=MiniLM(method="torch"))
+    total, spent = 0, 0.0
+    for name in ("richpediamel", "wikimel", "wikidiverse"):
+        mentions = read_split(shared / "data" / "mel" / f"{name}-train.jsonl").mentions[-MENTIONS_EACH:]
+        captions = [Caption(text=mention.context, spans=(mention.span,)) for mention in mentions]
+        for _ in linker.link_many(captions[:64]):
+            pass
+        start = time.perf_counter()
+        done = sum(len(answer.mentions) for answer in linker.link_many(captions))
+        seconds = time.perf_counter() - start
+        total, spent = total + done, spent + seconds
+        figures.append(Figure(section="speed", name=f"mentions/s, {name}, text only", value=f"{done / seconds:.0f}"))
+    rate = total / spent
+    return [
+        *figures,
+        Figure(
+            section="speed", name="mentions/s over all three", value=f"{rate:.0f}", asked="at least 150",
+            reached=rate >= 150,
+        ),
+    ]  # fmt: skip
+
+
+def _pictures() -> Figure:
+    from localmel.engines.pictures import open_picture
+    from localmel.generate.visible_text import visible_lines
+    from localmel.settings import GenerateSettings
+
+    settings = GenerateSettings()
+    pictures = [example.picture for example in read_examples()]
+    visible_lines(open_picture(pictures[0]), settings)
+    start = time.perf_counter()
+    for picture in pictures:
+        visible_lines(open_picture(picture), settings)
+    rate = len(pictures) / (time.perf_counter() - start)
+    return Figure(
+        section="speed", name="pictures read/s", value=f"{rate:.1f}", asked="at least 3", reached=rate >= 3
+    )
+
+
+def _commands() -> list[Figure]:
+    picture = next(read_examples()).picture
+    sentence = "Jordan dunks on Barkley"
+    asked: list[tuple[str, Sequence[str], float]] = [
+        ("localmel --help, seconds", ["--help"], 0.3),
+        ("localmel link without picture, seconds", ["link", "-", sentence], 2.5),
+        ("localmel link with picture, seconds", ["link", str(picture), sentence], 4.0),
+    ]
+    command = [str(Path(sys.executable).parent / "localmel")]
+    subprocess.run([*command, *asked[1][1]], check=True, stdout=subprocess.DEVNULL)  # builds the starter KB
+    figures = []
+    for name, arguments, limit in asked:
+        times = []
+        for _ in range(REPEATS):
+            start = time.perf_counter()
+            subprocess.run([*command, *arguments], check=True, stdout=subprocess.DEVNULL, cwd=ROOT, env=os.environ)
+            times.append(time.perf_counter() - start)
+        value = f"{min(times):.2f} (median {sorted(times)[REPEATS // 2]:.2f})"
+        figures.append(
+            Figure(section="start", name=name, value=value, asked=f"at most {limit}", reached=min(times) <= limit)
+        )
+    return figures

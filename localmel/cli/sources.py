@@ -1,0 +1,44 @@
+"""Which files an import reads: exactly one of the three forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from localmel.errors import UsageError
+
+if TYPE_CHECKING:
+    from localmel.kb.importers import KbSource, Problems
+
+
+def source_from(
+    entities: Path | None,
+    triples: Path | None,
+    wikidata: Path | None,
+    ontology: Path | None,
+    *,
+    languages: list[str] | None,
+    classes: list[str] | None,
+    problems: Problems,
+    on_bytes: Callable[[int], None],
+) -> KbSource:
+    """The reader for the options that were given.  Raises UsageError where they do not go together."""
+    from localmel.kb.importers import OntologySource, TablesSource, WikidataSource
+
+    forms = [bool(entities or triples), bool(wikidata), bool(ontology)]
+    if sum(forms) != 1:
+        raise UsageError(
+            f"{sum(forms)} sources were given; one is needed: --entities with --triples, --wikidata, or --ontology",
+            hint="localmel kb build --help",
+        )
+    if not wikidata and (languages or classes):
+        raise UsageError("--language and --class go with --wikidata")
+    if wikidata:
+        chosen = tuple(languages or ("en",))
+        return WikidataSource(
+            wikidata, languages=chosen, classes=set(classes or ()), problems=problems, on_bytes=on_bytes
+        )
+    if ontology:
+        return OntologySource(ontology, problems=problems, on_bytes=on_bytes)
+    return TablesSource(entities=entities, triples=triples, problems=problems, on_bytes=on_bytes)

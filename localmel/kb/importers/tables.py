@@ -1,0 +1,180 @@
+"""The plain form of a KB: entities as JSON lines, triples as a table with tabs.
+
+In: a .jsonl file with `id`, `label` and optionally `description`, `aliases`, `image`, `popularity` per line, and a
+.tsv file whose first line names the columns head, predicate, relation, tail_id, tail; either may be compressed.
+Out: rows.  A quote is a character like any other; "NA" is a name.  Does not know whether a head exists."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from localmel.errors import BadInput, ImportProblem
+from localmel.kb.importers.lines import Block, clean, read_blocks, size_of
+from localmel.kb.importers.source import EntityRow, OnBytes, Problems, TripleRow, excerpt, no_progress
+from localmel.records import Entity
+
+COLUMNS = ("head", "predicate", "relation", "tail_id", "tail")
+_KEYS = frozenset({"id", "label", "description", "aliases", "image", "popularity"})
+_DECODE: Callable[[str], Any] = json.JSONDecoder(strict=False).decode
+
+
+class TablesSource:
+    """Entities from one file and triples from another; either may be absent."""
+
+    def __init__(
+        self,
+        *,
+        entities: Path | None = None,
+        triples: Path | None = None,
+        problems: Problems,
+        on_bytes: OnBytes = no_progress,
+    ) -> None:
+        self._entities = entities
+        self._triples = triples
+        self._problems = problems
+        self._on_bytes = on_bytes
+
+    @property
+    def total_bytes(self) -> int:
+        """The size of both files."""
+        return size_of(self._entities) + size_of(self._triples)
+
+    def entities(self) -> Iterator[EntityRow]:
+        """One per line that is not blank."""
+        if self._entities is None:
+            return
+        source = str(self._entities)
+        for block in read_blocks(self._entities, self._problems, self._on_bytes):
+            for number, line in enumerate(block.lines, block.first):
+                if not line or line.isspace():
+                    continue
+                try:
+                    entity = _entity(json_object(line))
+                except ValueError as error:
+                    self._problems.report(ImportProblem(str(error), source=source, line=number))
+                    continue
+                yield EntityRow(entity=entity, source=source, line=number)
+
+    def triples(self) -> Iterator[TripleRow]:
+        """One per line below the header that is not blank."""
+        if self._triples is None:
+            return
+        source = str(self._triples)
+        blocks = read_blocks(self._triples, self._problems, self._on_bytes)
+        block = next(blocks, Block(1, [""]))
+        order = _order(block.lines[0], source)
+        yield from self._rows(Block(2, block.lines[1:]), source, order)
+        for block in blocks:
+            yield from self._rows(block, source, order)
+
+    def _rows(self, block: Block, source: str, order: Sequence[int]) -> Iterator[TripleRow]:
+        pick = None if order == (0, 1, 2, 3, 4) else itemgetter(*order)
+        number = block.first - 1
+        for line in block.lines:
+            number += 1
+            fields = line.split("\t")
+            if len(fields) == 5:
+                head, predicate, relation, tail_id, tail = pick(fields) if pick else fields
+                if head and relation and not relation.isspace() and tail and not tail.isspace():
+                    yield TripleRow(head, predicate, relation, tail_id, tail, source, number)
+                    continue
+                fact = f"head, relation or tail is empty: {excerpt(line)}" if line.strip() else ""
+            else:
+                fact = f"{len(fields)} fields between tabs, not 5: {excerpt(line)}" if line.strip() else ""
+            if fact:
+                self._problems.report(ImportProblem(fact, source=source, line=number))
+
+
+def _order(header: str, source: str) -> tuple[int, ...]:
+    """Where each of our columns stands."""
+    names = [name.strip().lower() for name in header.split("\t")]
+    if sorted(names) == sorted(COLUMNS):
+        return tuple(map(names.index, COLUMNS))
+    hint = f"make the first line: {'<tab>'.join(COLUMNS)}"
+    fact = f"{source}:1: the first line should name the columns {', '.join(COLUMNS)}; it is {excerpt(header)}"
+    raise BadInput(fact, hint=hint)
+
+
+def json_value(line: str) -> Any:
+    """The JSON value on a line.  Raises ValueError that says what is wrong."""
+    try:
+        return _DECODE(line)
+    except json.JSONDecodeError as error:
+        shown = excerpt(line[max(0, error.pos - 20) :])
+        raise ValueError(f"not JSON ({error.msg} at column {error.colno}): {shown}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON that can be read ({error}): {excerpt(line)}") from None
+
+
+def json_object(line: str) -> dict[str, Any]:
+    """The JSON object on a line, its texts cleaned.  Raises ValueError that says what is wrong."""
+    row = json_value(line)
+    if type(row) is not dict:
+        raise ValueError(f"not a JSON object in braces: {excerpt(line)}")
+    if "\\" in line or "\t" in line:  # only an escape or a tab brings in what `lines` had not replaced
+        return {clean(key): _cleaned(value, key) for key, value in row.items()}
+    return row
+
+
+def _cleaned(value: object, key: str) -> object:
+    if isinstance(value, str):
+        text = clean(value)
+        if key == "id" and text != value:
+            raise ValueError(f"id {excerpt(value)} holds control characters or has blanks around it")
+        return text
+    if isinstance(value, list):
+        return [clean(part) if isinstance(part, str) else part for part in value]
+    return value
+
+
+def _entity(row: dict[str, Any]) -> Entity:
+    if not row.keys() <= _KEYS:
+        unknown = ", ".join(repr(key) for key in row if key not in _KEYS)
+        raise ValueError(f"unknown key {unknown}; known are {', '.join(sorted(_KEYS))}")
+    return Entity(
+        id=text_of(row, "id", required=True),
+        label=text_of(row, "label", required=True).strip(),
+        description=text_of(row, "description").strip(),
+        aliases=aliases_of(row),
+        image=text_of(row, "image").strip() or None,
+        popularity=popularity_of(row),
+    )
+
+
+def text_of(row: dict[str, Any], key: str, *, required: bool = False) -> str:
+    """The text under a key; empty where it is absent or null.  Raises ValueError."""
+    value = row.get(key)
+    if type(value) is str:
+        return value
+    if value is not None:
+        raise ValueError(f"{key} is not a text: {excerpt(value)}")
+    if required:
+        raise ValueError(f"no {key}: {excerpt(row)}")
+    return ""
+
+
+def aliases_of(row: dict[str, Any]) -> tuple[str, ...]:
+    """The texts in the list under `aliases`, blank ones left out.  Raises ValueError."""
+    value = row.get("aliases")
+    if value is None:
+        return ()
+    if type(value) is not list or not all(type(alias) is str for alias in value):
+        raise ValueError(f"aliases is not a list of texts: {excerpt(value)}")
+    return tuple(stripped for alias in value if (stripped := alias.strip()))
+
+
+def popularity_of(row: dict[str, Any]) -> float | None:
+    """The number under `popularity`.  Raises ValueError."""
+    value = row.get("popularity")
+    if value is None:
+        return None
+    if type(value) not in (int, float):
+        raise ValueError(f"popularity is not a number: {excerpt(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("popularity is too large a number") from None
