@@ -56,11 +56,13 @@ def measure(shared: Path) -> list[Figure]:
     probability, correct = [], []
     for name, asked in ASKED.items():
         split = read_split(shared / "data" / "mel" / f"{name}-val.jsonl")
-        full = _answers(Linker(kb, profile, top_k=64, encoder=encoder), split)
-        plain = _answers(Linker(kb, without_counts(profile), top_k=64, encoder=encoder), split)
+        full = _answers(Linker(kb, profile, top_k=128, encoder=encoder), split)
+        plain = _answers(Linker(kb, without_counts(profile), top_k=128, encoder=encoder), split)
         figures.append(_hits(name, "HITS@1 in-KB", split, full.first, asked=asked))
         figures.append(_hits(name, "HITS@1 in-KB, without counts", split, plain.first))
-        figures.append(_hits(name, "HITS@1 in-KB, most popular bearer of the name", split, _most_popular(kb, split)))
+        by_name = "HITS@1 in-KB, by name alone"
+        figures.append(_hits(name, f"{by_name}, equal names by popularity", split, _by_name(kb, split, use_counts=True)))
+        figures.append(_hits(name, f"{by_name}, equal names shuffled", split, _by_name(kb, split, use_counts=False)))
         right = np.array([answer == split.gold[m.id] for answer, m in zip(full.answer, split.mentions, strict=True)])
         error = expected_calibration_error(full.probability, right)
         figures.append(
@@ -92,16 +94,12 @@ def _answers(linker: Linker, split: Split) -> Answers:
     )
 
 
-def _most_popular(kb: KnowledgeBase, split: Split) -> list[str | None]:
-    """The entity with the highest popularity among those whose name fits: what popularity alone is worth."""
-    names = NameIndex(kb)
+def _by_name(kb: KnowledgeBase, split: Split, *, use_counts: bool) -> list[str | None]:
+    """The first entity of the name index; with and without counts it tells what popularity alone is worth."""
+    names = NameIndex(kb, use_counts=use_counts)
     ids = dict(kb.select("SELECT row, id FROM entities"))
-    first: list[str | None] = []
-    for mention in split.mentions:
-        matches = names.find(mention.surface, limit=64)
-        best = max(matches, key=lambda match: (match.popularity or 0.0, match.similarity), default=None)
-        first.append(ids[best.row] if best else None)
-    return first
+    found = (names.find(mention.surface, limit=1) for mention in split.mentions)
+    return [ids[matches[0].row] if matches else None for matches in found]
 
 
 def _hits(section: str, name: str, split: Split, first: list[str | None], *, asked: float | None = None) -> Figure:

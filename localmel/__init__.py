@@ -1,1 +1,27 @@
-"""localmel links the names in a captioned image to a knowledge base, entirely on this machine."""
+"""localmel links the names in a captioned image to a knowledge base, entirely on this machine.
+
+    from localmel import Linker
+    answer = Linker().link("photo.jpg", "Jordan dunks on Barkley")
+
+Names are imported when they are first used, so that importing localmel costs nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from localmel.kb.places import open_kb
+    from localmel.kb.store import KnowledgeBase
+    from localmel.linker import Caption, LinkedCaption, LinkedMention, Linker
+
+__all__ = ["Caption", "KnowledgeBase", "LinkedCaption", "LinkedMention", "Linker", "open_kb"]
+
+_HOMES = {"open_kb": "localmel.kb.places", "KnowledgeBase": "localmel.kb.store"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'localmel' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES.get(name, "localmel.linker")), name)

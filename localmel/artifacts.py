@@ -7,6 +7,7 @@ newer than it knows.  Knows nothing of what the files mean."""
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localmel.errors import CorruptArtifact, OutOfSpace
+from localmel.errors import BadInput, CorruptArtifact, OutOfSpace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,24 +34,32 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
+"What the system answers where a path may not be written."
+
+
 @contextmanager
-def full_disk_is_reported(target: Path) -> Iterator[None]:
-    """Turn the operating system's "no space left" into an error that names the place."""
+def failed_writes_are_reported(target: Path) -> Iterator[None]:
+    """Turn the operating system's "no space left" and "not permitted" into errors that name the place."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OutOfSpace(
-            f"the disk that holds {target} is full; what stood there before is unchanged",
-            hint=f"df -h {target.parent}   # free some space, then run the same command again",
-        ) from error
+        if error.errno in _NO_ROOM:
+            raise OutOfSpace(
+                f"the disk that holds {target} is full; what stood there before is unchanged",
+                hint=f"df -h {target.parent}   # free some space, then run the same command again",
+            ) from error
+        if error.errno in REFUSED:
+            fact = f"{target} cannot be written ({error.strerror}: {error.filename})"
+            raise BadInput(fact, hint=f"ls -ld {target.parent} {target}") from error
+        raise
 
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON to a temporary name and rename it into place, flushed to the disk."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    with full_disk_is_reported(path):
+    with failed_writes_are_reported(path):
         try:
             with temporary.open("w", encoding="utf-8") as file:
                 json.dump(value, file, ensure_ascii=False, indent=1, sort_keys=True)
@@ -68,21 +77,47 @@ def new_folder(target: Path, *, kind: str, version: int, facts: Mapping[str, Any
 
     On any exception the temporary folder goes and `target` stays as it was.  An existing `target` is replaced.
     `facts` go into the manifest as they are (settings, and the hashes of what this was made from)."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
-    with full_disk_is_reported(target):
+    with temporary_folder(target) as temporary:
+        yield temporary
+        files = {
+            str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            for path in sorted(temporary.rglob("*"))
+            if path.is_file()
+        }
+        write_json(temporary / MANIFEST, {**facts, "kind": kind, "version": version, "files": files})
+        replace_folder(temporary, target)
+
+
+@contextmanager
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """A new folder beside `target`, gone afterwards unless it was renamed.  What a killed process left goes first."""
+    from filelock import FileLock
+
+    with failed_writes_are_reported(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _clear_abandoned(target)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+        lock = FileLock(f"{temporary}.lock")  # the system lets go of it when the process dies, however it dies
+        with lock:
+            try:
+                temporary.mkdir()
+                yield temporary
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+                Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _clear_abandoned(target: Path) -> None:
+    from filelock import FileLock, Timeout
+
+    for path in target.parent.glob(f".{glob.escape(target.name)}.????????.lock"):
+        lock = FileLock(path)
         try:
-            temporary.mkdir()
-            yield temporary
-            files = {
-                str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-                for path in sorted(temporary.rglob("*"))
-                if path.is_file()
-            }
-            write_json(temporary / MANIFEST, {"kind": kind, "version": version, "files": files, **facts})
-            replace_folder(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            with lock.acquire(blocking=False):
+                shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+                path.unlink(missing_ok=True)
+        except Timeout:
+            continue  # its process is at work
 
 
 def replace_folder(source: Path, target: Path) -> None:
@@ -106,11 +141,11 @@ def read_manifest(folder: Path, *, kind: str, version: int, every_byte: bool = F
 
     With `every_byte` the hashes are checked too.  Raises CorruptArtifact; FileNotFoundError where there is none."""
     path = folder / MANIFEST
-    text = path.read_text(encoding="utf-8", errors="replace")
     try:
-        manifest = json.loads(text)
-        found, files = (manifest["kind"], manifest["version"]), dict(manifest["files"])
-    except (ValueError, KeyError, TypeError) as error:
+        manifest = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+        found = (manifest["kind"], manifest["version"])
+        files = {name: (facts["bytes"], facts["sha256"]) for name, facts in manifest["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, NotADirectoryError) as error:
         raise CorruptArtifact(
             f"{path} is not a manifest ({error})", hint=f"rm -r {folder}   # it is made anew"
         ) from None
@@ -121,15 +156,16 @@ def read_manifest(folder: Path, *, kind: str, version: int, every_byte: bool = F
             f"{folder} is {kind} version {found[1]}; this localmel reads version {version}",
             hint=f"rm -r {folder}   # it is made anew",
         )
-    for name, facts in files.items():
+    for name, (expected, sha256) in files.items():
         file = folder / name
         size = file.stat().st_size if file.is_file() else None
-        damaged = size != facts["bytes"] or (every_byte and sha256_of(file) != facts["sha256"])
-        if damaged:
-            raise CorruptArtifact(
-                f"{file} is damaged: {size} bytes, its manifest says {facts['bytes']}",
-                hint=f"rm -r {folder}   # it is made anew",
-            )
+        if size != expected:
+            fact = "is missing" if size is None else f"is damaged: {size} bytes, its manifest says {expected}"
+        elif every_byte and sha256_of(file) != sha256:
+            fact = f"is damaged: its bytes are not the ones its manifest names (sha256 {sha256})"
+        else:
+            continue
+        raise CorruptArtifact(f"{file} {fact}", hint=f"rm -r {folder}   # it is made anew")
     return dict(manifest)
 
 
@@ -153,9 +189,13 @@ def create_arrays(path: Path, shapes: Mapping[str, tuple[str, tuple[int, ...]]])
         offset += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with full_disk_is_reported(path), path.open("wb") as file:
+    with failed_writes_are_reported(path), path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        os.posix_fallocate(file.fileno(), 0, 8 + len(text) + offset)
+        file.flush()
+        if hasattr(os, "posix_fallocate"):  # a disk too small says so here, not by a signal when a page is written
+            os.posix_fallocate(file.fileno(), 0, 8 + len(text) + offset)
+        else:
+            file.truncate(8 + len(text) + offset)
     return map_arrays(path, writable=True)
 
 
@@ -177,7 +217,7 @@ def map_arrays(path: Path, *, writable: bool = False) -> dict[str, NDArray[Any]]
         for name, facts in header.items():
             start, end = facts["data_offsets"]
             arrays[name] = flat[start:end].view(_DTYPES[facts["dtype"]]).reshape(facts["shape"])
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise CorruptArtifact(
             f"{path} holds no arrays ({error})", hint=f"rm -r {path.parent}   # it is made anew"
         ) from None

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from localmel.encode.kb_vectors import load_vectors
+from localmel.encode.kb_vectors import load_vectors, ready_kb
 from localmel.encode.minilm import MiniLM
 from localmel.encode.space import TextEncoder
 from localmel.engines.pictures import open_picture
-from localmel.errors import UsageError
+from localmel.errors import BadInput, BadMention, UsageError
 from localmel.generate.embedded import described, stated_triples
 from localmel.generate.visible_text import VisibleLine, visible_lines
 from localmel.kb.folding import fold
@@ -51,6 +51,17 @@ class Caption:
     text: str
     image: Path | None = None
     spans: tuple[Span, ...] | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            self.text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise BadInput(
+                f"character {error.start} of the text is half of one ({self.text[error.start]!r})", hint="pass UTF-8"
+            ) from None
+        for span in self.spans or ():
+            if span.end > len(self.text):
+                raise BadMention(f"span {span.start}:{span.end} ends beyond the {len(self.text)} characters of the text")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +106,7 @@ class Linker:
 
     def __init__(
         self,
-        kb: KnowledgeBase,
+        kb: KnowledgeBase | str = "starter",
         profile: Profile | str = "embedded",
         *,
         top_k: int = 16,
@@ -103,12 +114,12 @@ class Linker:
     ) -> None:
         if top_k < 1:
             raise UsageError(f"top-k is {top_k}; at least one candidate is needed")
-        self.kb = kb
         self.profile = load_profile(profile) if isinstance(profile, str) else profile
         self._top_k = top_k
         self._encoder = encoder or MiniLM()
-        self._packed, self._vectors = load_vectors(kb, self._encoder.space)
-        self._finder = CandidateFinder(kb, self._packed, self._vectors, self.profile.retrieve)
+        self.kb = ready_kb(kb, self._encoder) if isinstance(kb, str) else kb
+        self._packed, self._vectors = load_vectors(self.kb, self._encoder.space)
+        self._finder = CandidateFinder(self.kb, self._packed, self._vectors, self.profile.retrieve)
         self._scorer = EvidenceScorer(shipped(f"weights/{self.profile.rerank.weights}"))
 
     def link(self, image: Path | str | None, text: str, mentions: Sequence[str] | None = None) -> LinkedCaption:
@@ -116,6 +127,8 @@ class Linker:
 
         Names are those in `mentions`, else those in [[ ]] in the text, else those found in the text by the KB.
         Raises BadPicture, BadMention or BadInput."""
+        if isinstance(mentions, str):
+            raise UsageError(f"mentions is one text, {mentions!r}; it is to be a list", hint=f"mentions=[{mentions!r}]")
         check_text(text)
         plain, spans = marked_mentions(text)
         if mentions:

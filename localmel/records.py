@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal, get_args
 
+_CONTROLS = frozenset("\t\n\r")
 EntityId = str
 MentionId = str
 Source = Literal["kb", "text", "image", "ocr"]
@@ -30,7 +31,7 @@ class Triple:
     def __post_init__(self) -> None:
         if self.source not in get_args(Source):
             raise ValueError(f"triple source {self.source!r} is none of {get_args(Source)}")
-        if not self.relation or not self.tail:
+        if not self.relation.strip() or not self.tail.strip():
             raise ValueError(f"triple of {self.head!r} has an empty relation or tail")
 
     @property
@@ -54,6 +55,8 @@ class Entity:
     def __post_init__(self) -> None:
         if not self.id or self.id != self.id.strip():
             raise ValueError(f"entity id {self.id!r} is empty or has blanks around it")
+        if not _CONTROLS.isdisjoint(self.id):
+            raise ValueError(f"entity id {self.id!r} holds a tab or a line break")
         if not self.label.strip():
             raise ValueError(f"entity {self.id!r} has no label")
         if self.popularity is not None and not math.isfinite(self.popularity):
@@ -84,7 +87,7 @@ class Mention:
 
     def __post_init__(self) -> None:
         found = self.context[self.span.start : self.span.end]
-        if found != self.surface:
+        if found != self.surface or self.span.end > len(self.context):
             raise ValueError(f"span {self.span.start}:{self.span.end} holds {found!r}, not {self.surface!r}")
 
 
@@ -105,6 +108,10 @@ class Candidate:
 
     entity_id: EntityId
     score: float
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.score):
+            raise ValueError(f"candidate {self.entity_id!r} has no score (NaN)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +157,10 @@ class Link:
     def __post_init__(self) -> None:
         if not 0.0 <= self.probability <= 1.0:
             raise ValueError(f"link of {self.mention_id!r} has probability {self.probability}")
+        if self.mention_id != self.ranking.mention_id:
+            raise ValueError(f"link of {self.mention_id!r} carries the ranking of {self.ranking.mention_id!r}")
+        if self.entity_id is not None and all(self.entity_id != one.entity_id for one in self.ranking.candidates):
+            raise ValueError(f"link of {self.mention_id!r} to {self.entity_id!r}, which is none of its candidates")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

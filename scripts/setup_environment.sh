@@ -28,7 +28,7 @@ setup_environment() {
   extras=$(printf '%s\n' "$@" ${LOCALMEL_EXTRAS:-} | tr ', ' '\n\n' | sed '/^$/d' | sort -u | tr '\n' ' ')
   choose_accelerator
   identity="$root $accelerator ${LOCALMEL_PYTHON:-}"
-  contents=$(cat "$root/pyproject.toml" "$constraints" "$root"/scripts/*.sh "$root/scripts/repair_torchvision.py" | cksum)
+  contents=$(cat "$root/pyproject.toml" "$constraints" "$root"/scripts/{setup_environment.sh,repair_torchvision.py} | cksum)
   is_complete "$identity" "$contents" "$extras" && return
   ( # in a shell of its own: the lock goes when it ends, and no later process inherits it
     trap 'exit 130' INT # pip, interrupted, ends with an ordinary status: without this the next step would follow
@@ -96,18 +96,25 @@ install_all() { # identity, contents, extras
 
 make_venv() {
   local python
-  python=$(find_python) || fail "no working Python 3.11 or newer (tried: ${LOCALMEL_PYTHON:-python3.11 python3.12 python3.13 python3 python})" \
+  python=$(find_python) || fail \
+    "no working Python 3.11 or newer (tried: ${LOCALMEL_PYTHON:-python3.11 python3.12 python3.13 python3 python})" \
     "sudo apt-get install python3 python3-venv   # or https://www.python.org/downloads/, then LOCALMEL_PYTHON=/path/to/python $0"
   "$python" -c 'import venv, ensurepip' 2>/dev/null ||
     fail "$python cannot make environments: its venv or ensurepip module is missing" \
       "sudo apt-get install python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
-  if [ -e "$venv" ]; then say "making $venv anew: it is incomplete or for another machine or Python"; else say "making $venv with $python"; fi
+  if [ -e "$venv" ]; then
+    say "making $venv anew with $python: it is incomplete, or for another machine or Python"
+  else
+    say "making $venv with $python"
+  fi
   "$python" -m venv --clear "$venv" >&2 || fail "$venv could not be made" "rm -rf '$venv' && $0"
 }
 
 find_python() { # prints the first Python that really runs (a pyenv shim may exist and fail) and is new enough
   local candidate
-  for candidate in ${LOCALMEL_PYTHON:+"$LOCALMEL_PYTHON"} ${LOCALMEL_PYTHON:-python3.11 python3.12 python3.13 python3 python}; do
+  set -- python3.11 python3.12 python3.13 python3 python
+  if [ -n "${LOCALMEL_PYTHON:-}" ]; then set -- "$LOCALMEL_PYTHON"; fi
+  for candidate in "$@"; do
     if command -v "$candidate" >/dev/null 2>&1 &&
       "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
       printf '%s\n' "$candidate"
@@ -154,7 +161,8 @@ download() { # requirements: fill the folder of wheels; a file enters it whole o
   # shellcheck disable=SC2064  # the folder of now
   trap "rm -rf '$incoming'" EXIT
   # What is there already lies in the new folder too (as links), where pip finds it and does not load it again.
-  find "$wheels" -maxdepth 1 -name '*.whl' -exec sh -c 'folder=$1; shift; ln "$@" "$folder" 2>/dev/null || cp "$@" "$folder"' sh "$incoming" {} +
+  find "$wheels" -maxdepth 1 -name '*.whl' -exec sh -c \
+    'folder=$1; shift; ln "$@" "$folder" 2>/dev/null || cp "$@" "$folder"' sh "$incoming" {} +
   find "$wheels" -maxdepth 1 -name '.incoming.*' -mtime +1 -exec rm -rf {} + # left by a set-up that was killed
   say "downloading packages into $wheels (once; $torch)"
   pip_wheel --no-deps "$torch" >&2 ||

@@ -55,6 +55,9 @@ def run(arguments: list[str]) -> int:
     except LocalmelError as error:
         _print_error(error.fact, error.hint, as_json="--json" in arguments)
         return error.exit_code
+    except OSError as error:  # a full disk under stdout, a home that cannot be made: the system's own words say it best
+        _print_error(f"{error.filename or 'the output'}: {error.strerror or error}", "", as_json="--json" in arguments)
+        return LocalmelError.exit_code
     except SystemExit as end:
         if end.code == INTERRUPTED:
             print("interrupted; what was finished is kept", file=sys.stderr)

@@ -49,11 +49,13 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Make a KB from files."""
-    from localmel.kb.places import kb_folder
+    from localmel.kb.places import changeable_folder
     from localmel.kb.write import build_kb
 
+    folder = changeable_folder(name)
+
     def change(source: KbSource, problems: Problems) -> Changed:
-        return build_kb(kb_folder(name), source, problems, replace=replace)
+        return build_kb(folder, source, problems, replace=replace)
 
     _import(name, (entities, triples, wikidata, ontology), language, of_class, skip_bad, vectors, as_json, change)
 
@@ -73,10 +75,10 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add entities and triples to a KB; only what is new is encoded."""
-    from localmel.kb.places import open_kb
+    from localmel.kb.places import changeable_folder
     from localmel.kb.write import add_to_kb
 
-    folder = open_kb(name).folder
+    folder = changeable_folder(name)
 
     def change(source: KbSource, problems: Problems) -> Changed:
         return add_to_kb(folder, source, problems, update=update)
@@ -92,10 +94,10 @@ def remove(
     as_json: AsJson = False,
 ) -> None:
     """Take entities out of a KB."""
-    from localmel.kb.places import open_kb
+    from localmel.kb.places import changeable_folder
     from localmel.kb.write import remove_from_kb
 
-    changed = remove_from_kb(open_kb(name).folder, ids)
+    changed = remove_from_kb(changeable_folder(name), ids)
     _tell(changed, "removed", as_json, _index(name) if vectors else None)
 
 
@@ -232,11 +234,11 @@ def _index(name: str) -> int:
 
 def _ensure_starter(name: str | None) -> None:
     if name in (None, "starter"):
-        from localmel.encode.kb_vectors import index_kb
+        from localmel.encode.kb_vectors import ready_kb
         from localmel.encode.minilm import MiniLM
-        from localmel.kb.places import prepare_starter
 
-        prepare_starter(lambda base: index_kb(base, MiniLM()))
+        with progress() as (announce, advance):
+            ready_kb("starter", MiniLM(), on_total=announce, on_done=advance).close()
 
 
 def _tell(changed: Changed, verb: str, as_json: bool, encoded: int | None) -> None:

@@ -70,18 +70,16 @@ def demo_command(profile: ProfileName = "embedded", as_json: AsJson = False, exp
 
 def make_linker(kb: str, profile: str, *, top_k: int = 16) -> Linker:
     """Open the KB (building the starter KB on first use) and load the profile."""
-    from localmel.encode.kb_vectors import index_kb
+    from localmel.encode.kb_vectors import ready_kb
     from localmel.encode.minilm import MiniLM
-    from localmel.kb.places import STARTER, open_kb, prepare_starter
     from localmel.linker import Linker
     from localmel.settings import load_profile
 
     chosen = load_profile(profile)
     encoder = MiniLM()
-    if kb == STARTER:
-        with progress() as (announce, advance):
-            prepare_starter(lambda base: index_kb(base, encoder, on_total=announce, on_done=advance))
-    return Linker(open_kb(kb), chosen, top_k=top_k, encoder=encoder)
+    with progress() as (announce, advance):
+        base = ready_kb(kb, encoder, on_total=announce, on_done=advance)
+    return Linker(base, chosen, top_k=top_k, encoder=encoder)
 
 
 def print_answer(answer: LinkedCaption, *, explain: bool) -> None:

@@ -15,10 +15,11 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localmel.artifacts import create_arrays, flush_arrays, full_disk_is_reported, map_arrays, new_folder, read_manifest
+from localmel.artifacts import create_arrays, flush_arrays, failed_writes_are_reported, map_arrays, new_folder, read_manifest
 from localmel.encode.space import Space, TextEncoder
 from localmel.errors import BadInput, CorruptArtifact
 from localmel.kb.packed import PackedKb, entity_texts, load_packed, pack, phrase_texts
+from localmel.kb.places import STARTER, open_kb, prepare_starter
 from localmel.kb.store import KnowledgeBase
 
 if TYPE_CHECKING:
@@ -49,6 +50,19 @@ def load_vectors(kb: KnowledgeBase, space: Space) -> tuple[PackedKb, KbVectors]:
         raise _not_indexed(kb, "changed since it was indexed")
     arrays = map_arrays(_folder(kb, space) / _FILE)
     return packed, KbVectors(space=space, entities=arrays["entities"], phrases=arrays["phrases"])
+
+
+def ready_kb(
+    name: str,
+    encoder: TextEncoder,
+    *,
+    on_total: Callable[[str, int], None] = lambda _what, _total: None,
+    on_done: Callable[[int], None] = lambda _: None,
+) -> KnowledgeBase:
+    """Open a KB by name or path; the starter KB is built and indexed on first use."""
+    if name == STARTER:
+        prepare_starter(lambda kb: index_kb(kb, encoder, on_total=on_total, on_done=on_done))
+    return open_kb(name)
 
 
 def _not_indexed(kb: KnowledgeBase, why: str) -> BadInput:
@@ -190,7 +204,7 @@ class _Known:
         records = np.empty(len(keys), self._record)
         records["key"], records["vector"] = keys, vectors
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with full_disk_is_reported(self._path), self._path.open("ab") as file:
+        with failed_writes_are_reported(self._path), self._path.open("ab") as file:
             file.write(records.tobytes())
             file.flush()
             os.fsync(file.fileno())

@@ -5,6 +5,9 @@ decoded without harm.  Knows no model."""
 
 from __future__ import annotations
 
+import re
+import shlex
+import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,8 @@ MOST_BYTES = 64 * 1024 * 1024
 MOST_PIXELS = 100_000_000
 LONGEST_SIDE = 2048
 "Larger pictures are scaled down to this; writing that can be read at all is read at this size."
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+"Pictures made of pixels.  A format that is a program (EPS goes to Ghostscript) is no picture, whatever the file's name."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -40,53 +45,66 @@ class Picture:
 def open_picture(path: Path) -> Picture:
     """Decode a picture.  Turned upright by its EXIF tag, CMYK and palettes become RGB, clear parts become white,
     of an animation the first frame is taken.  Raises BadPicture."""
-    if path.is_dir():
-        raise BadPicture(f"{path} is a folder, not a picture")
     try:
-        size = path.stat().st_size
+        found = path.stat()
     except (OSError, ValueError) as error:
-        raise BadPicture(
-            f"there is no picture {str(path)!r} ({type(error).__name__})", hint="give - for no picture"
-        ) from None
-    if not path.is_file():
-        raise BadPicture(f"{path} is no ordinary file")
+        reason = getattr(error, "strerror", None) or error
+        raise BadPicture(f"there is no picture {_named(path)} ({reason})", hint="give - for no picture") from None
+    if stat.S_ISDIR(found.st_mode):
+        raise BadPicture(f"{_named(path)} is a folder, not a picture", hint="name one picture in it")
+    if not stat.S_ISREG(found.st_mode):
+        raise BadPicture(f"{_named(path)} is no ordinary file", hint=_look_at("ls -l", path))
+    size = found.st_size
     if size == 0:
-        raise BadPicture(f"{path} is empty (0 bytes)")
+        raise BadPicture(f"{_named(path)} is empty (0 bytes)", hint=_look_at("ls -l", path))
     if size > MOST_BYTES:
-        raise BadPicture(f"{path} has {size:,} bytes; at most {MOST_BYTES:,} are read", hint="scale the picture down")
+        raise BadPicture(f"{_named(path)} has {size:,} bytes; at most {MOST_BYTES:,} are read", hint="scale it down")
     return _decode(path, size)
 
 
-def _decode(path: Path, size: int) -> Picture:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+def _named(path: Path) -> str:
+    text = str(path)
+    return repr(text if len(text) <= 200 else f"{text[:100]}…{text[-99:]}")
 
+
+def _look_at(command: str, path: Path) -> str:
+    return f"{command} {shlex.quote(str(path))}"
+
+
+def _decode(path: Path, size: int) -> Picture:
+    from PIL import Image, UnidentifiedImageError
+
+    Image.init()
+    readable = [name for name in FORMATS if name in Image.OPEN]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(path, formats=readable) as image:
                 width, height = image.size
                 if width * height > MOST_PIXELS:
-                    raise BadPicture(
-                        f"{path} has {width} x {height} pixels; at most {MOST_PIXELS:,} are decoded",
-                        hint="scale the picture down",
-                    )
+                    raise _too_many(path, f"{width:,} x {height:,}")
                 notes = _notes(image)
                 image.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))
-                upright = ImageOps.exif_transpose(image)
-                upright.load()
-                picture = _on_white(upright)
-                picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+                picture = _upright_rgb(image)
     except BadPicture:
         raise
     except UnidentifiedImageError:
-        raise BadPicture(f"{path} is no picture that can be read ({size:,} bytes)", hint=f"file {path}") from None
+        fact = f"{_named(path)} is no picture that can be read ({size:,} bytes)"
+        raise BadPicture(fact, hint=_look_at("file", path)) from None
     except PermissionError:
-        raise BadPicture(f"{path} may not be read", hint=f"ls -l {path}") from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, MemoryError) as error:
-        raise BadPicture(f"{path} is damaged or cut off ({error})", hint=f"file {path}") from None
-    if (width, height) != upright.size and max(picture.size) == LONGEST_SIDE:
+        raise BadPicture(f"{_named(path)} may not be read", hint=_look_at("ls -l", path)) from None
+    except Image.DecompressionBombError as error:
+        raise _too_many(path, next((f"{int(pixels):,}" for pixels in re.findall(r"\d+", str(error))), "too many")) from None
+    except Exception as error:  # noqa: BLE001 - on damaged bytes decoders raise whatever they stumble over
+        fact = f"{_named(path)} is damaged or cut off ({error or type(error).__name__}; {size:,} bytes)"
+        raise BadPicture(fact, hint=_look_at("file", path)) from None
+    if max(width, height) > LONGEST_SIDE:
         notes = (*notes, f"scaled down from {width} x {height}")
     return Picture(path=path, image=picture, notes=notes)
+
+
+def _too_many(path: Path, pixels: str) -> BadPicture:
+    return BadPicture(f"{_named(path)} has {pixels} pixels; at most {MOST_PIXELS:,} are decoded", hint="scale it down")
 
 
 def _notes(image: Image) -> tuple[str, ...]:
@@ -101,6 +119,19 @@ def _notes(image: Image) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _upright_rgb(image: Image) -> Image:
+    """Scaled down as early as possible, so that a large picture is held only once."""
+    from PIL import ImageOps
+
+    image.load()
+    if image.mode in ("1", "P", "PA"):  # of these a smooth scaling does not exist
+        exif = image.getexif()
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+        image.getexif().update(exif)
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    return _on_white(ImageOps.exif_transpose(image))
+
+
 def _on_white(image: Image) -> Image:
     from PIL import Image as Images
 
@@ -108,10 +139,10 @@ def _on_white(image: Image) -> Image:
         layer = image.convert("RGBA")
         white = Images.new("RGBA", layer.size, "white")
         return Images.alpha_composite(white, layer).convert("RGB")
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+    if image.mode.startswith("I") or image.mode == "F":
         import numpy as np
 
-        values = np.asarray(image, np.float64)
+        values = np.nan_to_num(np.asarray(image, np.float64))
         low, high = float(values.min()), float(values.max())
         scaled = (values - low) / max(high - low, 1e-9) * 255
         return Images.fromarray(scaled.astype(np.uint8)).convert("RGB")

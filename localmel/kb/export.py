@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from localmel.artifacts import full_disk_is_reported
+from localmel.artifacts import failed_writes_are_reported
 from localmel.errors import BadInput
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import Changed
@@ -48,7 +48,7 @@ def export_kb(
 
 def _write(path: Path, lines: Iterable[str], header: str = "") -> None:
     temporary = path.with_name(f".{path.name}.new")
-    with full_disk_is_reported(path):
+    with failed_writes_are_reported(path):
         try:
             with temporary.open("w", encoding="utf-8", newline="\n") as file:
                 file.write(header)

@@ -13,6 +13,8 @@ _INITIALS = re.compile(r"\b(?:\w )+\w\b")
 _POSSESSIVE = re.compile(r"(?:['’]s|(?<=s)['’])$", re.IGNORECASE)
 _LETTERS = {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "ł": "l", "þ": "th", "ı": "i"}
 "Letters that decomposition leaves whole but that people type without their stroke."
+_KANA_VOICING = 8
+"The combining class of the marks that make パ of ハ: another letter, no accent."
 _LETTER_TABLE = str.maketrans(_LETTERS)
 
 
@@ -24,7 +26,8 @@ def fold(text: str) -> str:
         plain = text.lower()
     else:
         decomposed = unicodedata.normalize("NFKD", text.casefold()).translate(_LETTER_TABLE)
-        plain = "".join(char for char in decomposed if not unicodedata.combining(char)).casefold()
+        kept = "".join(char for char in decomposed if unicodedata.combining(char) in (0, _KANA_VOICING))
+        plain = unicodedata.normalize("NFC", kept).casefold()
     words = _NOT_A_WORD.sub(" ", plain.translate(_DROPPED)).strip()
     if " " in words and _INITIALS.search(words):
         words = _INITIALS.sub(lambda match: match.group().replace(" ", ""), words)

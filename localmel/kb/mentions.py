@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from localmel.errors import BadInput, BadMention
 from localmel.kb.folding import fold
@@ -17,7 +18,7 @@ from localmel.records import Span
 MOST_CHARACTERS = 20_000
 _LONGEST_NAME = 8  # words
 _LONGEST_UNSPACED = 12  # characters of a name in a script without blanks
-_MARK = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
+_MARK = re.compile(r"\[\[(?!\[)((?:(?!\[\[).)*?)\]\]", re.DOTALL)
 _WORD = re.compile(r"\w+(?:[.'’&\-–]\w+)*\.?")
 _POSSESSIVE = re.compile(r"['’]s?$|(?<=[^.].)\.$")
 _SENTENCE_END = re.compile(r"[.!?:;\n\"“«(]\s*$")
@@ -36,7 +37,9 @@ def check_text(text: str) -> None:
 
 
 def marked_mentions(text: str) -> tuple[str, list[Span]]:
-    """`"[[Jordan]] dunks"` -> (`"Jordan dunks"`, [0:6]).  Brackets without a partner stay in the text."""
+    """`"[[Jordan]] dunks"` -> (`"Jordan dunks"`, [0:6]).  Brackets without a partner stay in the text.
+
+    The innermost brackets count, and blanks at the ends of a marked name are no part of it."""
     pieces: list[str] = []
     spans: list[Span] = []
     length = end = 0
@@ -46,7 +49,8 @@ def marked_mentions(text: str) -> tuple[str, list[Span]]:
             raise BadMention("a mention in [[ ]] is empty", hint="put the name between the brackets: [[Jordan]]")
         before = text[end : mark.start()]
         length += len(before)
-        spans.append(Span(start=length, end=length + len(surface)))
+        start = length + len(surface) - len(surface.lstrip())
+        spans.append(Span(start=start, end=start + len(surface.strip())))
         length += len(surface)
         pieces += [before, surface]
         end = mark.end()
@@ -55,20 +59,18 @@ def marked_mentions(text: str) -> tuple[str, list[Span]]:
 
 def listed_mentions(text: str, surfaces: Sequence[str]) -> list[Span]:
     """The place of each surface, the next free one when a surface is listed again.  Raises BadMention."""
-    spans: list[Span] = []
+    taken = _Taken(text)
     for surface in surfaces:
         if not surface.strip():
             raise BadMention("a mention is empty", hint="--mention NAME")
-        places = [*_occurrences(text, surface, whole_word=True), *_occurrences(text, surface, whole_word=False)]
-        free = [place for place in places if not any(_overlap(place, taken) for taken in spans)]
-        if not free:
-            seen = "again " if places else ""
+        places = chain(_occurrences(text, surface, whole_word=True), _occurrences(text, surface, whole_word=False))
+        if not any(taken.take(place) for place in places):
+            seen = "again " if any(_occurrences(text, surface, whole_word=False)) else ""
             raise BadMention(
                 f"mention {surface!r} is not {seen}in the text",
                 hint="write it as it stands in the text, or leave --mention out",
             )
-        spans.append(free[0])
-    return sorted(spans, key=lambda span: span.start)
+    return taken.spans()
 
 
 def _occurrences(text: str, surface: str, *, whole_word: bool) -> Iterator[Span]:
@@ -80,10 +82,6 @@ def _occurrences(text: str, surface: str, *, whole_word: bool) -> Iterator[Span]
             yield Span(start=match.start(), end=match.end())
 
 
-def _overlap(one: Span, other: Span) -> bool:
-    return one.start < other.end and other.start < one.end
-
-
 def detected_mentions(text: str, kb: KnowledgeBase) -> list[Span]:
     """Names of the KB in the text: the longest first, then capitalised words that are part of a name.
 
@@ -91,12 +89,34 @@ def detected_mentions(text: str, kb: KnowledgeBase) -> list[Span]:
     first word of a sentence only where the KB writes it with a capital."""
     words = _words(text)
     whole = _whole_names(text, words, kb)
-    taken: list[Span] = []
+    taken = _Taken(text)
     for span in sorted(whole, key=lambda span: (span.start - span.end, span.start)):
-        if not any(_overlap(span, other) for other in taken):
-            taken.append(span)
-    taken += _parts_of_names(text, words, taken, kb)
-    return sorted(taken, key=lambda span: span.start)
+        taken.take(span)
+    for span in _parts_of_names(text, [word for word in words if taken.is_free(word)], kb):
+        taken.take(span)
+    return taken.spans()
+
+
+class _Taken:
+    """Spans of one text without overlap."""
+
+    def __init__(self, text: str) -> None:
+        self._spans: list[Span] = []
+        self._covered = bytearray(len(text))
+
+    def is_free(self, span: Span) -> bool:
+        return self._covered.find(1, span.start, span.end) < 0
+
+    def take(self, span: Span) -> bool:
+        """Add the span where its place is free."""
+        if not self.is_free(span):
+            return False
+        self._spans.append(span)
+        self._covered[span.start : span.end] = b"\1" * (span.end - span.start)
+        return True
+
+    def spans(self) -> list[Span]:
+        return sorted(self._spans, key=lambda span: span.start)
 
 
 def _words(text: str) -> list[Span]:
@@ -121,7 +141,8 @@ def _whole_names(text: str, words: Sequence[Span], kb: KnowledgeBase) -> list[Sp
     for span in _runs(text, words):
         surface = text[span.start : span.end]
         folded = fold(surface)
-        if folded and not folded.isdigit() and not all(word in FUNCTION_WORDS for word in folded.split()):
+        words_of_it = folded.split()
+        if not all(map(str.isdigit, words_of_it)) and not FUNCTION_WORDS.issuperset(words_of_it):
             runs.setdefault(folded, []).append(span)
     names: dict[str, set[str]] = {}
     for folded, name in _select_in(kb, "SELECT folded, text FROM names WHERE folded IN ({})", list(runs)):
@@ -162,35 +183,33 @@ def _starts_sentence(text: str, span: Span) -> bool:
     return not before or bool(_SENTENCE_END.search(text[: span.start]))
 
 
-def _parts_of_names(text: str, words: Sequence[Span], taken: Sequence[Span], kb: KnowledgeBase) -> list[Span]:
-    """Capitalised words outside `taken` that stand in some name, joined where they stand together in one."""
+def _parts_of_names(text: str, words: Sequence[Span], kb: KnowledgeBase) -> list[Span]:
+    """Capitalised words that stand in some name, joined where they stand together in one."""
     capital = [
         span
         for span in words
         if text[span.start].isupper()
         and span.end - span.start > 1
         and fold(text[span.start : span.end]) not in FUNCTION_WORDS
-        and not any(_overlap(span, other) for other in taken)
     ]
-    found: list[Span] = []
-    while capital:
-        run = [capital.pop(0)]
-        while capital and text[run[-1].end : capital[0].start] == " ":
-            run.append(capital.pop(0))
-        found += _named_parts(text, run, kb)
-    return found
+    runs: list[list[Span]] = []
+    for span in capital:
+        if runs and text[runs[-1][-1].end : span.start] == " ":
+            runs[-1].append(span)
+        else:
+            runs.append([span])
+    return [part for run in runs for part in _named_parts(text, run, kb)]
 
 
 def _named_parts(text: str, run: list[Span], kb: KnowledgeBase) -> list[Span]:
     """The longest pieces of a run of capitalised words that all stand in one name."""
-    for length in range(len(run), 0, -1):
-        for first in range(len(run) - length + 1):
-            span = Span(start=run[first].start, end=run[first + length - 1].end)
-            if _is_part_of_a_name(text, span, kb):
-                before, after = run[:first], run[first + length :]
-                left = _named_parts(text, before, kb) if before else []
-                return [*left, span, *(_named_parts(text, after, kb) if after else [])]
-    return []
+    taken = _Taken(text)
+    for length in range(min(len(run), _LONGEST_NAME), 0, -1):
+        for first, last in zip(run, run[length - 1 :], strict=False):
+            span = Span(start=first.start, end=last.end)
+            if taken.is_free(span) and _is_part_of_a_name(text, span, kb):
+                taken.take(span)
+    return taken.spans()
 
 
 def _is_part_of_a_name(text: str, span: Span, kb: KnowledgeBase) -> bool:

@@ -32,6 +32,8 @@ _PART_LIMIT = 160
 _SHARING_LIMIT = 32
 _STEM = 4
 "Letters that two nearly equal names share at their start at least."
+_LONGEST, _MOST_WORDS = 200, 24
+"Characters and words of a surface; a longer one is no name, unless the KB has exactly this one."
 _SCATTERED = "(n.entity * 2654435761) & 4294967295, n.name"
 "Decides between equals: a fixed shuffle, so that the order of the import never speaks for an entity."
 
@@ -59,15 +61,22 @@ class NameIndex:
         self._use_counts = use_counts
         self._prominence = "e.popularity DESC, e.n_triples DESC, " if use_counts else ""
         self._find = lru_cache(maxsize=remembered)(self._look_up)
+        self._state = kb.state
 
     def find(self, surface: str, *, limit: int = 64) -> tuple[NameMatch, ...]:
         """At most `limit` entities, best first, each once."""
+        if (state := self._kb.state) != self._state:  # another process has changed the KB
+            self._find.cache_clear()
+            self._state = state
         folded = fold_mention(surface)
         return self._find(folded, limit) if folded else ()
 
     def _look_up(self, folded: str, limit: int) -> tuple[NameMatch, ...]:
         words = folded.split()
         found: dict[int, NameMatch] = {}
+        if len(folded) > _LONGEST or len(words) > _MOST_WORDS:
+            _keep(found, self._exact(folded, words), limit)
+            return tuple(found.values())
         for search in (self._exact, self._containing, self._nearly, self._sharing_words):
             if len(found) < limit:
                 _keep(found, search(folded, words), limit)
@@ -151,7 +160,7 @@ def _keep(found: dict[int, NameMatch], matches: Iterable[NameMatch], limit: int)
     for match in matches:
         if match.row in found:
             continue
-        if len(found) == limit:
+        if len(found) >= limit:
             return
         found[match.row] = match
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localmel.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
-from localmel.errors import CorruptArtifact
+from localmel.errors import BadInput, CorruptArtifact, KbBusy
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.words import stems
 from localmel.records import Triple
@@ -63,11 +63,13 @@ class PackedKb:
     stem_entities: NDArray[Any]  # (w,) int32: in how many entities each stem stands
 
     def positions(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """KB rows -> positions.  Every row must be in the KB this was packed from."""
+        """KB rows -> positions.  Raises BadInput for a row that the KB did not have when it was packed."""
         import numpy as np
 
-        positions: NDArray[Any] = np.searchsorted(self.rows, rows)
-        return positions
+        places: NDArray[Any] = np.searchsorted(self.rows, rows)
+        if len(places) and (places.max() == len(self.rows) or (self.rows[places] != rows).any()):
+            raise BadInput("the KB has changed since its index was read", hint="localmel index NAME   # and start anew")
+        return places
 
     def weights(self, wanted: NDArray[Any]) -> NDArray[Any]:
         """Inverse entity frequency of each stem, between 0 (in every entity) and 1 (in at most one)."""
@@ -78,7 +80,8 @@ class PackedKb:
             return np.ones(len(wanted), np.float32)
         places = np.minimum(np.searchsorted(self.stems, wanted), len(self.stems) - 1)
         counts = np.where(self.stems[places] == wanted, self.stem_entities[places], 0)
-        return (1.0 - np.log(np.maximum(counts, 1)) / np.log(n)).astype(np.float32)
+        weights: NDArray[Any] = (1.0 - np.log(np.maximum(counts, 1)) / np.log(n)).astype(np.float32)
+        return weights
 
     def phrase_triples(self, kb: KnowledgeBase, phrases: list[int], head: str) -> list[Triple]:
         """Phrases in words, as triples of `head`."""
@@ -89,6 +92,8 @@ class PackedKb:
             f"WHERE t.triple IN ({marks})"
         )
         words = {triple: (relation, tail) for triple, relation, tail in kb.select(sql, rows)}
+        if len(words) < len(set(rows)):
+            raise BadInput("the KB has changed since its index was read", hint=f"localmel index {kb.folder}")
         return [Triple(head=head, relation=words[row][0], tail=words[row][1], source="kb") for row in rows]
 
 
@@ -96,7 +101,7 @@ def load_packed(kb: KnowledgeBase) -> PackedKb:
     """The packed arrays of `kb`.  FileNotFoundError where there are none or the KB has changed since."""
     folder = kb.folder / _FOLDER
     manifest = read_manifest(folder, kind=KIND, version=VERSION)
-    if manifest["made_from"] != kb.fingerprint:
+    if manifest.get("made_from") != kb.fingerprint:
         raise FileNotFoundError(f"{folder} was made from another state of the KB")
     found = map_arrays(folder / _FILE)
     try:
@@ -142,7 +147,10 @@ def pack(kb: KnowledgeBase, on_entities: Callable[[int], None] = lambda _: None)
         for name, value in arrays.items():
             np.copyto(written[name], value)
         flush_arrays(written)
-    return load_packed(kb)
+    try:
+        return load_packed(kb)
+    except FileNotFoundError:
+        raise KbBusy(f"kb {kb.name!r} was changed while it was packed", hint=f"localmel index {kb.folder}") from None
 
 
 def entity_texts(kb: KnowledgeBase, *, with_triples: bool = True) -> Iterator[str]:

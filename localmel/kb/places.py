@@ -7,13 +7,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from filelock import FileLock
 
+from localmel.artifacts import REFUSED
 from localmel.errors import BadInput, UnknownKb
 from localmel.kb.schema import DATABASE
-from localmel.kb.store import KnowledgeBase
+from localmel.kb.store import KnowledgeBase, is_kb
 from localmel.kb.write import build_kb
 from localmel.settings import HOME, home_folder
 
@@ -21,16 +23,32 @@ STARTER = "starter"
 _STARTER_FILES = Path(__file__).parent / "starter"
 _FILES = ("entities.jsonl", "triples.tsv")
 _NAME = re.compile(r"[\w][\w.-]{0,99}")
+_BUILT_STARTER = re.compile(rf"{STARTER}-[0-9a-f]{{10}}")
 
 
 def kb_folder(name: str) -> Path:
     """The folder a name or path means, whether or not a KB is there."""
-    path = Path(name).expanduser()
-    if "/" in name or (path / DATABASE).is_file():
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError as error:
+        raise BadInput(f"{name!r} is no path ({error})", hint="give the path from / on") from None
+    if "/" in name or is_kb(path):
         return path
+    if name == STARTER:
+        raise BadInput(f"the name {STARTER!r} belongs to the KB that comes with localmel", hint="choose another name")
     if not _NAME.fullmatch(name):
         raise BadInput(f"{name!r} is no name for a KB", hint="use letters, digits, '.', '_' and '-', or give a path")
     return home_folder() / "kb" / name
+
+
+def changeable_folder(name: str) -> Path:
+    """The folder of a KB that is to be made or changed.  The starter KB is not: it is the same everywhere."""
+    if name == STARTER or name.startswith(f"{STARTER}-"):
+        raise BadInput(
+            "the starter KB belongs to this version of localmel and is not changed",
+            hint="localmel kb export starter FOLDER   # then: localmel kb build MINE --entities ... --triples ...",
+        )
+    return kb_folder(name)
 
 
 def open_kb(name: str = STARTER) -> KnowledgeBase:
@@ -38,7 +56,7 @@ def open_kb(name: str = STARTER) -> KnowledgeBase:
     if name == STARTER:
         return KnowledgeBase(starter_folder(), name=STARTER)
     folder = kb_folder(name)
-    if not (folder / DATABASE).is_file():
+    if not is_kb(folder):
         known = ", ".join(list_kbs())
         raise UnknownKb(f"there is no KB {name!r}; there are: {known}", hint="localmel kb build NAME --help")
     return KnowledgeBase(folder)
@@ -47,7 +65,7 @@ def open_kb(name: str = STARTER) -> KnowledgeBase:
 def list_kbs() -> list[str]:
     """The names of all KBs of this user, the starter KB first."""
     found = sorted(path.parent.name for path in (home_folder() / "kb").glob(f"*/{DATABASE}"))
-    return [STARTER, *(name for name in found if not name.startswith(f"{STARTER}-"))]
+    return [STARTER, *(name for name in found if not name.startswith(".") and not _BUILT_STARTER.fullmatch(name))]
 
 
 def starter_folder() -> Path:
@@ -75,11 +93,12 @@ def prepare_starter(index: Callable[[KnowledgeBase], object]) -> None:
             entities, triples = (_STARTER_FILES / name for name in _FILES)
             source = TablesSource(entities=entities, triples=triples, problems=problems)
             build_kb(folder, source, problems, replace=True)
-            kb = KnowledgeBase(folder)
-            index(kb)
-            kb.close()
+            with closing(KnowledgeBase(folder)) as kb:
+                index(kb)
             ready.touch()
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
         raise BadInput(
             f"{folder.parent} cannot be written ({error.strerror})", hint=f"export {HOME}=/a/folder/of/yours"
         ) from None

@@ -6,14 +6,17 @@ them forwards and backwards, so that a word with a typing error is found by its 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
-from localmel.errors import BadInput, CorruptArtifact, KbBusy
+from localmel.errors import BadInput, CorruptArtifact, KbBusy, LocalmelError, OutOfSpace
 
 APPLICATION_ID = 0x6C6D656C
 VERSION = 1
 DATABASE = "kb.sqlite"
+BUSY_SECONDS = 5.0
+"How long a writer waits for another one to end."
 
 TABLES = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -41,52 +44,77 @@ CREATE INDEX words_backwards ON words(backwards);
 """
 
 
-def create(path: Path) -> sqlite3.Connection:
-    """A new, empty database without indexes (they are made after a first bulk load)."""
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {VERSION}")
-    connection.executescript(TABLES)
+def create(path: Path, shown: Path) -> sqlite3.Connection:
+    """A new, empty database without indexes (they are made after a first bulk load).  Errors name the path `shown`."""
+    connection = None
+    try:
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.executescript(TABLES)
+    except sqlite3.Error as error:
+        if connection:
+            connection.close()
+        raise translated(error, shown) from error
     return connection
 
 
-def connect(path: Path, *, writable: bool, busy_seconds: float = 5.0) -> sqlite3.Connection:
+def connect(path: Path, *, writable: bool, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
     """Open an existing KB database and check that it is one, whole, and of a version this code reads."""
-    mode = "rw" if writable else "ro"
+    mode = "mode=rw" if writable else "mode=ro&immutable=1" if _is_at_rest(path) else "mode=ro"
+    connection = None
     try:
         connection = sqlite3.connect(
-            f"{path.resolve().as_uri()}?mode={mode}",
+            f"{path.resolve().as_uri()}?{mode}",
             uri=True,
             isolation_level=None,
             timeout=busy_seconds,
             check_same_thread=False,
         )
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if application == APPLICATION_ID and version == VERSION:
-            connection.execute("SELECT count(*) FROM meta").fetchone()
+        _check(connection, path)
     except sqlite3.Error as error:
+        if connection:
+            connection.close()
         raise translated(error, path) from error
-    if application != APPLICATION_ID:
-        raise CorruptArtifact(f"{path} is no localmel KB", hint="localmel kb build NAME --entities FILE --triples FILE")
-    if version > VERSION:
-        raise CorruptArtifact(
-            f"{path} has schema version {version}; this localmel reads up to version {VERSION}",
-            hint="pip install --upgrade localmel",
-        )
+    except CorruptArtifact:
+        if connection:
+            connection.close()
+        raise
     return connection
 
 
-def translated(error: sqlite3.Error, path: Path) -> Exception:
+def _is_at_rest(path: Path) -> bool:
+    """Whether the KB stands where this process cannot write (a CD, a read-only mount) and nobody is writing it.
+
+    SQLite needs to write beside a database in order to share it with a writer; only here it can do without."""
+    return not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if application != APPLICATION_ID:
+        raise CorruptArtifact(f"{path} is no localmel KB", hint="localmel kb build NAME --entities FILE --triples FILE")
+    if version != VERSION:
+        raise CorruptArtifact(
+            f"{path} has schema version {version}; this localmel reads version {VERSION}",
+            hint="pip install --upgrade localmel" if version > VERSION else "localmel kb build NAME --replace ...",
+        )
+    connection.execute("SELECT count(*) FROM meta").fetchone()
+
+
+_NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_SHMMAP")
+"What SQLite calls a full disk, a used-up quota, or a limit on the size of a file."
+
+
+def translated(error: sqlite3.Error, path: Path) -> LocalmelError:
     """The localmel error for what SQLite reports about the database at `path`."""
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return KbBusy(f"another process is writing {path}", hint="wait for it to end, then run the same command again")
-    if name.startswith("SQLITE_FULL"):
-        from localmel.errors import OutOfSpace
-
+    if name in _NO_ROOM:
         return OutOfSpace(
-            f"the disk that holds {path} is full; the KB is as it was before",
+            f"the disk that holds {path} is full ({error}); the KB is as it was before",
             hint=f"df -h {path.parent}   # free some space, then run the same command again",
         )
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR")):

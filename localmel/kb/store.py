@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localmel.errors import BadInput, UnknownKb
+from localmel.errors import BadInput, CorruptArtifact, UnknownKb
 from localmel.kb.schema import DATABASE, connect, translated
 from localmel.records import Entity, EntityId, Triple
 
@@ -55,7 +55,7 @@ class KnowledgeBase:
         self.folder = folder
         self.name = name or folder.name
         self._path = folder / DATABASE
-        if not self._path.is_file():
+        if not is_kb(folder):
             raise UnknownKb(f"no KB at {folder}", hint="localmel kb build NAME --entities FILE --triples FILE")
         self._connection = connect(self._path, writable=False)
 
@@ -72,12 +72,19 @@ class KnowledgeBase:
         finally:
             self._connection.execute("COMMIT")
 
+    @property
+    def state(self) -> int:
+        """A number that changes when another connection changes the KB; far quicker than the fingerprint."""
+        return int(self.select("PRAGMA data_version")[0][0])
+
     def select(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run one query for another module of this folder; damage is reported as such."""
         try:
             return self._connection.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise translated(error, self._path) from error
+        except UnicodeEncodeError as error:
+            raise BadInput(f"this is no text: {error.object!r:.80} ({error.reason})") from None
 
     def stream(self, sql: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """As `select`, row by row."""
@@ -92,7 +99,10 @@ class KnowledgeBase:
     @property
     def fingerprint(self) -> str:
         """A hash that changes with every change of the content, and is the same for the same history of imports."""
-        return str(self.select("SELECT value FROM meta WHERE key = 'fingerprint'")[0][0])
+        found = self.select("SELECT value FROM meta WHERE key = 'fingerprint'")
+        if not found:
+            raise CorruptArtifact(f"{self._path} has no fingerprint", hint="localmel kb build NAME --replace ...")
+        return str(found[0][0])
 
     def facts(self) -> KbFacts:
         """Counts over the whole KB."""
@@ -140,6 +150,9 @@ class KnowledgeBase:
             sql = f"SELECT entity, text FROM names WHERE NOT is_label AND entity IN ({marks}) ORDER BY name"
             for row, text in self.select(sql, batch):
                 aliases[row].append(text)
+        if missing := aliases.keys() - found:
+            fact = f"kb {self.name!r} has no row {min(missing)}: it was changed while it was read"
+            raise BadInput(fact, hint="run the same command again")
         return [_entity(found[row], aliases[row]) for row in rows]
 
     def all_entities(self) -> Iterator[Entity]:
@@ -162,11 +175,19 @@ class KnowledgeBase:
 
     def triples(self, entity_id: EntityId) -> list[Triple]:
         """The triples of one entity in words."""
-        (label,) = self.select("SELECT label FROM entities WHERE id = ?", (entity_id,))[0] if entity_id else ("",)
+        label = self.entity(entity_id).label
         return [
             Triple(head=label, relation=fact.relation, tail=fact.tail, source="kb")
             for fact in self.kb_triples(entity_id)
         ]
+
+
+def is_kb(folder: Path) -> bool:
+    """Whether a KB stands there; no for a place that cannot be looked at."""
+    try:
+        return (folder / DATABASE).is_file()
+    except OSError:
+        return False
 
 
 def _batches(values: Sequence[int]) -> Iterator[tuple[Sequence[int], str]]:

@@ -6,25 +6,32 @@ Killed half-way, full disk or a bad line: the KB is as it was.  Knows file forma
 from __future__ import annotations
 
 import hashlib
-import shutil
 import sqlite3
-import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count, islice
 from pathlib import Path
 
-from localmel.artifacts import full_disk_is_reported, replace_folder
+from localmel.artifacts import failed_writes_are_reported, replace_folder, temporary_folder
 from localmel.errors import BadInput, ImportProblem
 from localmel.kb.folding import fold
+from localmel.kb.importers.lines import clean
 from localmel.kb.importers.source import EntityRow, KbSource, Problems, TripleRow
-from localmel.kb.schema import DATABASE, INDEXES, connect, create, translated
+from localmel.kb.schema import BUSY_SECONDS, DATABASE, INDEXES, connect, create, translated
 from localmel.records import Entity, EntityId
 
 _HEADS_REMEMBERED = 500_000
 _ROWS_AT_ONCE = 4096
+_INSERT = "INSERT INTO triples(head, relation, tail_id, tail) VALUES (?, ?, ?, ?)"
+_INSERT_NEW = (
+    "INSERT INTO triples(head, relation, tail_id, tail) "
+    "SELECT new.column1, new.column2, new.column3, new.column4 FROM (VALUES (?, ?, ?, ?)) new "
+    "WHERE NOT EXISTS (SELECT 1 FROM triples WHERE head = new.column1 AND relation = new.column2 "
+    "AND tail_id = new.column3 AND tail = new.column4)"
+)
+_COUNT_TRIPLES = "UPDATE entities SET n_triples = (SELECT count(*) FROM triples WHERE head = row)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,15 +44,13 @@ class Changed:
 
 
 def build_kb(folder: Path, source: KbSource, problems: Problems, *, replace: bool = False) -> Changed:
-    """Make a KB in `folder` from nothing.  An existing one is replaced only on request, and only at the end."""
-    if folder.exists() and not replace:
-        raise BadInput(f"{folder} is there already", hint="add --replace, or choose another name")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
-    with full_disk_is_reported(folder):
-        try:
-            temporary.mkdir()
-            connection = create(temporary / DATABASE)
+    """Make a KB in `folder` from nothing.  An existing one is replaced only on request, and only at the end.
+
+    What stands there and is no KB is never replaced."""
+    with failed_writes_are_reported(folder):
+        _check_free(folder, replace=replace)
+    with temporary_folder(folder) as temporary:
+        with closing(create(temporary / DATABASE, folder / DATABASE)) as connection:
             try:
                 connection.execute("PRAGMA journal_mode = OFF")
                 connection.execute("PRAGMA synchronous = OFF")
@@ -53,7 +58,7 @@ def build_kb(folder: Path, source: KbSource, problems: Problems, *, replace: boo
                     changed = _Writer(connection, problems, empty=True).load(source)
                     for statement in INDEXES.strip().split(";\n"):
                         connection.execute(statement)
-                    _count_triples(connection)
+                    connection.execute(_COUNT_TRIPLES)
                     connection.execute("INSERT INTO name_words(name_words) VALUES ('rebuild')")
                     _list_words(connection)
                 connection.execute("PRAGMA synchronous = FULL")
@@ -61,33 +66,40 @@ def build_kb(folder: Path, source: KbSource, problems: Problems, *, replace: boo
                 connection.execute("ANALYZE")
             except sqlite3.Error as error:
                 raise translated(error, folder / DATABASE) from error
-            finally:
-                connection.close()
-            if (folder / "vectors").is_dir():  # vectors of unchanged texts are used again by the next index
-                (folder / "vectors").rename(temporary / "vectors")
-            replace_folder(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        if (folder / "vectors").is_dir():  # vectors of unchanged texts are used again by the next index
+            (folder / "vectors").rename(temporary / "vectors")
+        replace_folder(temporary, folder)
     return changed
 
 
-def add_to_kb(folder: Path, source: KbSource, problems: Problems, *, update: bool = False) -> Changed:
-    """Add entities and triples to a live KB.
+def _check_free(folder: Path, *, replace: bool) -> None:
+    if not folder.exists():
+        return
+    if not replace:
+        raise BadInput(f"{folder} is there already", hint="add --replace, or choose another name")
+    if not (folder / DATABASE).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise BadInput(f"{folder} is there and is no KB: it is not replaced", hint="choose another name")
+
+
+def add_to_kb(
+    folder: Path, source: KbSource, problems: Problems, *, update: bool = False, busy_seconds: float = BUSY_SECONDS
+) -> Changed:
+    """Add entities and triples to a live KB; another writer is waited for, `busy_seconds` long.
 
     An id that the KB has already is a problem, unless `update`: then its label, description, names, image and
-    popularity are replaced and its new triples join the old ones."""
-    with _writing(folder) as connection:
-        changed = _Writer(connection, problems, empty=False, update=update).load(source)
-        _count_triples(connection)
-    return changed
+    popularity are replaced and its new triples join the old ones.  A triple that it has already is not doubled."""
+    with _writing(folder, busy_seconds) as connection:
+        return _Writer(connection, problems, empty=False, update=update).load(source)
 
 
-def remove_from_kb(folder: Path, ids: Iterable[EntityId]) -> Changed:
+def remove_from_kb(folder: Path, ids: Iterable[EntityId], *, busy_seconds: float = BUSY_SECONDS) -> Changed:
     """Take entities, their names and the triples they head from a live KB.
 
     Triples of others that end in them stay, as words.  An unknown id changes nothing at all."""
     wanted = list(dict.fromkeys(ids))
-    with _writing(folder) as connection:
+    if not wanted:
+        raise BadInput("no entity to remove", hint="localmel kb remove NAME ID...")
+    with _writing(folder, busy_seconds) as connection:
         rows, unknown = [], []
         for entity_id in wanted:
             found = connection.execute("SELECT row FROM entities WHERE id = ?", (entity_id,)).fetchone()
@@ -116,22 +128,25 @@ def _transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
         connection.execute("COMMIT")
     except sqlite3.Error as error:
         raise translated(error, path) from error
+    except UnicodeEncodeError as error:
+        raise BadInput(f"this is no text: {error.object!r:.80} ({error.reason})") from None
     finally:
         if connection.in_transaction:
-            connection.execute("ROLLBACK")
+            with suppress(sqlite3.Error):  # the next one to open the KB rolls back what this one could not
+                connection.execute("ROLLBACK")
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[sqlite3.Connection]:
+def _writing(folder: Path, busy_seconds: float) -> Iterator[sqlite3.Connection]:
     from localmel.kb.store import KnowledgeBase
 
     KnowledgeBase(folder).close()
-    connection = connect(folder / DATABASE, writable=True)
-    try:
-        with full_disk_is_reported(folder), _transaction(connection, folder / DATABASE):
-            yield connection
-    finally:
-        connection.close()
+    with (
+        closing(connect(folder / DATABASE, writable=True, busy_seconds=busy_seconds)) as connection,
+        failed_writes_are_reported(folder),
+        _transaction(connection, folder / DATABASE),
+    ):
+        yield connection
 
 
 class _Writer:
@@ -144,6 +159,8 @@ class _Writer:
         self._problems = problems
         self._empty = empty  # a new KB: full-text tables are filled once at the end
         self._update = update
+        self._ids: set[EntityId] = set()  # of this import, where the KB has others
+        self._heads: set[int] = set()  # rows with new triples, likewise
         self._digest = hashlib.sha256()
         self._next_name = count(_next(connection, "names", "name"))
         self._relations: dict[tuple[str, str], int] = {
@@ -158,14 +175,13 @@ class _Writer:
         rows = self._triple_values(source.triples())
         while batch := tuple(islice(rows, _ROWS_AT_ONCE)):
             self._digest.update(repr(batch).encode())
-            self._connection.executemany(
-                "INSERT INTO triples(head, relation, tail_id, tail) VALUES (?, ?, ?, ?)", batch
-            )
-            triples += len(batch)
+            triples += self._connection.executemany(_INSERT if self._empty else _INSERT_NEW, batch).rowcount
         self._problems.finish()
-        if not entities and not triples:
+        if not entities and not triples and not self._heads:
             raise BadInput("the import holds no entity and no triple", hint="localmel kb build --help")
-        _move_fingerprint(self._connection, self._digest)
+        self._connection.executemany(f"{_COUNT_TRIPLES} WHERE row = ?", ((head,) for head in self._heads))
+        if entities or triples:
+            _move_fingerprint(self._connection, self._digest)
         return Changed(entities=entities, triples=triples, problems=self._problems.count)
 
     def _find_row(self, entity_id: EntityId) -> int | None:
@@ -174,26 +190,39 @@ class _Writer:
 
     def _add_entity(self, read: EntityRow) -> bool:
         entity = read.entity
-        self._digest.update(repr(entity).encode())
+        if not _is_text(entity.id, entity.label, entity.description, *entity.aliases, entity.image or ""):
+            fact = f"entity {entity.id!r} has a control character in its id, names, description or image"
+            self._problems.report(ImportProblem(fact, source=read.source, line=read.line))
+            return False
         values = (entity.label, entity.description, entity.popularity, entity.id)
         try:
             row = self._connection.execute(
                 "INSERT INTO entities(label, description, popularity, id) VALUES (?, ?, ?, ?)", values
             ).lastrowid
+            self._digest.update(repr(entity).encode())
         except sqlite3.IntegrityError:
-            if not self._update:
-                fact = f"entity id {entity.id!r} stands twice" if self._empty else f"the KB has {entity.id!r} already"
-                hint = "" if self._empty else "add --update to replace what the KB has"
+            twice = self._empty or entity.id in self._ids
+            if twice or not self._update:
+                fact = f"entity id {entity.id!r} stands twice" if twice else f"the KB has {entity.id!r} already"
+                hint = "" if twice else "add --update to replace what the KB has"
                 self._problems.report(ImportProblem(fact, source=read.source, line=read.line, hint=hint))
                 return False
-            sql = "UPDATE entities SET label = ?, description = ?, popularity = ? WHERE id = ? RETURNING row"
-            (row,) = self._connection.execute(sql, values).fetchone()
-            _forget_names(self._connection, row)
+            row = self._replace_entity(values)
+            self._digest.update(repr(("update", entity)).encode())
         assert row is not None
+        if not self._empty:
+            self._ids.add(entity.id)
         self._add_names(row, entity)
         if entity.image:
-            self._connection.execute("INSERT OR REPLACE INTO images VALUES (?, ?)", (row, entity.image))
+            self._connection.execute("INSERT INTO images VALUES (?, ?)", (row, entity.image))
         return True
+
+    def _replace_entity(self, values: tuple[str, str, float | None, EntityId]) -> int:
+        sql = "UPDATE entities SET label = ?, description = ?, popularity = ? WHERE id = ? RETURNING row"
+        (row,) = self._connection.execute(sql, values).fetchone()
+        _forget_names(self._connection, row)
+        self._connection.execute("DELETE FROM images WHERE entity = ?", (row,))
+        return int(row)
 
     def _add_names(self, row: int, entity: Entity) -> None:
         seen = set()
@@ -221,8 +250,15 @@ class _Writer:
                 )
                 continue
             relation = relations.get((read.predicate, read.relation))
+            known = relation is not None or _is_text(read.relation, read.predicate)
+            if not (known and read.relation.strip() and read.tail.strip() and _is_text(read.tail, read.tail_id)):
+                fact = f"a triple of {read.head!r} has an empty relation or tail, or a control character in it"
+                self._problems.report(ImportProblem(fact, source=read.source, line=read.line))
+                continue
             if relation is None:
                 relation = self._add_relation(read.predicate, read.relation)
+            if not self._empty:
+                self._heads.add(head)
             yield head, relation, read.tail_id, read.tail
 
     def _add_relation(self, predicate: str, label: str) -> int:
@@ -232,6 +268,11 @@ class _Writer:
         return cursor.lastrowid
 
 
+def _is_text(*texts: str) -> bool:
+    """Whether the texts come back unchanged from an export: no tabs, line breaks or other controls."""
+    return all(text.isprintable() or clean(text) == text.strip() for text in texts)
+
+
 def _next(connection: sqlite3.Connection, table: str, column: str) -> int:
     return int(connection.execute(f"SELECT coalesce(max({column}), 0) + 1 FROM {table}").fetchone()[0])
 
@@ -239,10 +280,15 @@ def _next(connection: sqlite3.Connection, table: str, column: str) -> int:
 def _forget_names(connection: sqlite3.Connection, row: int) -> None:
     """Names leave the full-text table by naming the old text, as external-content FTS5 asks.
 
-    Their words stay listed: a word that no name has any more leads nowhere."""
+    A word that no name has any more leaves the list, so that it can be corrected to another."""
+    words = set()
     for name, folded in connection.execute("SELECT name, folded FROM names WHERE entity = ?", (row,)).fetchall():
         connection.execute("INSERT INTO name_words(name_words, rowid, folded) VALUES ('delete', ?, ?)", (name, folded))
+        words.update(folded.split())
     connection.execute("DELETE FROM names WHERE entity = ?", (row,))
+    for word in words:
+        sql = "DELETE FROM words WHERE word = ? AND NOT EXISTS (SELECT 1 FROM name_words WHERE name_words MATCH ?)"
+        connection.execute(sql, (word, f'"{word}"'))
 
 
 def _list_words(connection: sqlite3.Connection) -> None:
@@ -251,10 +297,6 @@ def _list_words(connection: sqlite3.Connection) -> None:
     connection.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, name_words, row)")
     connection.execute("INSERT INTO words SELECT term, backwards(term) FROM temp.vocabulary")
     connection.execute("DROP TABLE temp.vocabulary")
-
-
-def _count_triples(connection: sqlite3.Connection) -> None:
-    connection.execute("UPDATE entities SET n_triples = (SELECT count(*) FROM triples WHERE head = row)")
 
 
 def _move_fingerprint(connection: sqlite3.Connection, change: hashlib._Hash) -> None:

@@ -131,6 +131,16 @@ def test_without_a_python_the_next_command_is_said(checkout: Path) -> None:
     assert "try: " in done.stderr
 
 
+def test_a_python_that_cannot_make_environments_says_what_to_install(checkout: Path) -> None:
+    python = checkout / "python-without-venv"
+    python.write_text(f'#!/bin/sh\ncase "$2" in *ensurepip*) exit 1;; esac\nexec \'{sys.executable}\' "$@"\n')
+    python.chmod(0o755)
+    done = bash(checkout, "setup_environment", LOCALMEL_PYTHON=str(python))
+    assert done.returncode == 1
+    assert "its venv or ensurepip module is missing" in done.stderr
+    assert f"apt-get install python3.{sys.version_info[1]}-venv" in done.stderr
+
+
 def test_an_unknown_extra_is_refused(checkout: Path) -> None:
     done = bash(checkout, "write_requirements requirements.txt nonsense")
     assert done.returncode == 1

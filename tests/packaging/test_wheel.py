@@ -91,6 +91,7 @@ def test_the_source_archive_holds_the_tests_and_scripts_and_nothing_from_outside
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_wheel_alone_links_the_examples(archives: tuple[Path, Path], tmp_path: Path) -> None:
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=True)

@@ -95,8 +95,15 @@ def fact(property_id: str, snak: dict[str, Any]) -> Fact | Unkept | None:
 
 def item_ids(claims: dict[str, Any], property_id: str) -> set[str]:
     """The ids of the items that count under a property; a value that does not read is none."""
-    found = (_item(property_id, snak) for snak in best(claims, property_id))
-    return {item.tail_id for item in found if item is not None}
+    found = set()
+    for snak in best(claims, property_id):
+        try:
+            stated = fact(property_id, snak)
+        except ValueError:
+            continue
+        if isinstance(stated, Fact) and stated.tail_id:
+            found.add(stated.tail_id)
+    return found
 
 
 def first_text(claims: dict[str, Any], property_id: str) -> str | None:
@@ -106,13 +113,6 @@ def first_text(claims: dict[str, Any], property_id: str) -> str | None:
         if isinstance(value, str) and value.strip():
             return value
     return None
-
-
-def _item(property_id: str, snak: dict[str, Any]) -> Fact | None:
-    try:
-        return _fact(property_id, "wikibase-entityid", snak["datavalue"]["value"])
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 def _datatype_of(form: object) -> str:

@@ -65,8 +65,8 @@ def test_several_members_are_one_file(tmp_path: Path, suffix: str) -> None:
 @packed
 def test_a_truncated_file_names_the_last_good_line(tmp_path: Path, suffix: str) -> None:
     whole, rest = COMPRESS[suffix](b"one\ntwo\nthr"), COMPRESS[suffix](b"ee\nfour\n")
-    path = written(tmp_path, f"a{suffix}", whole + rest[:-3])
-    with pytest.raises(BadInput, match=r"cut off: its last whole line is [23]$") as caught:
+    path = written(tmp_path, f"a{suffix}", whole + rest[:6])
+    with pytest.raises(BadInput, match=r"cut off: its last whole line is 2\n") as caught:
         numbered(path)
     assert caught.value.hint
 
@@ -159,7 +159,9 @@ def test_the_suffix_below_the_compression_is_found() -> None:
     assert [stem_suffix(Path(name)) for name in names] == [".jsonl", ".csv", ".json", ""]
 
 
-@given(data=st.binary(max_size=300), suffix=st.sampled_from(list(COMPRESS)), really=st.booleans(), cut=st.integers(0, 30))
+@given(
+    data=st.binary(max_size=300), suffix=st.sampled_from(list(COMPRESS)), really=st.booleans(), cut=st.integers(0, 30)
+)
 def test_any_bytes_give_lines_or_a_localmel_error(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, suffix: str, really: bool, cut: int
 ) -> None:
@@ -168,7 +170,7 @@ def test_any_bytes_give_lines_or_a_localmel_error(
     try:
         lines, problems = numbered(path)
     except LocalmelError as error:
-        assert str(path) in error.fact
+        assert str(path) in error.fact  # noqa: PT017
     else:
         assert [number for number, _ in lines] == list(range(1, len(lines) + 1))
         assert {problem.line for problem in problems} <= {number for number, line in lines if not line}

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ SHARED = Path(os.environ.get("LOCALMEL_SHARED", Path(__file__).resolve().parents
 HEADER = "head\tpredicate\trelation\ttail_id\ttail\n"
 
 
-def read_entities(folder: Path, data: bytes | str, name: str = "e.jsonl") -> tuple[list[EntityRow], list[ImportProblem]]:
+def read_entities(
+    folder: Path, data: bytes | str, name: str = "e.jsonl"
+) -> tuple[list[EntityRow], list[ImportProblem]]:
     path = folder / name
     path.write_bytes(data.encode() if isinstance(data, str) else data)
     problems: list[ImportProblem] = []
@@ -124,12 +127,18 @@ def test_a_triple_is_what_stands_between_the_tabs(tmp_path: Path) -> None:
 
 
 def test_columns_may_stand_in_any_order(tmp_path: Path) -> None:
-    rows, _ = read_triples(tmp_path, "\ufefftail\tTail_ID\thead\trelation\tpredicate\nplanet\tQ2\tQ1\tinstance of\tP31\n")
+    rows, _ = read_triples(
+        tmp_path, "\ufefftail\tTail_ID\thead\trelation\tpredicate\nplanet\tQ2\tQ1\tinstance of\tP31\n"
+    )
     assert rows[0][:5] == ("Q1", "P31", "instance of", "Q2", "planet")
 
 
-@pytest.mark.parametrize("text", ["", "\n", "Q1\tP31\tinstance of\tQ2\tplanet\n", "head\trelation\ttail\n", f"x\t{HEADER}"])
-def test_a_header_that_is_missing_or_another_is_an_error_that_says_which_one_is_wanted(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["", "\n", "Q1\tP31\tinstance of\tQ2\tplanet\n", "head\trelation\ttail\n", f"x\t{HEADER}"]
+)
+def test_a_header_that_is_missing_or_another_is_an_error_that_says_which_one_is_wanted(
+    tmp_path: Path, text: str
+) -> None:
     with pytest.raises(BadInput, match=r"t\.tsv:1: the first line should name the columns head, predicate") as caught:
         read_triples(tmp_path, text)
     assert "head<tab>predicate" in caught.value.hint
@@ -163,17 +172,11 @@ def test_a_truncated_gzip_names_the_last_good_line(tmp_path: Path) -> None:
     data = gzip.compress(lines.encode())
     path = tmp_path / "e.jsonl.gz"
     path.write_bytes(data[: len(data) // 2])
-    rows: list[EntityRow] = []
+    rows: deque[EntityRow] = deque(maxlen=1)
     with pytest.raises(BadInput, match="is cut off: its last whole line is") as caught:
-        rows.extend(iter_into(rows, TablesSource(entities=path, problems=Problems())))
-    assert caught.value.fact.endswith(f"line is {rows[-1].line}")
-    assert 10_000 < len(rows) < 50_000
-
-
-def iter_into(rows: list[EntityRow], source: TablesSource) -> list[EntityRow]:
-    for row in source.entities():
-        rows.append(row)
-    return []
+        rows.extend(TablesSource(entities=path, problems=Problems()).entities())
+    assert caught.value.fact.endswith(f"line is {rows[0].line}")
+    assert 10_000 < rows[0].line < 50_000
 
 
 def test_absent_files_give_nothing_and_progress_covers_both(tmp_path: Path) -> None:
@@ -212,7 +215,9 @@ def test_written_entities_come_back_equal(
     assert [row.entity for row in rows] == entities
 
 
-@given(rows=st.lists(st.tuples(names, names | st.just(""), names, names | st.just(""), names), max_size=6), data=st.data())
+@given(
+    rows=st.lists(st.tuples(names, names | st.just(""), names, names | st.just(""), names), max_size=6), data=st.data()
+)
 def test_written_triples_come_back_equal_whatever_the_order_of_columns(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, ...]], data: st.DataObject
 ) -> None:
@@ -226,7 +231,9 @@ def test_written_triples_come_back_equal_whatever_the_order_of_columns(
     assert [row.line for row in read] == list(range(2, len(rows) + 2))
 
 
-VALID_ENTITIES = b'{"id": "Q1", "label": "Earth", "aliases": ["Terra"], "popularity": 0.5}\n{"id": "Q2", "label": "\\u00e9"}\n'
+VALID_ENTITIES = (
+    b'{"id": "Q1", "label": "Earth", "aliases": ["Terra"], "popularity": 0.5}\n{"id": "Q2", "label": "\\u00e9"}\n'
+)
 VALID_TRIPLES = f"{HEADER}Q1\tP31\tinstance of\tQ2\tplanet\nQ2\tP571\tinception\t\t1972\n".encode()
 
 
@@ -240,10 +247,10 @@ def test_any_bytes_give_rows_or_a_localmel_error(
         rows: list[Any]
         rows, problems = (read_entities if kind else read_triples)(tmp_path_factory.getbasetemp(), data)
     except LocalmelError as error:
-        assert error.hint
+        assert error.hint, error  # noqa: PT017
     else:
         assert len(rows) + len(problems) <= data.count(b"\n") + 1
-        assert all(str(row).isprintable() or kind or "\t" not in "".join(row[:5]) for row in rows)
+        assert not any("\t" in field for row in rows if isinstance(row, TripleRow) for field in row[:5])
         "".join(str(row) for row in rows).encode()
 
 
@@ -252,11 +259,12 @@ def test_the_benchmark_kb_reads_as_a_naive_reading_does() -> None:
     if not folder.is_dir():
         pytest.skip(f"no benchmark KB at {folder}; set LOCALMEL_SHARED")
     problems = Problems()
-    source = TablesSource(
-        entities=folder / "entities.jsonl.gz", triples=folder / "triples.tsv.gz", problems=problems
-    )
+    source = TablesSource(entities=folder / "entities.jsonl.gz", triples=folder / "triples.tsv.gz", problems=problems)
     with gzip.open(folder / "entities.jsonl.gz", "rt", encoding="utf-8", newline="\n") as file:
-        expected = {row["id"]: (row["label"], row.get("aliases", [])) for row in map(json.loads, file)}
+        expected = {
+            row["id"]: (row["label"].strip(), [alias.strip() for alias in row.get("aliases", [])])
+            for row in map(json.loads, file)
+        }
     read = {row.entity.id: (row.entity.label, list(row.entity.aliases)) for row in source.entities()}
     with gzip.open(folder / "triples.tsv.gz", "rt", encoding="utf-8", newline="\n") as text:
         naive = csv.reader(io.StringIO(text.read()), delimiter="\t", quoting=csv.QUOTE_NONE)

@@ -1,0 +1,1 @@
+"""Texts and triples -> unit vectors, each with the space it lives in."""

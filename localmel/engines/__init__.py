@@ -1,0 +1,1 @@
+"""What runs models and opens what they look at."""

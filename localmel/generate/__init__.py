@@ -1,0 +1,1 @@
+"""A mention with its picture -> triples that say where they were read."""

@@ -1,0 +1,1 @@
+"""Where entities live: the store, its importers, names -> candidates, mentions in a text."""

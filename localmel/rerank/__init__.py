@@ -1,0 +1,1 @@
+"""Candidates -> one link or NIL, with the evidence and a probability."""

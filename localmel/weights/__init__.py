@@ -1,0 +1,1 @@
+"""Which open weights there are, and whether the bytes here are those."""
