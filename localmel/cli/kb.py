@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from localmel.cli.output import print_json, print_problem, print_table, progress
+from localmel.cli.output import print_json, print_note, print_problem, print_table, progress
 
 if TYPE_CHECKING:
     from localmel.kb.importers import KbSource, Problems
@@ -220,6 +220,8 @@ def _import(
         source = source_from(*files, languages=language, classes=of_class, problems=problems, on_bytes=advance)
         announce("reading", source.total_bytes)
         changed = change(source, problems)
+    for reason, times in getattr(source, "left_out", {}).items():
+        print_note(f"left out, {reason}: {times:,}")
     _tell(changed, "imported", as_json, _index(name) if vectors else None)
 
 

@@ -41,6 +41,11 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, title
     console.print(table)
 
 
+def print_note(text: str) -> None:
+    """A remark about what was done, on stderr."""
+    print(printable(text), file=sys.stderr)
+
+
 def print_problem(problem: Exception) -> None:
     """A line of an import that was left out, on stderr."""
     print(f"left out: {printable(str(problem))}", file=sys.stderr)
