@@ -36,9 +36,7 @@ def measure(shared: Path) -> list[Figure]:
             vectors[name] = encode(texts)
             times[name].append(time.perf_counter() - start)
     ratios = [slow / fast for slow, fast in zip(times["plain"], times["ours"], strict=True)]
-    best = {
-        name: (found[:QUERIES] @ found[QUERIES:].T).argmax(axis=1) for name, found in vectors.items()
-    }
+    best = {name: (found[:QUERIES] @ found[QUERIES:].T).argmax(axis=1) for name, found in vectors.items()}
     agreement = float((best["plain"] == best["ours"]).mean())
     rate = {name: TEXTS / min(spent) for name, spent in times.items()}
     value = f"{np.median(ratios):.1f} (rounds {', '.join(f'{ratio:.1f}' for ratio in ratios)})"

@@ -19,9 +19,7 @@ NAME = "mel-benchmark"
 def source_of(shared: Path, problems: Problems) -> TablesSource:
     """The files of the benchmark KB."""
     folder = shared / "data" / "mel" / "kb"
-    return TablesSource(
-        entities=folder / "entities.jsonl.gz", triples=folder / "triples.tsv.gz", problems=problems
-    )
+    return TablesSource(entities=folder / "entities.jsonl.gz", triples=folder / "triples.tsv.gz", problems=problems)
 
 
 def benchmark_kb(shared: Path) -> KnowledgeBase:

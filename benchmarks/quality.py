@@ -61,12 +61,16 @@ def measure(shared: Path) -> list[Figure]:
         figures.append(_hits(name, "HITS@1 in-KB", split, full.first, asked=asked))
         figures.append(_hits(name, "HITS@1 in-KB, without counts", split, plain.first))
         by_name = "HITS@1 in-KB, by name alone"
-        figures.append(_hits(name, f"{by_name}, equal names by popularity", split, _by_name(kb, split, use_counts=True)))
+        figures.append(
+            _hits(name, f"{by_name}, equal names by popularity", split, _by_name(kb, split, use_counts=True))
+        )
         figures.append(_hits(name, f"{by_name}, equal names shuffled", split, _by_name(kb, split, use_counts=False)))
         right = np.array([answer == split.gold[m.id] for answer, m in zip(full.answer, split.mentions, strict=True)])
         error = expected_calibration_error(full.probability, right)
         figures.append(
-            Figure(section=name, name="calibration error", value=f"{error:.3f}", asked="at most .05", reached=error <= 0.05)
+            Figure(
+                section=name, name="calibration error", value=f"{error:.3f}", asked="at most .05", reached=error <= 0.05
+            )
         )
         figures.append(Figure(section=name, name="right answers, NIL included", value=f"{right.mean():.3f}"))
         probability.append(full.probability)
@@ -75,7 +79,13 @@ def measure(shared: Path) -> list[Figure]:
             figures += _nil(name, split, full)
     error = expected_calibration_error(np.concatenate(probability), np.concatenate(correct))
     figures.append(
-        Figure(section="all three", name="calibration error", value=f"{error:.3f}", asked="at most .05", reached=error <= 0.05)
+        Figure(
+            section="all three",
+            name="calibration error",
+            value=f"{error:.3f}",
+            asked="at most .05",
+            reached=error <= 0.05,
+        )
     )
     return figures
 

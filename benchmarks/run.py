@@ -60,7 +60,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     shared = shared_folder()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     print(f"commit {commit.stdout.strip() or 'unknown'}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     print("| part | what | measured | asked | reached |\n|---|---|---|---|---|")
     figures: list[Figure] = []

@@ -60,9 +60,7 @@ def _pictures() -> Figure:
     for picture in pictures:
         visible_lines(open_picture(picture), settings)
     rate = len(pictures) / (time.perf_counter() - start)
-    return Figure(
-        section="speed", name="pictures read/s", value=f"{rate:.1f}", asked="at least 3", reached=rate >= 3
-    )
+    return Figure(section="speed", name="pictures read/s", value=f"{rate:.1f}", asked="at least 3", reached=rate >= 3)
 
 
 def _commands() -> list[Figure]:

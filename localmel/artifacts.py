@@ -7,6 +7,7 @@ newer than it knows.  Knows nothing of what the files mean."""
 from __future__ import annotations
 
 import errno
+import fcntl
 import glob
 import hashlib
 import json
@@ -91,33 +92,36 @@ def new_folder(target: Path, *, kind: str, version: int, facts: Mapping[str, Any
 @contextmanager
 def temporary_folder(target: Path) -> Iterator[Path]:
     """A new folder beside `target`, gone afterwards unless it was renamed.  What a killed process left goes first."""
-    from filelock import FileLock
-
     with failed_writes_are_reported(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        _clear_abandoned(target)
+        for left in target.parent.glob(f".{glob.escape(target.name)}.????????"):
+            with _locked(left) as abandoned:
+                if abandoned:
+                    shutil.rmtree(left, ignore_errors=True)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-        lock = FileLock(f"{temporary}.lock")  # the system lets go of it when the process dies, however it dies
-        with lock:
-            try:
-                temporary.mkdir()
-                yield temporary
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-                Path(lock.lock_file).unlink(missing_ok=True)
-
-
-def _clear_abandoned(target: Path) -> None:
-    from filelock import FileLock, Timeout
-
-    for path in target.parent.glob(f".{glob.escape(target.name)}.????????.lock"):
-        lock = FileLock(path)
         try:
-            with lock.acquire(blocking=False):
-                shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-                path.unlink(missing_ok=True)
-        except Timeout:
-            continue  # its process is at work
+            temporary.mkdir()
+            with _locked(temporary):  # the system lets go of it when this process dies, however it dies
+                yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Mark a folder as in use by this process; False where another one uses it or the file system cannot tell."""
+    handle = None
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locked = True
+    except OSError:
+        locked = False
+    try:
+        yield locked
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 def replace_folder(source: Path, target: Path) -> None:

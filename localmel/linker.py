@@ -61,7 +61,9 @@ class Caption:
             ) from None
         for span in self.spans or ():
             if span.end > len(self.text):
-                raise BadMention(f"span {span.start}:{span.end} ends beyond the {len(self.text)} characters of the text")
+                raise BadMention(
+                    f"span {span.start}:{span.end} ends beyond the {len(self.text)} characters of the text"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ Also the switches that keep every library offline; they are set before any heavy
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from dataclasses import dataclass, fields
@@ -112,7 +113,11 @@ _STAGES: dict[str, type[Any]] = {
     "retrieve": RetrieveSettings,
     "rerank": RerankSettings,
 }
-_BACKENDS = {"generate": ("embedded",), "rerank": ("evidence",)}
+_CHOICES = {
+    ("generate", "backend"): ("embedded",),
+    ("encode", "model"): ("all-MiniLM-L6-v2",),
+    ("rerank", "backend"): ("evidence",),
+}
 
 
 def load_profile(name: str) -> Profile:
@@ -125,22 +130,24 @@ def load_profile(name: str) -> Profile:
         raise UsageError(
             f"there is no profile {name!r}; this version has {shipped}", hint="--profile embedded"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not a profile ({error})") from None
     return profile_from(table, where=str(path))
 
 
 def profile_from(table: dict[str, Any], *, where: str) -> Profile:
     """A profile from a parsed table; every key must be known and of the right type."""
-    stages = {}
+    table, stages = dict(table), {}
     for stage, kind in _STAGES.items():
         given = table.pop(stage, {})
         if not isinstance(given, dict):
             raise UsageError(f"{where}: {stage} is no table")
         stages[stage] = kind(**_checked(given, kind, f"{where}: [{stage}]"))
-        backend = getattr(stages[stage], "backend", None)
-        if backend is not None and backend not in _BACKENDS[stage]:
-            raise UsageError(f"{where}: [{stage}] has backend {backend!r}; this version has {_BACKENDS[stage]}")
+    for (stage, key), choices in _CHOICES.items():
+        if (chosen := getattr(stages[stage], key)) not in choices:
+            raise UsageError(f"{where}: [{stage}] has {key} {chosen!r}; this version has {', '.join(choices)}")
+    if Path(weights := stages["rerank"].weights).name != weights:
+        raise UsageError(f"{where}: [rerank] weights names a folder under weights/, not the path {weights!r}")
     if "name" not in table:
         raise UsageError(f"{where}: a profile needs a name")
     return Profile(**_checked(table, Profile, where), **stages)
@@ -154,4 +161,6 @@ def _checked(table: dict[str, Any], kind: type[Any], where: str) -> dict[str, An
         expected: tuple[type, ...] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}[known[key]]
         if not isinstance(value, expected) or (isinstance(value, bool) and known[key] != "bool"):
             raise UsageError(f"{where}: {key} must be {known[key]}, not {value!r}")
+        if isinstance(value, int | float) and not 0 <= value < math.inf:
+            raise UsageError(f"{where}: {key} must be 0 or more, not {value!r}")
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -142,4 +143,4 @@ def _reason(linked: LinkedMention) -> str:
     pairs: list[Any] = [pair for pair in linked.link.evidence if pair.mention_triple.source == "ocr"]
     if not pairs:
         return ""
-    return f"{pairs[0].mention_triple.tail} ~ {pairs[0].entity_triple.tail}"
+    return f"{shorten(pairs[0].mention_triple.tail, 30, placeholder='...')} ~ {pairs[0].entity_triple.tail}"

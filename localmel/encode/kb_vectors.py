@@ -15,7 +15,14 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localmel.artifacts import create_arrays, flush_arrays, failed_writes_are_reported, map_arrays, new_folder, read_manifest
+from localmel.artifacts import (
+    create_arrays,
+    failed_writes_are_reported,
+    flush_arrays,
+    map_arrays,
+    new_folder,
+    read_manifest,
+)
 from localmel.encode.space import Space, TextEncoder
 from localmel.errors import BadInput, CorruptArtifact
 from localmel.kb.packed import PackedKb, entity_texts, load_packed, pack, phrase_texts

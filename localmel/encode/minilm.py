@@ -25,14 +25,16 @@ MAX_TOKENS = 128
 "The length the model was trained at; later tokens of a longer text are not read."
 _BULK_TEXTS = 3000
 "From this many texts on, the seconds that importing torch costs are won back."
-_TOKENS_PER_BATCH = {"onnxruntime": 4096, "torch": 2048}
-"Tokens with padding in one step; measured on 2 cores, where larger steps leave the cache."
 
 Method = Literal["onnxruntime", "torch"]
 
 
 class Step(Protocol):
     """token_ids (batch, length) int64 right-padded, lengths (batch,) int32 -> unit rows (batch, width) float32."""
+
+    @property
+    def tokens_at_once(self) -> int:
+        """Tokens with padding that are best taken in one step."""
 
     def __call__(self, token_ids: NDArray[Any], lengths: NDArray[Any]) -> NDArray[Any]: ...
 
@@ -61,7 +63,7 @@ class MiniLM:
         method = self._method or best_method(len(texts))
         step = self._steps.get(method) or self._steps.setdefault(method, self._load(method))
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
-        for chosen in _batches_by_length(tokens, _TOKENS_PER_BATCH[method]):
+        for chosen in _batches_by_length(tokens, step.tokens_at_once):
             lengths = np.array([len(tokens[place]) for place in chosen], np.int32)
             token_ids = np.zeros((len(chosen), lengths.max()), np.int64)
             for line, place in zip(token_ids, chosen, strict=True):
@@ -82,10 +84,10 @@ class MiniLM:
     def _load(self, method: Method) -> Step:
         weights = read_weights(self._folder / "model.safetensors")
         if method == "torch":
-            from localmel.encode.minilm_torch import torch_step
+            from localmel.encode.minilm_torch import TorchStep
 
-            return torch_step(weights, threads=self._threads)
-        return onnxruntime_step(weights, threads=self._threads)
+            return TorchStep(weights, threads=self._threads)
+        return OnnxRuntimeStep(weights, threads=self._threads)
 
 
 def best_method(n_texts: int) -> Method:
@@ -147,20 +149,24 @@ def read_weights(path: Path) -> dict[str, NDArray[Any]]:
     return weights
 
 
-def onnxruntime_step(weights: dict[str, NDArray[Any]], *, threads: int) -> Step:
-    """The graph that ships with localmel, run in float32 on `weights`."""
-    import onnxruntime
+class OnnxRuntimeStep:
+    """The graph that ships with localmel, run in float32."""
 
-    onnxruntime.disable_telemetry_events()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in weights.values()]
-    options.add_external_initializers(list(weights), values)
-    graph = shipped("weights/minilm-l6-v2/graph.onnx").read_bytes()
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    tokens_at_once = 4096  # measured on 2 cores; larger steps leave the cache
 
-    def step(token_ids: NDArray[Any], lengths: NDArray[Any]) -> NDArray[Any]:
-        return session.run(None, {"token_ids": token_ids, "lengths": lengths})[0]  # type: ignore[no-any-return]
+    def __init__(self, weights: dict[str, NDArray[Any]], *, threads: int) -> None:
+        import onnxruntime
 
-    return step
+        onnxruntime.disable_telemetry_events()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in weights.values()]
+        options.add_external_initializers(list(weights), values)
+        graph = shipped("weights/minilm-l6-v2/graph.onnx").read_bytes()
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, token_ids: NDArray[Any], lengths: NDArray[Any]) -> NDArray[Any]:
+        """One padded batch."""
+        vectors: NDArray[Any] = self._session.run(None, {"token_ids": token_ids, "lengths": lengths})[0]
+        return vectors

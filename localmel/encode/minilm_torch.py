@@ -15,23 +15,31 @@ from torch import Tensor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from localmel.encode.minilm import Step
 
 _HEADS, _EPSILON = 12, 1e-12
 
 
-def torch_step(weights: dict[str, NDArray[Any]], *, threads: int) -> Step:
-    """A step on CUDA where there is a GPU, else on `threads` cores."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.set_num_threads(threads)
-    model = _Layers(weights, device)
+class TorchStep:
+    """One padded batch on CUDA where there is a GPU, else on `threads` cores."""
 
-    def step(token_ids: NDArray[Any], lengths: NDArray[Any]) -> NDArray[Any]:
+    def __init__(self, weights: dict[str, NDArray[Any]], *, threads: int) -> None:
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        torch.set_num_threads(threads)
+        self._layers = _Layers(weights, self._device)
+
+    @property
+    def tokens_at_once(self) -> int:
+        """Few on a CPU, where larger steps leave the cache; many on a GPU, which they fill."""
+        return 2048 if self._device.type == "cpu" else 131_072
+
+    def __call__(self, token_ids: NDArray[Any], lengths: NDArray[Any]) -> NDArray[Any]:
+        """token_ids (batch, length), lengths (batch,) -> (batch, width) float32, unit rows."""
         with torch.inference_mode():
-            vectors = model.vectors(torch.from_numpy(token_ids).to(device), torch.from_numpy(lengths).to(device))
-            return vectors.cpu().numpy()
-
-    return step
+            vectors = self._layers.vectors(
+                torch.from_numpy(token_ids).to(self._device), torch.from_numpy(lengths).to(self._device)
+            )
+            found: NDArray[Any] = vectors.cpu().numpy()
+        return found
 
 
 class _Layers:

@@ -94,7 +94,9 @@ def _decode(path: Path, size: int) -> Picture:
     except PermissionError:
         raise BadPicture(f"{_named(path)} may not be read", hint=_look_at("ls -l", path)) from None
     except Image.DecompressionBombError as error:
-        raise _too_many(path, next((f"{int(pixels):,}" for pixels in re.findall(r"\d+", str(error))), "too many")) from None
+        raise _too_many(
+            path, next((f"{int(pixels):,}" for pixels in re.findall(r"\d+", str(error))), "too many")
+        ) from None
     except Exception as error:  # noqa: BLE001 - on damaged bytes decoders raise whatever they stumble over
         fact = f"{_named(path)} is damaged or cut off ({error or type(error).__name__}; {size:,} bytes)"
         raise BadPicture(fact, hint=_look_at("file", path)) from None

@@ -15,7 +15,12 @@ from localmel.errors import MissingWeights
 from localmel.settings import GenerateSettings
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from localmel.engines.pictures import Picture
+
+_LONGEST = 4
+"Times as long as wide: the reader enlarges the short side to 736 pixels, which makes a thin strip a picture without end."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +34,7 @@ class VisibleLine:
 
 def visible_lines(picture: Picture, settings: GenerateSettings) -> tuple[VisibleLine, ...]:
     """The lines that stand in the picture, in reading order.  None is legal."""
-    result = _reader()(picture.pixels()[:, :, ::-1])
+    result = _reader()(_not_too_long(picture.pixels())[:, :, ::-1])
     if result.txts is None:
         return ()
     lines = [
@@ -41,6 +46,22 @@ def visible_lines(picture: Picture, settings: GenerateSettings) -> tuple[Visible
         surest = sorted(line.confidence for line in lines)[-settings.most_lines]
         lines = [line for line in lines if line.confidence >= surest][: settings.most_lines]
     return tuple(lines)
+
+
+def _not_too_long(pixels: NDArray[Any]) -> NDArray[Any]:
+    """(height, width, 3), with a border in the picture's own middle colour where one side is very short."""
+    import numpy as np
+
+    height, width = pixels.shape[:2]
+    least = max(height, width) // _LONGEST
+    missing = [max(0, least - height), max(0, least - width)]
+    if not any(missing):
+        return pixels
+    framed = np.empty((height + missing[0], width + missing[1], 3), np.uint8)
+    framed[:] = np.median(pixels, axis=(0, 1)).astype(np.uint8)
+    top, left = missing[0] // 2, missing[1] // 2
+    framed[top : top + height, left : left + width] = pixels
+    return framed
 
 
 def _printable(text: str) -> str:

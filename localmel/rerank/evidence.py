@@ -36,7 +36,8 @@ def induced_triples(
 
     if not len(support.phrases) or not by_name:
         return ()
-    similarity = np.where(support.owner < by_name, support.similarity[0], -1.0)
+    counts = (support.owner < by_name) & _says_more(surface, support.phrases, packed)
+    similarity = np.where(counts, support.similarity[0], -1.0)
     chosen: dict[int, None] = {}
     for place in np.argsort(-similarity, kind="stable"):
         if similarity[place] < least_similarity or len(chosen) == most:
@@ -65,7 +66,7 @@ def evidence_for(
     Where the sentence itself is the nearest, the mention's triple is the phrase that it confirms."""
     import numpy as np
 
-    places = np.flatnonzero(support.owner == candidate)
+    places = np.flatnonzero((support.owner == candidate) & _says_more(surface, support.phrases, packed))
     if not len(places):
         return ()
     agreement = _agreement(stated, places, support, packed)
@@ -85,6 +86,17 @@ def evidence_for(
             similarity = min(max(float(best[place]), 0.0), 1.0)
             pairs.append(Evidence(mention_triple=about, entity_triple=fact, similarity=round(similarity, 4)))
     return tuple(pairs)
+
+
+def _says_more(surface: str, phrases: NDArray[Any], packed: PackedKb) -> NDArray[Any]:
+    """Which phrases have a tail that is more than the surface again ("different from: Mercury" is not)."""
+    import numpy as np
+
+    own = np.array(list(stems(surface)), np.uint32)
+    words, owner = packed.phrase_words.of(phrases)
+    beyond = np.bincount(owner, ~np.isin(words, own), minlength=len(phrases))
+    says_more: NDArray[Any] = (beyond > 0) | (np.bincount(owner, minlength=len(phrases)) == 0)
+    return says_more
 
 
 def _agreement(stated: Sequence[Triple], places: NDArray[Any], support: Support, packed: PackedKb) -> NDArray[Any]:

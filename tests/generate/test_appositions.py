@@ -32,7 +32,7 @@ def tails(marked: str) -> list[str]:
         ("[Ali], an American boxer who never lost", "American boxer"),
         ("[Golding] is a novelist.", "novelist"),
         ("[Golding] was an English novelist and playwright", "English novelist"),
-        ("[The Rangers] were the champions in 2011", "champions"),
+        ("[The Rangers] were the champions in 2011", "champions in 2011"),
         ("[Lula] became the president of Brazil.", "president of Brazil"),
         ("[Foster] (actress) arrived.", "actress"),
         ("[Mercury] (the planet) is small.", "planet"),

@@ -195,7 +195,7 @@ def test_an_id_that_the_kb_has_needs_update_and_one_twice_in_the_file_does_not_g
     before = exported(folder)
     with pytest.raises(BadInput, match=r"the KB has 'Q90' already \(add --update"):
         add_to_kb(folder, new_source([new_entity("Q90", "Paname")]), Problems())
-    with pytest.raises(BadInput, match=r"entities:2: entity id 'Q500' stands twice$"):
+    with pytest.raises(BadInput, match=r"entities:2: entity id 'Q500' stands twice\n"):
         add_to_kb(folder, new_source([new_entity("Q500", "a"), new_entity("Q500", "b")]), Problems())
     with pytest.raises(BadInput, match="'Q90' stands twice"):
         twice = new_source([new_entity("Q90", "Paname"), new_entity("Q90", "Lutetia")])
@@ -290,9 +290,8 @@ def test_replace_never_touches_what_is_no_kb(tmp_path: Path, new_source: NewSour
 def test_a_place_that_cannot_hold_a_kb_is_bad_input(tmp_path: Path, new_source: NewSource, new_entity: NewEntity) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file" / "kb", tmp_path / ("x" * 250), Path("/proc/kb")):
-        with pytest.raises((BadInput, FileNotFoundError)) as caught:
+        with pytest.raises(BadInput, match="cannot be written"):
             build_kb(folder, new_source([new_entity("Q1", "one")]), Problems())
-        assert isinstance(caught.value, BadInput), caught.value
 
 
 # --- half-way ----------------------------------------------------------------------------------------------------

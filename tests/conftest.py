@@ -1,0 +1,86 @@
+"""What the tests of several folders share: the starter KB, built once, and the command line in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from localmel.encode.kb_vectors import index_kb
+from localmel.encode.minilm import MiniLM
+from localmel.kb.places import open_kb, prepare_starter
+from localmel.kb.store import KnowledgeBase
+from localmel.linker import Linker
+
+ROOT = Path(__file__).resolve().parents[1]
+RunLocalmel = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A LOCALMEL_HOME with the starter KB, indexed.  Tests may add KBs of their own names."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCALMEL_HOME", str(folder))
+        encoder = MiniLM()
+        prepare_starter(lambda base: index_kb(base, encoder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def encoder() -> MiniLM:
+    return MiniLM(method="onnxruntime")
+
+
+@pytest.fixture(scope="session")
+def starter(home: Path) -> Iterator[KnowledgeBase]:
+    """The starter KB, open."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCALMEL_HOME", str(home))
+        kb = open_kb()
+    yield kb
+    kb.close()
+
+
+@pytest.fixture(scope="session")
+def linker(starter: KnowledgeBase, encoder: MiniLM) -> Linker:
+    """The default profile over the starter KB."""
+    return Linker(starter, encoder=encoder)
+
+
+@pytest.fixture(scope="session")
+def environment(home: Path) -> dict[str, str]:
+    """Variables for a process that is to use `home`; nothing of the caller's offline switches or colours."""
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if "OFFLINE" not in key and "TELEMETRY" not in key and key not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")
+    }
+    return {**kept, "LOCALMEL_HOME": str(home), "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="session")
+def localmel(environment: dict[str, str]) -> RunLocalmel:
+    """`localmel("kb", "info", "--json")` -> the finished process."""
+
+    def run(
+        *arguments: str | Path, more: dict[str, str] | None = None, cwd: Path | None = None, seconds: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        command: Sequence[str] = [sys.executable, "-m", "localmel.cli", *map(str, arguments)]
+        return subprocess.run(
+            command,
+            env={**environment, **(more or {})},
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=seconds,
+            check=False,
+        )
+
+    return run
