@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,12 +13,55 @@ import pytest
 
 from localmel.encode.kb_vectors import index_kb
 from localmel.encode.minilm import MiniLM
+from localmel.kb.importers import Problems, TablesSource
 from localmel.kb.places import open_kb, prepare_starter
 from localmel.kb.store import KnowledgeBase
+from localmel.kb.write import add_to_kb, build_kb
 from localmel.linker import Linker
 
 ROOT = Path(__file__).resolve().parents[1]
 RunLocalmel = Callable[..., subprocess.CompletedProcess[str]]
+
+
+Row = dict[str, object]
+Fact = tuple[str, str, str, str]
+"Head, relation, tail id, tail."
+
+
+def write_tables(folder: Path, entities: Sequence[Row], facts: Sequence[Fact] = ()) -> list[str | Path]:
+    """Write entities.jsonl and triples.tsv; returns the options of `localmel kb build` that name them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(row, ensure_ascii=False) for row in entities]
+    (folder / "entities.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    rows = ["\t".join(("head", "predicate", "relation", "tail_id", "tail"))]
+    rows += ["\t".join((head, f"P:{relation}", relation, tail_id, tail)) for head, relation, tail_id, tail in facts]
+    (folder / "triples.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return ["--entities", folder / "entities.jsonl", "--triples", folder / "triples.tsv"]
+
+
+@pytest.fixture(scope="session")
+def tables() -> Callable[..., list[str | Path]]:
+    return write_tables
+
+
+@pytest.fixture
+def change_kb(tmp_path: Path) -> Callable[..., Path]:
+    """`change_kb(entities, facts, add=False, update=False)` builds or changes a KB in a folder of the test."""
+
+    def change(
+        entities: Sequence[Row], facts: Sequence[Fact] = (), *, add: bool = False, update: bool = False, name: str = "kb"
+    ) -> Path:
+        write_tables(tmp_path / "tables", entities, facts)
+        problems = Problems()
+        paths = {"entities": tmp_path / "tables" / "entities.jsonl", "triples": tmp_path / "tables" / "triples.tsv"}
+        source = TablesSource(**paths, problems=problems)
+        if add:
+            add_to_kb(tmp_path / name, source, problems, update=update)
+        else:
+            build_kb(tmp_path / name, source, problems)
+        return tmp_path / name
+
+    return change
 
 
 @pytest.fixture(scope="session")

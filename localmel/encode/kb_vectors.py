@@ -24,7 +24,7 @@ from localmel.artifacts import (
     read_manifest,
 )
 from localmel.encode.space import Space, TextEncoder
-from localmel.errors import BadInput, CorruptArtifact
+from localmel.errors import BadInput, CorruptArtifact, KbBusy
 from localmel.kb.packed import PackedKb, entity_texts, load_packed, pack, phrase_texts
 from localmel.kb.places import STARTER, open_kb, prepare_starter
 from localmel.kb.store import KnowledgeBase
@@ -119,16 +119,19 @@ def _refresh(
                 "phrase_keys": ("<i8", (n_phrases,)),
             },
         )
-        for name, keys, texts in (
-            ("entities", "entity_keys", entity_texts(kb)),
-            ("phrases", "phrase_keys", _without_numbers(phrase_texts(kb, packed))),
-        ):
-            start = 0
-            while batch := list(islice(texts, _TEXTS_AT_ONCE)):
-                end = start + len(batch)
-                arrays[keys][start:end], arrays[name][start:end] = known.vectors(batch, encoder)
-                on_done(len(batch))
-                start = end
+        with kb.reading():
+            if kb.fingerprint != packed.fingerprint:
+                raise KbBusy(f"kb {kb.name!r} was changed while it was indexed", hint=f"localmel index {kb.folder}")
+            for name, keys, texts in (
+                ("entities", "entity_keys", entity_texts(kb)),
+                ("phrases", "phrase_keys", _without_numbers(phrase_texts(kb, packed))),
+            ):
+                start = 0
+                while batch := list(islice(texts, _TEXTS_AT_ONCE)):
+                    end = start + len(batch)
+                    arrays[keys][start:end], arrays[name][start:end] = known.vectors(batch, encoder)
+                    on_done(len(batch))
+                    start = end
         flush_arrays(arrays)
     known.forget()
     return known.encoded

@@ -12,7 +12,7 @@ from itertools import chain
 from localmel.errors import BadInput, BadMention
 from localmel.kb.folding import fold
 from localmel.kb.store import KnowledgeBase
-from localmel.kb.words import FUNCTION_WORDS
+from localmel.kb.words import CAPTION_WORDS, FUNCTION_WORDS, MONTHS, TITLES, WEEKDAYS
 from localmel.records import Span
 
 MOST_CHARACTERS = 20_000
@@ -21,7 +21,13 @@ _LONGEST_UNSPACED = 12  # characters of a name in a script without blanks
 _MARK = re.compile(r"\[\[(?!\[)((?:(?!\[\[).)*?)\]\]", re.DOTALL)
 _WORD = re.compile(r"\w+(?:[.'’&\-–]\w+)*\.?")
 _POSSESSIVE = re.compile(r"['’]s?$|(?<=[^.].)\.$")
-_SENTENCE_END = re.compile(r"[.!?:;\n\"“«(]\s*$")
+_SENTENCE_END = ".!?:;\"“«("
+_BEFORE_DATE = re.compile(
+    r"(?:\d|\b(?:in|on|since|until|till|by|from|during|of|early|late|mid|last|next|this|between))[\s,-]*\Z", re.I
+)
+_AFTER_DATE = re.compile(r"[\s,.-]*\d")
+_LONGEST_UNKNOWN = 3
+"Words of a capitalised run that is taken for one name although no name of the KB holds them all."
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
 
@@ -83,17 +89,24 @@ def _occurrences(text: str, surface: str, *, whole_word: bool) -> Iterator[Span]
 
 
 def detected_mentions(text: str, kb: KnowledgeBase) -> list[Span]:
-    """Names of the KB in the text: the longest first, then capitalised words that are part of a name.
+    """Names of the KB in the text: the longest first, then single words.
 
-    Function words and numbers are no names.  A word in lower case counts only where the KB writes it so, and the
-    first word of a sentence only where the KB writes it with a capital."""
+    Function words, dates and numbers are no names.  Capitalised words that stand together are one name, also one that
+    the KB does not know; a title before or behind it (Mayor, President) is no part of it.  A word in lower case counts
+    only where the KB writes it so and knows a proper name beside it (jaguar, Jaguar), the first word of a sentence only
+    where the KB writes it with a capital."""
     words = _words(text)
+    single = {(word.start, word.end) for word in words}
     whole = _whole_names(text, words, kb)
     taken = _Taken(text)
     for span in sorted(whole, key=lambda span: (span.start - span.end, span.start)):
+        if (span.start, span.end) not in single or fold(text[span.start : span.end]) in FUNCTION_WORDS:
+            taken.take(span)
+    for span in _capitalised_names(text, [word for word in words if taken.is_free(word)], whole, kb):
         taken.take(span)
-    for span in _parts_of_names(text, [word for word in words if taken.is_free(word)], kb):
-        taken.take(span)
+    for span in whole:
+        if text[span.start].islower() or not text[span.start].isupper():
+            taken.take(span)
     return taken.spans()
 
 
@@ -142,7 +155,9 @@ def _whole_names(text: str, words: Sequence[Span], kb: KnowledgeBase) -> list[Sp
         surface = text[span.start : span.end]
         folded = fold(surface)
         words_of_it = folded.split()
-        if not all(map(str.isdigit, words_of_it)) and not FUNCTION_WORDS.issuperset(words_of_it):
+        if all(map(str.isdigit, words_of_it)):
+            continue
+        if not FUNCTION_WORDS.issuperset(words_of_it) or _is_told_by_capitals(text, surface):
             runs.setdefault(folded, []).append(span)
     names: dict[str, set[str]] = {}
     for folded, name in _select_in(kb, "SELECT folded, text FROM names WHERE folded IN ({})", list(runs)):
@@ -167,9 +182,20 @@ def _runs(text: str, words: Sequence[Span]) -> Iterator[Span]:
                     yield Span(start=start, end=end)
 
 
+def _is_told_by_capitals(text: str, surface: str) -> bool:
+    """US, WHO, The Who: function words but for their capitals, in a text that is not all in capitals."""
+    return len(surface) > 1 and not text.isupper() and (surface.isupper() or (" " in surface and surface.istitle()))
+
+
 def _written_as_a_name(text: str, span: Span, spellings: set[str]) -> bool:
     surface = text[span.start : span.end]
+    if _is_date(text, span) or (_starts_sentence(text, span) and fold(surface) in CAPTION_WORDS):
+        return False
+    if FUNCTION_WORDS.issuperset(fold(surface).split()):
+        return surface in spellings or (surface.isupper() and any(map(str.isupper, spellings)))
     if surface in spellings and (len(surface) > 2 or not surface.islower()):
+        if surface.islower() and " " not in surface and surface != surface.upper():
+            return not _starts_sentence(text, span) and any(name != name.lower() for name in spellings)
         return not _starts_sentence(text, span) or not surface.islower()
     if surface == surface.lower() and surface != surface.upper():
         return False
@@ -180,25 +206,47 @@ def _written_as_a_name(text: str, span: Span, spellings: set[str]) -> bool:
 
 def _starts_sentence(text: str, span: Span) -> bool:
     before = text[: span.start].rstrip()
-    return not before or bool(_SENTENCE_END.search(text[: span.start]))
+    return not before or before[-1] in _SENTENCE_END or "\n" in text[len(before) : span.start]
 
 
-def _parts_of_names(text: str, words: Sequence[Span], kb: KnowledgeBase) -> list[Span]:
-    """Capitalised words that stand in some name, joined where they stand together in one."""
-    capital = [
-        span
-        for span in words
-        if text[span.start].isupper()
-        and span.end - span.start > 1
-        and fold(text[span.start : span.end]) not in FUNCTION_WORDS
-    ]
+def _capitalised_names(text: str, words: Sequence[Span], whole: Sequence[Span], kb: KnowledgeBase) -> list[Span]:
+    """Runs of capitalised words as names: known as a whole, part of a name, or unknown."""
+    known = {(span.start, span.end) for span in whole}
+    found: list[Span] = []
+    for run in _capitalised_runs(text, words, known):
+        span = Span(start=run[0].start, end=run[-1].end)
+        unknown = 1 < len(run) <= _LONGEST_UNKNOWN and not text[span.start : span.end].isupper()
+        if (span.start, span.end) in known or unknown or _is_part_of_a_name(text, span, kb):
+            found.append(span)
+        else:
+            found += _named_parts(text, run, kb)
+    return found
+
+
+def _capitalised_runs(text: str, words: Sequence[Span], known: set[tuple[int, int]]) -> list[list[Span]]:
+    """Capitalised words with single blanks between them; titles, function words and dates end a run."""
     runs: list[list[Span]] = []
-    for span in capital:
+    for span in words:
+        folded = fold(text[span.start : span.end])
+        if not text[span.start].isupper() or span.end - span.start == 1:
+            continue
+        if folded in TITLES | FUNCTION_WORDS and (span.start, span.end) not in known:
+            continue
+        if _is_date(text, span) or (_starts_sentence(text, span) and folded in CAPTION_WORDS):
+            continue
         if runs and text[runs[-1][-1].end : span.start] == " ":
             runs[-1].append(span)
         else:
             runs.append([span])
-    return [part for run in runs for part in _named_parts(text, run, kb)]
+    return runs
+
+
+def _is_date(text: str, span: Span) -> bool:
+    """A weekday; a month beside a number or behind a word of time ("in May", "May 1963"; not "Theresa May")."""
+    folded = fold(text[span.start : span.end])
+    if folded in WEEKDAYS or folded not in MONTHS:
+        return folded in WEEKDAYS
+    return bool(_BEFORE_DATE.search(text[max(span.start - 40, 0) : span.start]) or _AFTER_DATE.match(text, span.end))
 
 
 def _named_parts(text: str, run: list[Span], kb: KnowledgeBase) -> list[Span]:

@@ -95,7 +95,7 @@ class NameIndex:
         shortest = self._by_words(query, f"length(n.folded), {self._prominence}{_SCATTERED}", _PART_LIMIT)
         prominent = self._by_words(query, f"{self._prominence}{_SCATTERED}", _PART_LIMIT) if self._use_counts else []
         rows = chain.from_iterable(zip_longest(prominent, shortest))
-        return [_match(values, "part", len(folded) / max(len(values[2]), 1)) for values in rows if values]
+        return [_match(values, "part", min(len(folded) / max(len(values[2]), 1), 1.0)) for values in rows if values]
 
     def _nearly(self, folded: str, words: list[str]) -> list[NameMatch]:
         """Names that begin as the surface does and differ in a few last letters: Croatian, Croatia."""

@@ -21,6 +21,23 @@ FUNCTION_WORDS = frozenset(
     "three four five six seven eight nine ten".split()
 )
 "Words that say nothing about which entity is meant, and are no names when they stand alone."
+TITLES = frozenset(
+    "mr mrs ms miss dr sir dame lord lady saint st president vice prime minister chancellor governor mayor senator "
+    "congressman congresswoman representative secretary ambassador king queen prince princess emperor empress pope "
+    "bishop archbishop cardinal reverend rabbi imam general colonel major captain lieutenant sergeant admiral "
+    "commander professor judge justice coach manager director actor actress singer author writer painter chairman "
+    "chairwoman ceo former deputy staff mp".split()
+)
+"Words that stand before or behind a name and are no part of it, unless the KB says so."
+CAPTION_WORDS = frozenset(
+    "map location locations image logo view sign members member students student people residents fans police "
+    "officers soldiers troops workers women men woman man children protesters demonstrators supporters players player "
+    "team flag photo photograph picture portrait poster video screenshot graph chart diagram file aerial inside "
+    "outside front back detail close left right top bottom damage aftermath scene".split()
+)
+"Words that captions begin with."
+MONTHS = frozenset("january february march april may june july august september october november december".split())
+WEEKDAYS = frozenset("monday tuesday wednesday thursday friday saturday sunday".split())
 _STEM_LETTERS = 6
 
 

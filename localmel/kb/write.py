@@ -270,7 +270,7 @@ class _Writer:
 
 def _is_text(*texts: str) -> bool:
     """Whether the texts come back unchanged from an export: no tabs, line breaks or other controls."""
-    return all(text.isprintable() or clean(text) == text.strip() for text in texts)
+    return all(text.isprintable() or clean(f"|{text}|") == f"|{text}|" for text in texts)
 
 
 def _next(connection: sqlite3.Connection, table: str, column: str) -> int:

@@ -42,13 +42,14 @@ class EvidenceScorer:
         try:
             card = json.loads((folder / "scorer.json").read_text(encoding="utf-8"))
             self._weights = load_file(folder / "weights.safetensors")
-            names, version, self._temperature = card["features"], card["version"], float(card["temperature"])
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            names, version, self._temperature = list(card["features"]), card["version"], float(card["temperature"])
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise CorruptArtifact(f"{folder} holds no evidence scorer ({error})") from None
         unknown = [name for name in names if name not in FEATURES]
         if version != VERSION or unknown:
             raise CorruptArtifact(f"{folder} was fitted for other features (version {version}, unknown {unknown})")
         self._columns = [FEATURES.index(name) for name in names]
+        _check(self._weights, len(names), self._temperature, folder)
 
     def judge(self, features: NDArray[Any]) -> Judgement:
         """features: (n, len(FEATURES)).  Without any candidate NIL is certain."""
@@ -69,6 +70,27 @@ class EvidenceScorer:
         shares = np.exp(logits - logits.max())
         shares /= shares.sum()
         return Judgement(scores=scores, probabilities=shares[:-1], nil=float(shares[-1]))
+
+
+def _check(weights: dict[str, NDArray[Any]], n_features: int, temperature: float, folder: Path) -> None:
+    """The tensors of the network, whole: `x` is (out, in) and `x.bias` (out,)."""
+    import numpy as np
+
+    widths = {"candidate": [n_features], "nil": [2 * n_features]}
+    expected: dict[str, tuple[int, ...]] = {"mean": (n_features,), "deviation": (n_features,)}
+    for part, layers in (("candidate", 3), ("nil", 2)):
+        for number in range(layers):
+            name = f"{part}.{number}"
+            width = 1 if number == layers - 1 else np.size(weights.get(f"{name}.bias", ()))
+            expected[name], expected[f"{name}.bias"] = (width, widths[part][-1]), (width,)
+            widths[part].append(width)
+    found = {name: value.shape for name, value in weights.items()}
+    if found != expected:
+        wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+        raise CorruptArtifact(f"{folder} holds no evidence scorer (tensors {', '.join(wrong)} are not as they should be)")
+    usable = all(np.isfinite(value).all() for value in weights.values()) and (weights["deviation"] > 0).all()
+    if not usable or not 0 < temperature < float("inf"):
+        raise CorruptArtifact(f"{folder} holds no evidence scorer (its numbers are not finite, temperature {temperature})")
 
 
 def _gelu(values: NDArray[Any]) -> NDArray[Any]:

@@ -289,7 +289,7 @@ def test_replace_never_touches_what_is_no_kb(tmp_path: Path, new_source: NewSour
 
 def test_a_place_that_cannot_hold_a_kb_is_bad_input(tmp_path: Path, new_source: NewSource, new_entity: NewEntity) -> None:
     (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "file" / "kb", tmp_path / ("x" * 250), Path("/proc/kb")):
+    for folder in (tmp_path / "file" / "kb", tmp_path / ("x" * 250)):
         with pytest.raises(BadInput, match="cannot be written"):
             build_kb(folder, new_source([new_entity("Q1", "one")]), Problems())
 
