@@ -9,14 +9,21 @@ import pytest
 
 from localmel.records import Candidate, Entity, Evidence, Link, Mention, Ranking, Span, Split, Triple
 
-RANKING = Ranking(mention_id="m", candidates=(Candidate(entity_id="Q1", score=0.5), Candidate(entity_id="Q2", score=0.5)))
+RANKING = Ranking(
+    mention_id="m", candidates=(Candidate(entity_id="Q1", score=0.5), Candidate(entity_id="Q2", score=0.5))
+)
 MENTION = Mention(id="m", surface="Jordan", context="Air Jordan", span=Span(start=4, end=10))
 
 
 def link(**changes: Any) -> Link:
     facts: dict[str, Any] = {
-        "mention_id": "m", "entity_id": "Q2", "probability": 0.5, "decided_by": "test", "evidence": (), "ranking": RANKING,
-    }  # fmt: skip
+        "mention_id": "m",
+        "entity_id": "Q2",
+        "probability": 0.5,
+        "decided_by": "test",
+        "evidence": (),
+        "ranking": RANKING,
+    }
     return Link(**(facts | changes))
 
 

@@ -4,6 +4,7 @@ stdout is data, stderr is progress and errors.  Only this package knows Typer, R
 
 from __future__ import annotations
 
+import io
 import sys
 
 
@@ -12,6 +13,9 @@ def main() -> None:
     from localmel.settings import go_offline
 
     go_offline()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where the caller closed it
+            stream.reconfigure(errors="backslashreplace")
     from localmel.cli.app import run
 
     sys.exit(run(sys.argv[1:]))

@@ -219,9 +219,11 @@ def _import(
     with progress() as (announce, advance):
         source = source_from(*files, languages=language, classes=of_class, problems=problems, on_bytes=advance)
         announce("reading", source.total_bytes)
-        changed = change(source, problems)
-    for reason, times in getattr(source, "left_out", {}).items():
-        print_note(f"left out, {reason}: {times:,}")
+        try:
+            changed = change(source, problems)
+        finally:  # also when nothing was left to import: this says why
+            for reason, times in getattr(source, "left_out", {}).items():
+                print_note(f"left out, {reason}: {times:,}")
     _tell(changed, "imported", as_json, _index(name) if vectors else None)
 
 

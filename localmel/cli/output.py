@@ -15,8 +15,13 @@ _BAR_AFTER = 1.0
 
 
 def print_json(value: object) -> None:
-    """One JSON value on stdout."""
-    print(json.dumps(value, ensure_ascii=False))
+    """One JSON value on stdout; escaped where stdout cannot say it (ASCII terminals, file names that are no UTF-8)."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding if sys.stdout else "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value)
+    print(text)
 
 
 def printable(text: str) -> str:

@@ -37,7 +37,7 @@ def source_from(
     if wikidata:
         chosen = tuple(languages or ("en",))
         return WikidataSource(
-            wikidata, languages=chosen, classes=set(classes or ()), problems=problems, on_bytes=on_bytes
+            wikidata, languages=chosen, classes=set(classes) if classes else None, problems=problems, on_bytes=on_bytes
         )
     if ontology:
         return OntologySource(ontology, problems=problems, on_bytes=on_bytes)

@@ -21,7 +21,7 @@ _LONGEST_UNSPACED = 12  # characters of a name in a script without blanks
 _MARK = re.compile(r"\[\[(?!\[)((?:(?!\[\[).)*?)\]\]", re.DOTALL)
 _WORD = re.compile(r"\w+(?:[.'’&\-–]\w+)*\.?")
 _POSSESSIVE = re.compile(r"['’]s?$|(?<=[^.].)\.$")
-_SENTENCE_END = ".!?:;\"“«("
+_SENTENCE_END = '.!?:;"“«('
 _BEFORE_DATE = re.compile(
     r"(?:\d|\b(?:in|on|since|until|till|by|from|during|of|early|late|mid|last|next|this|between))[\s,-]*\Z", re.I
 )

@@ -38,7 +38,12 @@ class MemorySource:
 
 
 def entity(
-    entity_id: str, label: str, *aliases: str, popularity: float | None = None, description: str = "", image: str | None = None
+    entity_id: str,
+    label: str,
+    *aliases: str,
+    popularity: float | None = None,
+    description: str = "",
+    image: str | None = None,
 ) -> Entity:
     return Entity(
         id=entity_id, label=label, aliases=aliases, popularity=popularity, description=description, image=image

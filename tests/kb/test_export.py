@@ -30,19 +30,31 @@ def test_the_files_say_what_the_kb_holds_and_nothing_that_is_empty(
     new_entity: Callable[..., Entity],
     tmp_path: Path,
 ) -> None:
-    given = [new_entity("Q1", "Beyoncé", "B", popularity=0.5, description='a "singer"', image="a.jpg"), new_entity("Q2", "x")]
+    given = [
+        new_entity("Q1", "Beyoncé", "B", popularity=0.5, description='a "singer"', image="a.jpg"),
+        new_entity("Q2", "x"),
+    ]
     kb = open_kb(make_kb(given, [("Q2", "knows", "Q1", "Beyoncé"), ("Q2", "born", "", "1981")]))
     assert export_kb(kb, tmp_path / "deep" / "out") == Changed(entities=2, triples=2)
     lines = (tmp_path / "deep" / "out" / "entities.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [
-        {"id": "Q1", "label": "Beyoncé", "description": 'a "singer"', "aliases": ["B"], "image": "a.jpg", "popularity": 0.5},
+        {
+            "id": "Q1",
+            "label": "Beyoncé",
+            "description": 'a "singer"',
+            "aliases": ["B"],
+            "image": "a.jpg",
+            "popularity": 0.5,
+        },
         {"id": "Q2", "label": "x"},
     ]
     triples = (tmp_path / "deep" / "out" / "triples.tsv").read_text()
     assert triples == f"{HEADER}Q2\tP-knows\tknows\tQ1\tBeyoncé\nQ2\tP-born\tborn\t\t1981\n"
 
 
-def test_a_second_export_gives_the_same_bytes_and_leaves_nothing_beside_them(people: KnowledgeBase, tmp_path: Path) -> None:
+def test_a_second_export_gives_the_same_bytes_and_leaves_nothing_beside_them(
+    people: KnowledgeBase, tmp_path: Path
+) -> None:
     export_kb(people, tmp_path)
     first = bytes_of(tmp_path)
     export_kb(people, tmp_path)

@@ -15,9 +15,12 @@ from localmel.kb.mentions import MOST_CHARACTERS, check_text, detected_mentions,
 from localmel.kb.store import KnowledgeBase
 from localmel.records import Entity, Mention, Span
 
-NAMES = "Jordan Michael Paris Washington Tolkien J. R. U.S. The Who Not And apple 1984 AT&T 北京 パリ巴黎 محمد صلاح Beyoncé".split()
+NAMES = (
+    "Jordan Michael Paris Washington Tolkien J. R. U.S. The Who Not And apple 1984 AT&T 北京 パリ巴黎 محمد صلاح Beyoncé"
+).split()
 texts = st.text(max_size=120) | st.lists(
-    st.sampled_from([*NAMES, "'s", "’", ".", ",", "[[", "]]", "\n", "\n\n", "the", "in", "-", "\u200f", "🌍"]) | st.text(max_size=3),
+    st.sampled_from([*NAMES, "'s", "’", ".", ",", "[[", "]]", "\n", "\n\n", "the", "in", "-", "\u200f", "🌍"])
+    | st.text(max_size=3),
     max_size=25,
 ).map(" ".join)
 
@@ -109,7 +112,9 @@ def test_listed_mentions_do_not_share_characters_and_come_in_the_order_of_the_te
     assert surfaces(text, listed_mentions(text, ["New York", "York"])) == ["New York", "York"]
 
 
-@pytest.mark.parametrize("surface", ["Barkley", "Jordan Jordan", "Jor dan", "J.rdan", "Jordan|x", "\\w+", "(", "[a-z]+"])
+@pytest.mark.parametrize(
+    "surface", ["Barkley", "Jordan Jordan", "Jor dan", "J.rdan", "Jordan|x", "\\w+", "(", "[a-z]+"]
+)
 def test_a_mention_that_is_not_in_the_text_is_refused(surface: str) -> None:
     with pytest.raises(BadMention, match="is not in the text") as caught:
         listed_mentions("Jordan dunks", [surface])
@@ -123,7 +128,9 @@ def test_an_empty_mention_is_refused(surface: str) -> None:
         listed_mentions("Jordan", [surface])
 
 
-@pytest.mark.parametrize("surface", ["C++", "A.B", "(sic)", "$5", "^x", "a|b", "[x", "\\d", "!!!", "🌍", "محمد", "北京", "St. ", " St"])
+@pytest.mark.parametrize(
+    "surface", ["C++", "A.B", "(sic)", "$5", "^x", "a|b", "[x", "\\d", "!!!", "🌍", "محمد", "北京", "St. ", " St"]
+)
 def test_characters_of_regular_expressions_and_of_any_script_are_themselves(surface: str) -> None:
     text = f"x{surface}x or {surface} and AxB 55"
     assert surfaces(text, listed_mentions(text, [surface])) == [surface]
@@ -154,7 +161,9 @@ def test_any_piece_of_a_text_is_found_in_it(text: str, data: st.DataObject) -> N
         ("the painter Picasso", ["Picasso"]),
         ("so says the pablo of jordan", []),
         ("he ate an apple", []),
-        ("BREAKING NEWS FROM PARIS", ["PARIS"]),
+        ("SEEN FROM PARIS", ["PARIS"]),
+        ("a song by The Who", ["The Who"]),
+        ("the who", []),
         ("in 1984 and 1,984 or 3.5", []),
         ("the and of in who us", []),
         ("who told us that", []),

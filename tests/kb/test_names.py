@@ -107,9 +107,22 @@ def test_a_whole_name_comes_before_one_that_only_contains_it(people: KnowledgeBa
 
 @pytest.mark.parametrize(
     "surface",
-    ["Picaso", "Picasco", "Piccasso", "Pciasso", "Picassi", "Ppicasso", "Bicasso", "Pablo Picaso", "pabol picasso", "PICAASO"],
+    [
+        "Picaso",
+        "Picasco",
+        "Piccasso",
+        "Pciasso",
+        "Picassi",
+        "Ppicasso",
+        "Bicasso",
+        "Pablo Picaso",
+        "pabol picasso",
+        "PICAASO",
+    ],
 )
-def test_a_typing_error_at_the_beginning_middle_or_end_of_a_word_is_forgiven(people: KnowledgeBase, surface: str) -> None:
+def test_a_typing_error_at_the_beginning_middle_or_end_of_a_word_is_forgiven(
+    people: KnowledgeBase, surface: str
+) -> None:
     assert found(people, surface)[0][0] == "Q5593"
 
 
@@ -126,7 +139,8 @@ def test_a_surface_without_letters_finds_nothing(people: KnowledgeBase, surface:
 @pytest.mark.parametrize(
     "surface",
     [
-        "AND", "OR", "NOT", "NEAR", "Jordan AND Paris", "Jordan OR", "NEAR(Jordan Paris, 2)", "folded:jordan", "jor*", "^jordan",
+        "AND", "OR", "NOT", "NEAR", "Jordan AND Paris", "Jordan OR", "NEAR(Jordan Paris, 2)", "folded:jordan", "jor*",
+        "^jordan",
         'Jordan"', '"Jordan', "Jordan' OR 1=1 --", "{folded} : jordan", "-Jordan", "+Jordan", "%", "_____", "a" * 300,
         "'; DROP TABLE names; --",
     ],
@@ -183,7 +197,10 @@ def test_answers_remembered_are_forgotten_when_the_kb_changes(
 
 
 @settings(max_examples=100, deadline=None)
-@given(surface=st.text(max_size=40) | st.lists(st.sampled_from("Jordan Paris Tolkein of the J. 北京 Not".split())).map(" ".join))
+@given(
+    surface=st.text(max_size=40)
+    | st.lists(st.sampled_from("Jordan Paris Tolkein of the J. 北京 Not".split())).map(" ".join)
+)
 def test_any_surface_is_answered_the_same_way_twice_with_similarities_between_0_and_1(
     people: KnowledgeBase, surface: str
 ) -> None:
@@ -196,9 +213,15 @@ def test_any_surface_is_answered_the_same_way_twice_with_similarities_between_0_
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_every_name_with_one_typing_error_inside_a_long_word_is_still_found(people: KnowledgeBase, data: st.DataObject) -> None:
-    names = people.select("SELECT e.id, n.folded FROM names n JOIN entities e ON e.row = n.entity WHERE length(folded) > 6")
-    entity_id, name = data.draw(st.sampled_from([(one, name) for one, name in names if name.isascii() and " " not in name]))
+def test_every_name_with_one_typing_error_inside_a_long_word_is_still_found(
+    people: KnowledgeBase, data: st.DataObject
+) -> None:
+    names = people.select(
+        "SELECT e.id, n.folded FROM names n JOIN entities e ON e.row = n.entity WHERE length(folded) > 6"
+    )
+    entity_id, name = data.draw(
+        st.sampled_from([(one, name) for one, name in names if name.isascii() and " " not in name])
+    )
     place = data.draw(st.integers(2, len(name) - 2))
     letter = data.draw(st.sampled_from("aeiouxz"))
     typed = data.draw(st.sampled_from([name[:place] + name[place + 1 :], name[:place] + letter + name[place:]]))

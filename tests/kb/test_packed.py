@@ -23,17 +23,26 @@ from localmel.kb.words import stems
 from localmel.kb.write import add_to_kb, build_kb, remove_from_kb
 from localmel.records import Entity
 
-texts = st.sampled_from(["", "Jordan", "Paris in France", "the painter", "Painters of Paris", "北京", "!!!", "1881-10-25", "river"])
+texts = st.sampled_from(
+    ["", "Jordan", "Paris in France", "the painter", "Painters of Paris", "北京", "!!!", "1881-10-25", "river"]
+)
 labels = texts.filter(bool)
 kbs = st.lists(
-    st.builds(Entity, id=st.just("x"), label=labels, description=texts, popularity=st.none() | st.floats(0, 100, width=32)),
+    st.builds(
+        Entity, id=st.just("x"), label=labels, description=texts, popularity=st.none() | st.floats(0, 100, width=32)
+    ),
     min_size=1,
     max_size=9,
 ).flatmap(
     lambda entities: st.tuples(
         st.just([replace(entity, id=f"Q{number}") for number, entity in enumerate(entities)]),
         st.lists(
-            st.tuples(st.integers(0, len(entities) - 1).map("Q{}".format), st.sampled_from(["is", "made"]), st.just(""), labels),
+            st.tuples(
+                st.integers(0, len(entities) - 1).map("Q{}".format),
+                st.sampled_from(["is", "made"]),
+                st.just(""),
+                labels,
+            ),
             max_size=25,
         ),
     )
@@ -121,7 +130,9 @@ def test_lists_of_some_owners_are_their_lists_end_to_end(values: list[list[int]]
 def test_an_entity_is_embedded_by_its_label_description_and_first_facts_without_bare_dates(
     make_kb: Callable[..., Path], open_kb: Callable[[Path], KnowledgeBase], new_entity: Callable[..., Entity]
 ) -> None:
-    facts = [("Q1", "date of birth", "", "1881-10-25")] + [("Q1", "work", "", f"painting {number}") for number in range(9)]
+    facts = [("Q1", "date of birth", "", "1881-10-25")] + [
+        ("Q1", "work", "", f"painting {number}") for number in range(9)
+    ]
     kb = open_kb(make_kb([new_entity("Q1", "Picasso", description="painter"), new_entity("Q2", "Nobody")], facts))
     works = "; ".join(f"work painting {number}" for number in range(8))
     assert list(entity_texts(kb)) == [f"Picasso: painter. {works}", "Nobody"]
@@ -161,7 +172,9 @@ def test_a_phrase_that_is_gone_is_said_to_be(packed_people: tuple[KnowledgeBase,
     assert packed.phrase_triples(kb, [], "Paris") == []
 
 
-def test_a_kb_that_was_never_packed_has_no_arrays(make_kb: Callable[[], Path], open_kb: Callable[[Path], KnowledgeBase]) -> None:
+def test_a_kb_that_was_never_packed_has_no_arrays(
+    make_kb: Callable[[], Path], open_kb: Callable[[Path], KnowledgeBase]
+) -> None:
     with pytest.raises(FileNotFoundError):
         load_packed(open_kb(make_kb()))
 

@@ -38,7 +38,9 @@ def test_a_name_stands_under_home_and_a_path_is_itself(home: Path, make_kb: Call
         assert len(kb) == 21
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "-x", "two words", "a" * 101, "a" * 5000, "wiki\n", "nul\0", "\udcff", "🌍"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".hidden", "-x", "two words", "a" * 101, "a" * 5000, "wiki\n", "nul\0", "\udcff", "🌍"]
+)
 def test_what_is_no_name_is_bad_input(name: str) -> None:
     for ask in (kb_folder, open_kb):
         with pytest.raises(BadInput, match="is no name for a KB"):
@@ -111,7 +113,9 @@ def test_two_processes_at_once_build_the_starter_kb_once(root: Path) -> None:
     assert [process.returncode for process in started] == [0, 0, 0]
 
 
-def test_a_home_that_cannot_be_written_is_told_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_that_cannot_be_written_is_told_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(HOME, str(tmp_path / "file" / "home"))
     with pytest.raises(BadInput, match="cannot be written") as caught:

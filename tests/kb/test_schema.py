@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import sqlite3
 import subprocess
@@ -89,11 +88,11 @@ def test_a_truncated_kb_is_corrupt(make_kb: Callable[[], Path]) -> None:
 
 def test_a_refused_database_leaves_no_file_open(tmp_path: Path) -> None:
     (tmp_path / DATABASE).write_bytes(b"hello" * 5000)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         with pytest.raises(CorruptArtifact):
             connect(tmp_path / DATABASE, writable=True)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_name_with_characters_of_a_url_opens(make_kb: Callable[..., Path]) -> None:

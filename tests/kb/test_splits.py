@@ -36,7 +36,10 @@ def test_mentions_come_in_order_with_their_gold_and_nil(tmp_path: Path) -> None:
 def test_a_mention_that_does_not_stand_in_its_sentence_is_put_in_front_of_it(tmp_path: Path) -> None:
     row = {**ROW, "mention": "Hermann Beckerath", "sentence": "Hermann von Beckerath spoke."}
     (mention,) = read_split(written(tmp_path, row)).mentions
-    assert (mention.surface, mention.context) == ("Hermann Beckerath", "Hermann Beckerath: Hermann von Beckerath spoke.")
+    assert (mention.surface, mention.context) == (
+        "Hermann Beckerath",
+        "Hermann Beckerath: Hermann von Beckerath spoke.",
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from localmel.kb.folding import fold
 from localmel.kb.importers import Problems, TablesSource, TripleRow
 from localmel.records import Entity
 
+RENAMED = {"Q173399": "Ellen Page"}
+"What the real data still calls an entity that has another name today."
 FOLDER = Path(__file__).resolve().parents[2] / "localmel" / "kb" / "starter"
 
 
@@ -56,7 +58,7 @@ def real_names(shared_data: Path) -> dict[str, set[str]]:
 def real_tails(shared_data: Path) -> dict[str, set[str]]:
     """Of each id that stands as a tail in the real triples: its folded labels there."""
     tails: dict[str, set[str]] = defaultdict(set)
-    wanted = {row.tail_id for row in starter().triples if row.tail_id}
+    wanted = set(starter().entities) | {row.tail_id for row in starter().triples if row.tail_id}
     with gzip.open(shared_data / "mel" / "kb" / "triples.tsv.gz", "rt", encoding="utf-8") as lines:
         for line in lines:
             tail_id, tail = line.rstrip("\n").split("\t")[3:]
@@ -112,18 +114,22 @@ def test_the_predicates_are_called_what_the_real_data_calls_them(shared_data: Pa
     assert [pair for pair in sorted(used) if pair[0] in real and pair[1] not in real[pair[0]]] == []
 
 
-def test_every_id_bears_its_label_in_the_real_data_wherever_that_has_it(real_names: dict[str, set[str]]) -> None:
-    wrong = [
-        (entity.id, entity.label)
-        for entity in starter().entities.values()
-        if entity.id in real_names and fold(entity.label) not in real_names[entity.id]
-    ]
+def test_every_id_bears_its_label_in_the_real_data_wherever_that_has_it(
+    real_names: dict[str, set[str]], real_tails: dict[str, set[str]]
+) -> None:
+    wrong = []
+    for entity in starter().entities.values():
+        known = real_names.get(entity.id) or real_tails.get(entity.id)
+        if known and fold(RENAMED.get(entity.id, entity.label)) not in known:
+            wrong.append((entity.id, entity.label, sorted(known)[:3]))
     assert wrong == []
 
 
-def test_unchecked_lists_exactly_the_ids_that_the_real_data_does_not_have(real_names: dict[str, set[str]]) -> None:
-    missing = {entity.id: entity.label for entity in starter().entities.values() if entity.id not in real_names}
-    assert starter().unchecked == missing
+def test_unchecked_lists_exactly_the_ids_that_the_real_data_has_neither_as_an_entity_nor_as_a_tail(
+    real_names: dict[str, set[str]], real_tails: dict[str, set[str]]
+) -> None:
+    has = real_names.keys() | real_tails.keys()
+    assert starter().unchecked == {one.id: one.label for one in starter().entities.values() if one.id not in has}
 
 
 def test_every_tail_bears_its_label_in_the_real_data_or_in_the_starter_kb(

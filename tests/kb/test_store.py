@@ -57,7 +57,9 @@ def test_entities_come_in_the_order_asked_for_and_more_than_one_batch(
     assert kb.entities_at([]) == []
 
 
-def test_a_row_that_is_gone_is_said_to_be(make_kb: Callable[[], Path], open_kb: Callable[[Path], KnowledgeBase]) -> None:
+def test_a_row_that_is_gone_is_said_to_be(
+    make_kb: Callable[[], Path], open_kb: Callable[[Path], KnowledgeBase]
+) -> None:
     folder = make_kb()
     kb = open_kb(folder)
     row = kb.row("Q90")
@@ -81,7 +83,9 @@ def test_a_folder_without_a_kb_is_an_unknown_kb(tmp_path: Path, name: str) -> No
         KnowledgeBase(tmp_path / name)
 
 
-def test_a_kb_without_its_fingerprint_is_corrupt(make_kb: Callable[[], Path], open_kb: Callable[[Path], KnowledgeBase]) -> None:
+def test_a_kb_without_its_fingerprint_is_corrupt(
+    make_kb: Callable[[], Path], open_kb: Callable[[Path], KnowledgeBase]
+) -> None:
     folder = make_kb()
     with closing(sqlite3.connect(folder / DATABASE)) as connection, connection:
         connection.execute("DELETE FROM meta")
