@@ -78,6 +78,7 @@ def new_folder(target: Path, *, kind: str, version: int, facts: Mapping[str, Any
 
     On any exception the temporary folder goes and `target` stays as it was.  An existing `target` is replaced.
     `facts` go into the manifest as they are (settings, and the hashes of what this was made from)."""
+    target = behind_links(target)
     with temporary_folder(target) as temporary:
         yield temporary
         files = {
@@ -87,6 +88,11 @@ def new_folder(target: Path, *, kind: str, version: int, facts: Mapping[str, Any
         }
         write_json(temporary / MANIFEST, {**facts, "kind": kind, "version": version, "files": files})
         replace_folder(temporary, target)
+
+
+def behind_links(target: Path) -> Path:
+    """Where a folder really stands, so that a link to another disk stays a link to it."""
+    return Path(os.path.realpath(target)) if target.is_symlink() else target
 
 
 @contextmanager
@@ -125,7 +131,10 @@ def _locked(folder: Path) -> Iterator[bool]:
 
 
 def replace_folder(source: Path, target: Path) -> None:
-    """Rename `source` to `target`, moving a folder that stands there out of the way first."""
+    """Rename `source` to `target`; a folder that stands there goes, on Linux in the same instant."""
+    if target.is_dir() and _exchanged(source, target):
+        shutil.rmtree(source, ignore_errors=True)
+        return
     old = target.with_name(f".{target.name}.old.{uuid.uuid4().hex[:8]}")
     try:
         target.rename(old)
@@ -138,6 +147,15 @@ def replace_folder(source: Path, target: Path) -> None:
         old.rename(target)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Swap two folders in one step, so that neither is ever absent; False where the system cannot."""
+    import ctypes
+
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    return renameat2 is not None and renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
 def read_manifest(folder: Path, *, kind: str, version: int, every_byte: bool = False) -> Json:

@@ -18,6 +18,7 @@ from localmel.kb.places import open_kb, prepare_starter
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import add_to_kb, build_kb
 from localmel.linker import Linker
+from localmel.settings import OFFLINE
 
 ROOT = Path(__file__).resolve().parents[1]
 RunLocalmel = Callable[..., subprocess.CompletedProcess[str]]
@@ -49,7 +50,12 @@ def change_kb(tmp_path: Path) -> Callable[..., Path]:
     """`change_kb(entities, facts, add=False, update=False)` builds or changes a KB in a folder of the test."""
 
     def change(
-        entities: Sequence[Row], facts: Sequence[Fact] = (), *, add: bool = False, update: bool = False, name: str = "kb"
+        entities: Sequence[Row],
+        facts: Sequence[Fact] = (),
+        *,
+        add: bool = False,
+        update: bool = False,
+        name: str = "kb",
     ) -> Path:
         write_tables(tmp_path / "tables", entities, facts)
         problems = Problems()
@@ -102,7 +108,7 @@ def environment(home: Path) -> dict[str, str]:
     kept = {
         key: value
         for key, value in os.environ.items()
-        if "OFFLINE" not in key and "TELEMETRY" not in key and key not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")
+        if key not in OFFLINE and key not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")
     }
     return {**kept, "LOCALMEL_HOME": str(home), "PYTHONPATH": str(ROOT)}
 

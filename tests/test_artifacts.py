@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from safetensors.numpy import load_file
 
 from localmel.artifacts import (
     MANIFEST,
+    _exchanged,
     create_arrays,
     failed_writes_are_reported,
     flush_arrays,
@@ -64,6 +66,36 @@ def test_a_new_folder_replaces_the_old_one_whole(tmp_path: Path) -> None:
     assert names(tmp_path / "run") == [MANIFEST, "part"]
     assert (tmp_path / "run" / "part" / "a.txt").read_text() == "again"
     assert names(tmp_path) == ["run"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux swaps two folders in one step")
+def test_a_folder_is_never_absent_while_it_is_replaced(tmp_path: Path) -> None:
+    sealed(tmp_path / "run")
+    if not _exchanged(tmp_path / "run", sealed(tmp_path / "other")):
+        pytest.skip(f"the file system of {tmp_path} cannot swap folders")
+    absent, done = 0, threading.Event()
+
+    def replace_often() -> None:
+        for _ in range(150):
+            sealed(tmp_path / "run")
+        done.set()
+
+    writer = threading.Thread(target=replace_often)
+    writer.start()
+    while not done.is_set():
+        absent += not (tmp_path / "run" / MANIFEST).exists()
+    writer.join()
+    assert absent == 0
+    assert names(tmp_path) == ["other", "run"]
+
+
+def test_a_link_to_a_folder_on_another_disk_stays_one_when_the_folder_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "run").symlink_to(sealed(tmp_path / "big disk" / "run"), target_is_directory=True)
+    sealed(tmp_path / "run", "again")
+    assert (tmp_path / "run").is_symlink()
+    assert (tmp_path / "big disk" / "run" / "part" / "a.txt").read_text() == "again"
+    assert names(tmp_path) == ["big disk", "run"]
+    assert names(tmp_path / "big disk") == ["run"]
 
 
 def test_an_error_while_it_is_filled_leaves_the_old_folder_and_nothing_beside_it(tmp_path: Path) -> None:

@@ -36,7 +36,12 @@ def test_an_answer_has_the_promised_shape(linker: Linker) -> None:
     """The keys of the issue, and the two that were added to them: triples (per link) and notes."""
     answer = json.loads(json.dumps(linker.link(JERSEY, DUNK).to_json()))
     assert list(answer) == ["profile", "kb", "image", "text", "links", "notes", "seconds"]
-    assert (answer["profile"], answer["kb"], answer["image"], answer["text"]) == ("embedded", "starter", str(JERSEY), DUNK)
+    assert (answer["profile"], answer["kb"], answer["image"], answer["text"]) == (
+        "embedded",
+        "starter",
+        str(JERSEY),
+        DUNK,
+    )
     assert answer["notes"] == []
     assert set(answer["seconds"]) == {"read", "generate", "encode", "retrieve", "rerank"}
     assert all(seconds >= 0 for seconds in answer["seconds"].values())
@@ -141,7 +146,10 @@ def test_marks_name_the_mentions_and_leave_the_text(linker: Linker) -> None:
 
 
 def test_listed_mentions_go_before_marks_and_detection(linker: Linker) -> None:
-    assert surfaces(linker.link(None, "[[Jordan]] dunks on Barkley in Chicago.", ["Chicago", "Barkley"])) == ["Barkley", "Chicago"]
+    assert surfaces(linker.link(None, "[[Jordan]] dunks on Barkley in Chicago.", ["Chicago", "Barkley"])) == [
+        "Barkley",
+        "Chicago",
+    ]
 
 
 def test_a_name_listed_twice_is_found_twice(linker: Linker) -> None:
@@ -222,7 +230,7 @@ ODD = [
     "<script>Jordan</script> ' OR 1=1; -- \" Jordan * NEAR(",
     "Jordan's, \u201cJordan\u201d and (Jordan)",
     "e\u0301 Jordan \ufeff\u200b",
-    "[[Jordan]] [[ ]]"[:10] + " [ [ ]] dunks",
+    "[[Jordan]] [ [ ]] dunks",
 ]
 
 
@@ -236,7 +244,7 @@ def test_odd_texts_are_linked_and_spans_slice_back(linker: Linker, text: str) ->
     json.dumps(answer.to_json())
 
 
-@pytest.mark.parametrize("surface", ["👨‍👩‍👧", "!!!", "\x1b[31m", "' OR 1=1", '"NEAR(*"', "a" * 5000, "\n", "İ", "ﬁ"][:6])
+@pytest.mark.parametrize("surface", ["👨‍👩‍👧", "!!!", "\x1b[31m", "' OR 1=1", '"NEAR(*"', "a" * 5000, "İ"])
 def test_any_surface_may_be_asked_for(linker: Linker, surface: str) -> None:
     (linked,) = linker.link(None, f"see {surface} here", [surface]).mentions
     assert linked.mention.surface == surface

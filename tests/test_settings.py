@@ -1,4 +1,4 @@
-"""Profiles say exactly what they mean: an unknown key, a wrong type or an unknown backend is an error with its place."""
+"""Profiles say exactly what they mean: an unknown key, a wrong type, an unknown backend is an error."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_stage_that_is_no_table_and_a_profile_without_name_are_refused() -> No
 
 
 def test_an_unknown_profile_is_refused_with_the_ones_there_are() -> None:
-    with pytest.raises(UsageError, match="no profile 'paper2'.*embedded") as caught:
+    with pytest.raises(UsageError, match=r"no profile 'paper2'.*embedded") as caught:
         load_profile("paper2")
     assert caught.value.hint
 
@@ -120,7 +120,9 @@ def test_a_name_that_leads_nowhere_is_a_usage_error(name: str) -> None:
         load_profile(name)
 
 
-@pytest.mark.parametrize("content", [b"name = ", b"\xff\xfe\0", b"[[[[", b"name = 'x'\nname = 'y'", b"a.b.c = 1" * 3, b"a = " + b"[" * 9000])
+@pytest.mark.parametrize(
+    "content", [b"name = ", b"\xff\xfe\0", b"[[[[", b"name = 'x'\nname = 'y'", b"a.b.c = 1" * 3, b"a = " + b"[" * 9000]
+)
 def test_a_file_that_is_no_toml_is_a_usage_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "p.toml").write_bytes(content)
     with pytest.raises(UsageError, match=r"p\.toml"):

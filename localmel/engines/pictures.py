@@ -24,7 +24,7 @@ MOST_PIXELS = 100_000_000
 LONGEST_SIDE = 2048
 "Larger pictures are scaled down to this; writing that can be read at all is read at this size."
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
-"Pictures made of pixels.  A format that is a program (EPS goes to Ghostscript) is no picture, whatever the file's name."
+"Pictures made of pixels.  A format that is a program (EPS goes to Ghostscript) is no picture, whatever its name."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -98,7 +98,7 @@ def _decode(path: Path, size: int) -> Picture:
             path, next((f"{int(pixels):,}" for pixels in re.findall(r"\d+", str(error))), "too many")
         ) from None
     except Exception as error:  # noqa: BLE001 - on damaged bytes decoders raise whatever they stumble over
-        fact = f"{_named(path)} is damaged or cut off ({error or type(error).__name__}; {size:,} bytes)"
+        fact = f"{_named(path)} is damaged or cut off ({str(error) or type(error).__name__}; {size:,} bytes)"
         raise BadPicture(fact, hint=_look_at("file", path)) from None
     if max(width, height) > LONGEST_SIDE:
         notes = (*notes, f"scaled down from {width} x {height}")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from localmel.engines.pictures import Picture
 
 _LONGEST = 4
-"Times as long as wide: the reader enlarges the short side to 736 pixels, which makes a thin strip a picture without end."
+"Times as long as wide: the reader enlarges the short side to 736 pixels, which makes a thin strip enormous."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

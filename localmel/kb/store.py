@@ -121,7 +121,7 @@ class KnowledgeBase:
             with_popularity=count("SELECT count(popularity) FROM entities"),
             with_image=count("SELECT count(*) FROM images"),
             fingerprint=self.fingerprint,
-            bytes=sum(file.stat().st_size for file in self.folder.glob(f"{DATABASE}*")),
+            bytes=sum(map(_size, self.folder.glob(f"{DATABASE}*"))),
         )
 
     def row(self, entity_id: EntityId) -> int:
@@ -188,6 +188,13 @@ def is_kb(folder: Path) -> bool:
         return (folder / DATABASE).is_file()
     except OSError:
         return False
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # a log of SQLite's, gone when its writer ended
+        return 0
 
 
 def _batches(values: Sequence[int]) -> Iterator[tuple[Sequence[int], str]]:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import count, islice
 from pathlib import Path
 
-from localmel.artifacts import failed_writes_are_reported, replace_folder, temporary_folder
+from localmel.artifacts import behind_links, failed_writes_are_reported, replace_folder, temporary_folder
 from localmel.errors import BadInput, ImportProblem
 from localmel.kb.folding import fold
 from localmel.kb.importers.lines import clean
@@ -49,6 +49,7 @@ def build_kb(folder: Path, source: KbSource, problems: Problems, *, replace: boo
     What stands there and is no KB is never replaced."""
     with failed_writes_are_reported(folder):
         _check_free(folder, replace=replace)
+        folder = behind_links(folder)
     with temporary_folder(folder) as temporary:
         with closing(create(temporary / DATABASE, folder / DATABASE)) as connection:
             try:

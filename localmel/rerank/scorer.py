@@ -87,10 +87,14 @@ def _check(weights: dict[str, NDArray[Any]], n_features: int, temperature: float
     found = {name: value.shape for name, value in weights.items()}
     if found != expected:
         wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
-        raise CorruptArtifact(f"{folder} holds no evidence scorer (tensors {', '.join(wrong)} are not as they should be)")
+        raise CorruptArtifact(
+            f"{folder} holds no evidence scorer (tensors {', '.join(wrong)} are not as they should be)"
+        )
     usable = all(np.isfinite(value).all() for value in weights.values()) and (weights["deviation"] > 0).all()
     if not usable or not 0 < temperature < float("inf"):
-        raise CorruptArtifact(f"{folder} holds no evidence scorer (its numbers are not finite, temperature {temperature})")
+        raise CorruptArtifact(
+            f"{folder} holds no evidence scorer (its numbers are not finite, temperature {temperature})"
+        )
 
 
 def _gelu(values: NDArray[Any]) -> NDArray[Any]:

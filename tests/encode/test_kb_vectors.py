@@ -108,7 +108,11 @@ def test_a_second_index_encodes_nothing(change_kb: ChangeKb, open_kb: Any) -> No
 def test_after_an_addition_only_new_texts_are_encoded(change_kb: ChangeKb, open_kb: Any) -> None:
     folder = change_kb(ENTITIES, FACTS)
     index_kb(open_kb(folder), Scripted())
-    change_kb([{"id": "Q4", "label": "Petra"}], [("Q4", "country", "Q2", "Jordan"), ("Q4", "built by", "", "Nabataeans")], add=True)
+    change_kb(
+        [{"id": "Q4", "label": "Petra"}],
+        [("Q4", "country", "Q2", "Jordan"), ("Q4", "built by", "", "Nabataeans")],
+        add=True,
+    )
     encoder, kb = Scripted(), open_kb(folder)
     assert index_kb(kb, encoder) == 2
     assert sorted(encoder.asked) == ["Petra. country Jordan; built by Nabataeans", "built by: Nabataeans"]
@@ -223,7 +227,11 @@ def test_a_killed_run_goes_on_where_it_was(change_kb: ChangeKb, open_kb: Any) ->
     many = [{"id": f"Q{number}", "label": f"Town {number}"} for number in range(10_000)]
     folder = change_kb(many)
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(folder), str(Path(__file__).parent)], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", KILLED, str(folder), str(Path(__file__).parent)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     kb, encoder = open_kb(folder), Scripted()

@@ -25,7 +25,8 @@ def varied_texts(n: int, seed: int = 0) -> list[str]:
     chance = random.Random(seed)
     words = (
         "Jordan dunks on Barkley in Chicago the river kingdom basketball 1998 23 3.14 it's U.S. naïve Beyoncé İstanbul "
-        "ß 北京 東京タワー パリ الأردن ירדן Москва 🏀 👨‍👩‍👧 antidisestablishmentarianism # @user https://x.y/z -- … “quoted”"
+        "ß 北京 東京タワー パリ الأردن ירדן Москва 🏀 👨‍👩‍👧 antidisestablishmentarianism "
+        "# @user https://x.y/z -- … “quoted”"
     ).split()
     lengths = [chance.choice((0, 1, 2, 3, 5, 8, 12, 20, 40, 90, 250)) for _ in range(n - 4)]
     texts = [" ".join(chance.choices(words, k=length)) for length in lengths]

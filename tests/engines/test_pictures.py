@@ -1,4 +1,4 @@
-"""A picture that can be read comes out upright, in RGB and of bounded size; anything else is a BadPicture that says why."""
+"""What can be read comes out upright, in RGB and of bounded size; anything else is a BadPicture that says why."""
 
 from __future__ import annotations
 
@@ -170,7 +170,14 @@ def test_damaged_bytes_give_a_picture_or_a_bad_picture_and_nothing_else(tmp_path
     chance = random.Random(0)
     outcomes = {"read": 0, "refused": 0}
     path = tmp_path / "damaged"
-    for kind, options in (("JPEG", {}), ("PNG", {}), ("WEBP", {}), ("TIFF", {"compression": "tiff_lzw"}), ("GIF", {}), ("PPM", {})):
+    for kind, options in (
+        ("JPEG", {}),
+        ("PNG", {}),
+        ("WEBP", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("GIF", {}),
+        ("PPM", {}),
+    ):
         whole = io.BytesIO()
         quarters(64, 48).save(whole, kind, **options)
         for _ in range(60):

@@ -90,11 +90,15 @@ def words_of(text: str) -> str:
 
 pieces = st.one_of(
     st.text(max_size=40),
-    st.sampled_from([", the ", " is a ", " (", ")", " as the ", "the ", "president", "“", "\n", " " * 300, "ß", "İ", "\u202e"]),
+    st.sampled_from(
+        [", the ", " is a ", " (", ")", " as the ", "the ", "president", "“", "\n", " " * 300, "ß", "İ", "\u202e"]
+    ),
 )
 
 
-@given(before=st.lists(pieces, max_size=6), surface=st.text(min_size=1, max_size=20), after=st.lists(pieces, max_size=6))
+@given(
+    before=st.lists(pieces, max_size=6), surface=st.text(min_size=1, max_size=20), after=st.lists(pieces, max_size=6)
+)
 def test_any_text_gives_triples_whose_tails_stand_in_it(before: list[str], surface: str, after: list[str]) -> None:
     start = len("".join(before))
     context = "".join([*before, surface, *after])

@@ -1,4 +1,4 @@
-"""Writing in a picture is read by the real reader: what is there, in order, clean, and nothing where there is nothing."""
+"""Writing in a picture is read by the real reader: what is there, in order, clean, and else nothing."""
 
 from __future__ import annotations
 

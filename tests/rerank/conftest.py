@@ -18,7 +18,9 @@ from localmel.kb.packed import PackedKb, pack
 from localmel.kb.store import KnowledgeBase
 
 WIDTH = 6
-WORDS = "jordan jordans river rivers team the of kingdom king basketball basket amman 23 x chicago bulls sea dead Élan".split()
+WORDS = (
+    "jordan jordans river rivers team the of kingdom king basketball basket amman 23 x chicago bulls sea dead".split()
+)
 RELATIONS = ["sport", "country", "described by"]
 
 
@@ -61,7 +63,10 @@ def new_world(tmp_path: Path, change_kb: Callable[..., Path]) -> Iterator[Callab
         entities: list[dict[str, object]] = []
         facts = []
         for number in range(chance.randint(3, 25)):
-            row: dict[str, object] = {"id": f"Q{number}", "label": " ".join(chance.choices(WORDS, k=chance.randint(1, 3)))}
+            row: dict[str, object] = {
+                "id": f"Q{number}",
+                "label": " ".join(chance.choices(WORDS, k=chance.randint(1, 3))),
+            }
             if chance.random() < 0.7:
                 row["description"] = " ".join(chance.choices(WORDS, k=chance.randint(1, 6)))
             if chance.random() < 0.6:
@@ -76,7 +81,12 @@ def new_world(tmp_path: Path, change_kb: Callable[..., Path]) -> Iterator[Callab
         kb = KnowledgeBase(change_kb(entities, facts, name=f"world{seed}"))
         opened.append(kb)
         packed = pack(kb)
-        world = World(kb, packed, KbVectors(space=Space(name="random", width=WIDTH, weights_sha256=""), entities=[], phrases=[]), chance)
+        world = World(
+            kb,
+            packed,
+            KbVectors(space=Space(name="random", width=WIDTH, weights_sha256=""), entities=[], phrases=[]),
+            chance,
+        )
         vectors = KbVectors(
             space=world.vectors.space,
             entities=world.units(len(packed.rows)).astype(np.float16),

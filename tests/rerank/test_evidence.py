@@ -19,7 +19,10 @@ NewWorld = Callable[..., Any]
 
 def weighed(world: Any) -> tuple[str, list[Triple], Any, Any]:
     surface = " ".join(world.some_words(1, 1))
-    stated = [Triple(head=surface, relation="visible text", tail=" ".join(world.some_words(1, 4)), source="ocr") for _ in range(2)]
+    stated = [
+        Triple(head=surface, relation="visible text", tail=" ".join(world.some_words(1, 4)), source="ocr")
+        for _ in range(2)
+    ]
     positions, _ = world.candidates(surface)
     words = [word for triple in stated for word in fold(triple.tail).split()]
     context = context_of(surface, words, world.units(3), world.packed)

@@ -24,11 +24,16 @@ class Plain:
     def __init__(self, world: Any) -> None:
         self.entities = list(world.kb.all_entities())
         self.facts = [
-            list(dict.fromkeys((fact.relation, fact.tail) for fact in world.kb.kb_triples(entity.id))) for entity in self.entities
+            list(dict.fromkeys((fact.relation, fact.tail) for fact in world.kb.kb_triples(entity.id)))
+            for entity in self.entities
         ]
-        self.vector = {text: row.astype(np.float64) for text, row in zip(world.phrase_texts(), world.vectors.phrases, strict=True)}
+        self.vector = {
+            text: row.astype(np.float64) for text, row in zip(world.phrase_texts(), world.vectors.phrases, strict=True)
+        }
         standing = [
-            set(stems(entity.label)) | set(stems(entity.description)) | {word for _, tail in facts for word in stems(tail)}
+            set(stems(entity.label))
+            | set(stems(entity.description))
+            | {word for _, tail in facts for word in stems(tail)}
             for entity, facts in zip(self.entities, self.facts, strict=True)
         ]
         self._entities_with = {word: sum(word in words for words in standing) for words in standing for word in words}
@@ -59,7 +64,13 @@ def test_support_equals_a_loop_over_candidates_and_phrases(new_world: NewWorld, 
     assert set(context.words.tolist()) == words
     support = support_of(context, positions, world.packed, world.vectors)
     found: list[tuple[int, str, list[float], float, float]] = [
-        (int(owner), world.phrase_texts()[phrase], support.similarity[:, place].tolist(), support.overlap[place], support.share[place])
+        (
+            int(owner),
+            world.phrase_texts()[phrase],
+            support.similarity[:, place].tolist(),
+            support.overlap[place],
+            support.share[place],
+        )
         for place, (phrase, owner) in enumerate(zip(support.phrases, support.owner, strict=True))
     ]
     expected = []
@@ -75,7 +86,9 @@ def test_support_equals_a_loop_over_candidates_and_phrases(new_world: NewWorld, 
         assert one[3:] == pytest.approx(other[3:], abs=1e-5)
 
 
-def expected_columns(world: Any, surface: str, said: list[str], vectors: Any, positions: Any, matches: Any) -> dict[str, list[float]]:
+def expected_columns(
+    world: Any, surface: str, said: list[str], vectors: Any, positions: Any, matches: Any
+) -> dict[str, list[float]]:
     plain = Plain(world)
     folded = fold_mention(surface)
     own = set(stems(folded))
@@ -85,7 +98,8 @@ def expected_columns(world: Any, surface: str, said: list[str], vectors: Any, po
     facts = [plain.facts[position] for position in positions]
     cosine = [max(vectors @ world.vectors.entities[position].astype(np.float64)) for position in positions]
     strongest = [
-        sorted((max(vectors @ plain.vector[f"{relation}: {tail}"]) for relation, tail in phrases), reverse=True) for phrases in facts
+        sorted((max(vectors @ plain.vector[f"{relation}: {tail}"]) for relation, tail in phrases), reverse=True)
+        for phrases in facts
     ]
     phrase = [values[0] if values else 0.0 for values in strongest]
     top3 = [sum(values[:3]) / len(values[:3]) if values else 0.0 for values in strongest]

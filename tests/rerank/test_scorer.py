@@ -132,7 +132,9 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "temperature is 0": lambda folder: change_card(folder, temperature=0),
     "temperature is a list": lambda folder: change_card(folder, temperature=[1]),
     "a tensor is missing": lambda folder: change_weights(folder, lambda weights: weights.pop("nil.1.bias")),
-    "a tensor too many": lambda folder: change_weights(folder, lambda weights: weights.update(x=np.zeros(1, np.float32))),
+    "a tensor too many": lambda folder: change_weights(
+        folder, lambda weights: weights.update(x=np.zeros(1, np.float32))
+    ),
     "a tensor is turned": lambda folder: change_weights(
         folder, lambda weights: weights.update({"candidate.0": np.ascontiguousarray(weights["candidate.0"].T)})
     ),

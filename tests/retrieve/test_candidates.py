@@ -23,7 +23,9 @@ N, WIDTH = 60, 16
 
 @pytest.fixture
 def kb(change_kb: Callable[..., Path]) -> Iterator[KnowledgeBase]:
-    entities = [{"id": f"Q{number}", "label": f"Jordan {number}" if number % 3 else f"River {number}"} for number in range(N)]
+    entities = [
+        {"id": f"Q{number}", "label": f"Jordan {number}" if number % 3 else f"River {number}"} for number in range(N)
+    ]
     opened = KnowledgeBase(change_kb(entities))
     yield opened
     opened.close()
@@ -44,7 +46,9 @@ def finder(kb: KnowledgeBase, rows: Any, **settings: Any) -> CandidateFinder:
 
 
 @pytest.mark.parametrize("rows_at_once", [7, N, 65536])
-def test_the_nearest_are_those_of_a_full_sort(kb: KnowledgeBase, monkeypatch: pytest.MonkeyPatch, rows_at_once: int) -> None:
+def test_the_nearest_are_those_of_a_full_sort(
+    kb: KnowledgeBase, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
+) -> None:
     monkeypatch.setattr(module, "_ROWS_AT_ONCE", rows_at_once)
     rows, sentences = units(N, 0), units(25, 1)
     found = finder(kb, rows, by_vector=5, by_name=1).find(["nobody"] * 25, sentences)
@@ -63,7 +67,9 @@ def test_of_equal_vectors_any_may_come_but_never_a_worse_one(kb: KnowledgeBase) 
         assert np.allclose(chosen, np.sort(line)[::-1][:7], atol=1e-6)
 
 
-def test_the_product_in_bfloat16_finds_what_is_nearest_up_to_rounding(kb: KnowledgeBase, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_product_in_bfloat16_finds_what_is_nearest_up_to_rounding(
+    kb: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_LARGE", 10)
     rows, sentences = units(N, 0), units(25, 1)
     found = finder(kb, rows, by_vector=5).find(["nobody"] * 25, sentences)
@@ -105,5 +111,7 @@ def test_either_list_may_be_left_out_or_hold_everything(kb: KnowledgeBase, by_na
     (candidates,) = finder(kb, units(N, 0), by_name=by_name, by_vector=by_vector).find(["Jordan"], units(1, 3))
     by_name_only = [match for match in candidates.matches if match]
     assert len(by_name_only) == min(by_name, 40)
-    assert len(candidates.positions) == (N if by_vector == 500 else len(by_name_only) + sum(m is None for m in candidates.matches))
+    assert len(candidates.positions) == (
+        N if by_vector == 500 else len(by_name_only) + sum(m is None for m in candidates.matches)
+    )
     assert len(candidates.positions) <= by_name + by_vector
