@@ -120,6 +120,7 @@ class Linker:
         self._top_k = top_k
         self._encoder = encoder or MiniLM()
         self.kb = ready_kb(kb, self._encoder) if isinstance(kb, str) else kb
+        self.kb.hold()  # one state for all answers: rows, arrays and vectors belong together
         self._packed, self._vectors = load_vectors(self.kb, self._encoder.space)
         self._finder = CandidateFinder(self.kb, self._packed, self._vectors, self.profile.retrieve)
         self._scorer = EvidenceScorer(shipped(f"weights/{self.profile.rerank.weights}"))

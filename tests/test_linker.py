@@ -288,3 +288,31 @@ def test_what_was_done_to_the_picture_is_said(linker: Linker, tmp_path: Path) ->
     answer = linker.link(tmp_path / "print.jpg", "Jordan, photographed last spring.")
     assert answer.notes == ("converted from CMYK",)
     assert answer.mentions[0].link.entity_id == "Q41421"
+
+
+def test_a_linker_answers_from_one_state_while_others_change_the_kb(tmp_path: Path) -> None:
+    from localmel.encode.kb_vectors import index_kb
+    from localmel.encode.minilm import MiniLM
+    from localmel.kb.importers import OntologySource, Problems
+    from localmel.kb.store import KnowledgeBase
+    from localmel.kb.write import add_to_kb, build_kb
+
+    def source(text: str) -> OntologySource:
+        path = tmp_path / "rows.csv"
+        path.write_text(text, encoding="utf-8")
+        return OntologySource(path, problems=Problems())
+
+    folder = tmp_path / "kb"
+    build_kb(folder, source("name,works at\nAda Byron,Engine Lab\n"), Problems())
+    kb = KnowledgeBase(folder)
+    encoder = MiniLM(method="onnxruntime")
+    index_kb(kb, encoder)
+    linker = Linker(kb, encoder=encoder)
+    before = linker.link(None, "Byron wrote to the Engine Lab", ["Byron"]).to_json()["links"]
+
+    add_to_kb(folder, source("name,works at\nEllen Byron,Engine Lab\n"), Problems())
+    after = linker.link(None, "Byron wrote to the Engine Lab", ["Byron"]).to_json()["links"]
+    assert after == before
+    with KnowledgeBase(folder) as fresh, pytest.raises(BadInput, match="has no index"):
+        Linker(fresh, encoder=encoder)
+    kb.close()

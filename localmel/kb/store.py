@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from localmel.errors import BadInput, CorruptArtifact, UnknownKb
 from localmel.kb.schema import DATABASE, connect, translated
@@ -63,14 +63,28 @@ class KnowledgeBase:
         """Give the database back."""
         self._connection.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Hold one state of the KB: what is read inside sees no change made meanwhile."""
-        self._connection.execute("BEGIN")
+        held_already = self._connection.in_transaction
+        self.hold()
         try:
             yield
         finally:
-            self._connection.execute("COMMIT")
+            if not held_already:
+                self._connection.execute("COMMIT")
+
+    def hold(self) -> None:
+        """From now on see the KB as it is now, whatever others write, until it is closed."""
+        if not self._connection.in_transaction:
+            self._connection.execute("BEGIN")
+            self.select("SELECT 1 FROM meta")  # the state is fixed by the first look, not by BEGIN
 
     @property
     def state(self) -> int:
