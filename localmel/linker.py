@@ -90,15 +90,15 @@ class LinkedCaption:
     "What was done to the picture before it was read."
     seconds: dict[str, float]
 
-    def to_json(self) -> dict[str, Any]:
-        """The form that `localmel link --json` prints."""
+    def to_json(self, *, explain: bool = False) -> dict[str, Any]:
+        """The form that `localmel link --json` prints; `explain` adds each mention's triples and the notes."""
         return {
             "profile": self.profile,
             "kb": self.kb,
             "image": str(self.caption.image) if self.caption.image else None,
             "text": self.caption.text,
-            "links": [_mention_json(linked) for linked in self.mentions],
-            "notes": list(self.notes),
+            "links": [_mention_json(linked, explain=explain) for linked in self.mentions],
+            **({"notes": list(self.notes)} if explain else {}),
             "seconds": {stage: round(seconds, 4) for stage, seconds in self.seconds.items()},
         }
 
@@ -331,14 +331,14 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
-def _mention_json(linked: LinkedMention) -> dict[str, Any]:
+def _mention_json(linked: LinkedMention, *, explain: bool) -> dict[str, Any]:
     mention, link = linked.mention, linked.link
     return {
         "mention": {"surface": mention.surface, "start": mention.span.start, "end": mention.span.end},
         "entity": _entity_json(linked.entity) if linked.entity else None,
         "probability": round(link.probability, 4),
         "decided_by": link.decided_by,
-        "triples": [_triple_json(triple) for triple in linked.description.triples],
+        **({"triples": [_triple_json(triple) for triple in linked.description.triples]} if explain else {}),
         "evidence": [
             {
                 "mention_triple": [pair.mention_triple.head, pair.mention_triple.relation, pair.mention_triple.tail],

@@ -32,22 +32,30 @@ def surfaces(answer: LinkedCaption) -> list[str]:
 # --- the shape ---------------------------------------------------------------------------------------------------
 
 
+def test_an_explained_answer_has_triples_and_notes_too(linker: Linker) -> None:
+    plain, explained = (linker.link(JERSEY, DUNK).to_json(explain=explain) for explain in (False, True))
+    assert explained.pop("notes") == []
+    for link in explained["links"]:
+        triples = link.pop("triples")
+        assert {triple["source"] for triple in triples} <= {"text", "ocr"}
+        assert any(triple["relation"] == "visible text" for triple in triples)
+    assert explained["links"] == plain["links"]
+
+
 def test_an_answer_has_the_promised_shape(linker: Linker) -> None:
-    """The keys of the issue, and the two that were added to them: triples (per link) and notes."""
     answer = json.loads(json.dumps(linker.link(JERSEY, DUNK).to_json()))
-    assert list(answer) == ["profile", "kb", "image", "text", "links", "notes", "seconds"]
+    assert list(answer) == ["profile", "kb", "image", "text", "links", "seconds"]
     assert (answer["profile"], answer["kb"], answer["image"], answer["text"]) == (
         "embedded",
         "starter",
         str(JERSEY),
         DUNK,
     )
-    assert answer["notes"] == []
     assert set(answer["seconds"]) == {"read", "generate", "encode", "retrieve", "rerank"}
     assert all(seconds >= 0 for seconds in answer["seconds"].values())
     assert len(answer["links"]) == 3
     for link in answer["links"]:
-        assert list(link) == ["mention", "entity", "probability", "decided_by", "triples", "evidence", "candidates"]
+        assert list(link) == ["mention", "entity", "probability", "decided_by", "evidence", "candidates"]
         mention = link["mention"]
         assert list(mention) == ["surface", "start", "end"]
         assert DUNK[mention["start"] : mention["end"]] == mention["surface"]

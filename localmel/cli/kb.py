@@ -125,7 +125,7 @@ def info(
 def search(
     text: Annotated[str, typer.Argument(help="A name, part of one, or one with a typing error.")],
     kb: Kb = "starter",
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000)] = 10,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many to list.")] = 10,
     as_json: AsJson = False,
 ) -> None:
     """Find entities by name."""

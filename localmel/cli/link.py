@@ -33,7 +33,7 @@ def link_command(
     linker = make_linker(kb, profile, top_k=top_k)
     answer = linker.link(None if image == "-" else Path(image), text, mention)
     if as_json:
-        print_json(answer.to_json())
+        print_json(answer.to_json(explain=explain))
     else:
         print_answer(answer, explain=explain)
 
