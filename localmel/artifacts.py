@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localmel.errors import BadInput, CorruptArtifact, OutOfSpace
+from localmel.errors import BadInput, CorruptArtifact, OutOfSpace, shell_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,11 +49,11 @@ def failed_writes_are_reported(target: Path) -> Iterator[None]:
         if error.errno in _NO_ROOM:
             raise OutOfSpace(
                 f"the disk that holds {target} is full; what stood there before is unchanged",
-                hint=f"df -h {target.parent}   # free some space, then run the same command again",
+                hint=shell_line("df -h", target.parent, note="free some space, then run the same command again"),
             ) from error
         if error.errno in REFUSED:
             fact = f"{target} cannot be written ({error.strerror}: {error.filename})"
-            raise BadInput(fact, hint=f"ls -ld {target.parent} {target}") from error
+            raise BadInput(fact, hint=shell_line("ls -ld", target.parent, target)) from error
         raise
 
 
@@ -169,14 +169,14 @@ def read_manifest(folder: Path, *, kind: str, version: int, every_byte: bool = F
         files = {name: (facts["bytes"], facts["sha256"]) for name, facts in manifest["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, NotADirectoryError) as error:
         raise CorruptArtifact(
-            f"{path} is not a manifest ({error})", hint=f"rm -r {folder}   # it is made anew"
+            f"{path} is not a manifest ({error})", hint=shell_line("rm -r", folder, note="it is made anew")
         ) from None
     if found[0] != kind:
         raise CorruptArtifact(f"{folder} holds {found[0]!r}, not {kind!r}")
     if found[1] != version:
         raise CorruptArtifact(
             f"{folder} is {kind} version {found[1]}; this localmel reads version {version}",
-            hint=f"rm -r {folder}   # it is made anew",
+            hint=shell_line("rm -r", folder, note="it is made anew"),
         )
     for name, (expected, sha256) in files.items():
         file = folder / name
@@ -187,7 +187,7 @@ def read_manifest(folder: Path, *, kind: str, version: int, every_byte: bool = F
             fact = f"is damaged: its bytes are not the ones its manifest names (sha256 {sha256})"
         else:
             continue
-        raise CorruptArtifact(f"{file} {fact}", hint=f"rm -r {folder}   # it is made anew")
+        raise CorruptArtifact(f"{file} {fact}", hint=shell_line("rm -r", folder, note="it is made anew"))
     return dict(manifest)
 
 
@@ -241,7 +241,7 @@ def map_arrays(path: Path, *, writable: bool = False) -> dict[str, NDArray[Any]]
             arrays[name] = flat[start:end].view(_DTYPES[facts["dtype"]]).reshape(facts["shape"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise CorruptArtifact(
-            f"{path} holds no arrays ({error})", hint=f"rm -r {path.parent}   # it is made anew"
+            f"{path} holds no arrays ({error})", hint=shell_line("rm -r", path.parent, note="it is made anew")
         ) from None
     return arrays
 

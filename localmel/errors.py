@@ -5,6 +5,8 @@ The library raises these; only the CLI prints them and turns `exit_code` into th
 
 from __future__ import annotations
 
+import shlex
+
 
 class LocalmelError(Exception):
     """A fact with its value, and in `hint` the next command to run (may be empty)."""
@@ -18,6 +20,12 @@ class LocalmelError(Exception):
 
     def __str__(self) -> str:
         return f"{self.fact}\n  try: {self.hint}" if self.hint else self.fact
+
+
+def shell_line(command: str, *paths: object, note: str = "") -> str:
+    """A command for a hint, its paths quoted so that it can be pasted as it is."""
+    line = " ".join([command, *(shlex.quote(str(path)) for path in paths)])
+    return f"{line}   # {note}" if note else line
 
 
 class UsageError(LocalmelError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from localmel.errors import CorruptArtifact
+from localmel.errors import CorruptArtifact, shell_line
 
 _PACKAGE = Path(__file__).resolve().parent
 _INSIDE_A_WHEEL = _PACKAGE / "_shipped"
@@ -27,5 +27,6 @@ def shipped(path: str) -> Path:
             hint="pip install --force-reinstall --no-deps localmel",
         )
     raise CorruptArtifact(
-        f"this checkout of localmel lacks {path!r} (looked in {root})", hint=f"git -C {root} checkout -- {path}"
+        f"this checkout of localmel lacks {path!r} (looked in {root})",
+        hint=shell_line("git -C", root, "checkout", "--", path),
     )

@@ -24,7 +24,7 @@ from localmel.artifacts import (
     read_manifest,
 )
 from localmel.encode.space import Space, TextEncoder
-from localmel.errors import BadInput, CorruptArtifact, KbBusy
+from localmel.errors import BadInput, CorruptArtifact, KbBusy, shell_line
 from localmel.kb.packed import PackedKb, entity_texts, load_packed, pack, phrase_texts
 from localmel.kb.places import STARTER, open_kb, prepare_starter
 from localmel.kb.store import KnowledgeBase
@@ -73,7 +73,9 @@ def ready_kb(
 
 
 def _not_indexed(kb: KnowledgeBase, why: str) -> BadInput:
-    return BadInput(f"kb {kb.name!r} has no index ({len(kb):,} entities, {why})", hint=f"localmel index {kb.folder}")
+    return BadInput(
+        f"kb {kb.name!r} has no index ({len(kb):,} entities, {why})", hint=shell_line("localmel index", kb.folder)
+    )
 
 
 def index_kb(
@@ -121,7 +123,9 @@ def _refresh(
         )
         with kb.reading():
             if kb.fingerprint != packed.fingerprint:
-                raise KbBusy(f"kb {kb.name!r} was changed while it was indexed", hint=f"localmel index {kb.folder}")
+                raise KbBusy(
+                    f"kb {kb.name!r} was changed while it was indexed", hint=shell_line("localmel index", kb.folder)
+                )
             for name, keys, texts in (
                 ("entities", "entity_keys", entity_texts(kb)),
                 ("phrases", "phrase_keys", _without_numbers(phrase_texts(kb, packed))),

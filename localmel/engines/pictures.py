@@ -6,14 +6,13 @@ decoded without harm.  Knows no model."""
 from __future__ import annotations
 
 import re
-import shlex
 import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localmel.errors import BadPicture
+from localmel.errors import BadPicture, shell_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,10 +52,10 @@ def open_picture(path: Path) -> Picture:
     if stat.S_ISDIR(found.st_mode):
         raise BadPicture(f"{_named(path)} is a folder, not a picture", hint="name one picture in it")
     if not stat.S_ISREG(found.st_mode):
-        raise BadPicture(f"{_named(path)} is no ordinary file", hint=_look_at("ls -l", path))
+        raise BadPicture(f"{_named(path)} is no ordinary file", hint=shell_line("ls -l", path))
     size = found.st_size
     if size == 0:
-        raise BadPicture(f"{_named(path)} is empty (0 bytes)", hint=_look_at("ls -l", path))
+        raise BadPicture(f"{_named(path)} is empty (0 bytes)", hint=shell_line("ls -l", path))
     if size > MOST_BYTES:
         raise BadPicture(f"{_named(path)} has {size:,} bytes; at most {MOST_BYTES:,} are read", hint="scale it down")
     return _decode(path, size)
@@ -65,10 +64,6 @@ def open_picture(path: Path) -> Picture:
 def _named(path: Path) -> str:
     text = str(path)
     return repr(text if len(text) <= 200 else f"{text[:100]}…{text[-99:]}")
-
-
-def _look_at(command: str, path: Path) -> str:
-    return f"{command} {shlex.quote(str(path))}"
 
 
 def _decode(path: Path, size: int) -> Picture:
@@ -90,16 +85,16 @@ def _decode(path: Path, size: int) -> Picture:
         raise
     except UnidentifiedImageError:
         fact = f"{_named(path)} is no picture that can be read ({size:,} bytes)"
-        raise BadPicture(fact, hint=_look_at("file", path)) from None
+        raise BadPicture(fact, hint=shell_line("file", path)) from None
     except PermissionError:
-        raise BadPicture(f"{_named(path)} may not be read", hint=_look_at("ls -l", path)) from None
+        raise BadPicture(f"{_named(path)} may not be read", hint=shell_line("ls -l", path)) from None
     except Image.DecompressionBombError as error:
         raise _too_many(
             path, next((f"{int(pixels):,}" for pixels in re.findall(r"\d+", str(error))), "too many")
         ) from None
     except Exception as error:  # noqa: BLE001 - on damaged bytes decoders raise whatever they stumble over
         fact = f"{_named(path)} is damaged or cut off ({str(error) or type(error).__name__}; {size:,} bytes)"
-        raise BadPicture(fact, hint=_look_at("file", path)) from None
+        raise BadPicture(fact, hint=shell_line("file", path)) from None
     if max(width, height) > LONGEST_SIDE:
         notes = (*notes, f"scaled down from {width} x {height}")
     return Picture(path=path, image=picture, notes=notes)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localmel.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
-from localmel.errors import BadInput, CorruptArtifact, KbBusy
+from localmel.errors import BadInput, CorruptArtifact, KbBusy, shell_line
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.words import stems
 from localmel.records import Triple
@@ -93,7 +93,7 @@ class PackedKb:
         )
         words = {triple: (relation, tail) for triple, relation, tail in kb.select(sql, rows)}
         if len(words) < len(set(rows)):
-            raise BadInput("the KB has changed since its index was read", hint=f"localmel index {kb.folder}")
+            raise BadInput("the KB has changed since its index was read", hint=shell_line("localmel index", kb.folder))
         return [Triple(head=head, relation=words[row][0], tail=words[row][1], source="kb") for row in rows]
 
 
@@ -107,7 +107,7 @@ def load_packed(kb: KnowledgeBase) -> PackedKb:
     try:
         return _packed(found, manifest["made_from"])
     except KeyError as error:
-        raise CorruptArtifact(f"{folder} lacks {error}", hint=f"localmel index {kb.folder}") from None
+        raise CorruptArtifact(f"{folder} lacks {error}", hint=shell_line("localmel index", kb.folder)) from None
 
 
 def _packed(found: dict[str, NDArray[Any]], fingerprint: str) -> PackedKb:
@@ -150,7 +150,9 @@ def pack(kb: KnowledgeBase, on_entities: Callable[[int], None] = lambda _: None)
     try:
         return load_packed(kb)
     except FileNotFoundError:
-        raise KbBusy(f"kb {kb.name!r} was changed while it was packed", hint=f"localmel index {kb.folder}") from None
+        raise KbBusy(
+            f"kb {kb.name!r} was changed while it was packed", hint=shell_line("localmel index", kb.folder)
+        ) from None
 
 
 def entity_texts(kb: KnowledgeBase, *, with_triples: bool = True) -> Iterator[str]:

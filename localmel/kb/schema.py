@@ -10,7 +10,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from localmel.errors import BadInput, CorruptArtifact, KbBusy, LocalmelError, OutOfSpace
+from localmel.errors import BadInput, CorruptArtifact, KbBusy, LocalmelError, OutOfSpace, shell_line
 
 APPLICATION_ID = 0x6C6D656C
 VERSION = 1
@@ -115,12 +115,12 @@ def translated(error: sqlite3.Error, path: Path) -> LocalmelError:
     if name in _NO_ROOM:
         return OutOfSpace(
             f"the disk that holds {path} is full ({error}); the KB is as it was before",
-            hint=f"df -h {path.parent}   # free some space, then run the same command again",
+            hint=shell_line("df -h", path.parent, note="free some space, then run the same command again"),
         )
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR")):
         return CorruptArtifact(
             f"{path} is damaged ({error})", hint="localmel kb build NAME ...   # from the files it was made of"
         )
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
-        return BadInput(f"{path} cannot be opened ({error})", hint=f"ls -l {path.parent}")
-    return CorruptArtifact(f"{path} does not read as a KB ({error})", hint=f"localmel kb info {path.parent}")
+        return BadInput(f"{path} cannot be opened ({error})", hint=shell_line("ls -l", path.parent))
+    return CorruptArtifact(f"{path} does not read as a KB ({error})", hint=shell_line("localmel kb info", path.parent))

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from localmel.errors import BadInput, BadMention, ImportProblem
+from localmel.errors import BadInput, BadMention, ImportProblem, shell_line
 from localmel.kb.mentions import listed_mentions
 from localmel.records import EntityId, Mention, MentionId, Span, Split
 
@@ -20,7 +20,7 @@ def read_split(path: Path) -> Split:
     Benchmarks have mentions that do not stand in their sentence word for word ("Hermann Beckerath" for "Hermann von
     Beckerath"): such a mention is put in front of its sentence."""
     if not path.is_file():
-        raise BadInput(f"there is no split {path}", hint=f"ls {path.parent}")
+        raise BadInput(f"there is no split {path}", hint=shell_line("ls", path.parent))
     mentions: list[Mention] = []
     gold: dict[MentionId, EntityId | None] = {}
     with path.open("rb") as lines:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from localmel.errors import BadInput, CorruptArtifact, UnknownKb
+from localmel.errors import BadInput, CorruptArtifact, UnknownKb, shell_line
 from localmel.kb.schema import DATABASE, connect, translated
 from localmel.records import Entity, EntityId, Triple
 
@@ -143,7 +143,8 @@ class KnowledgeBase:
         found = self.select("SELECT row FROM entities WHERE id = ?", (entity_id,))
         if not found:
             raise BadInput(
-                f"kb {self.name!r} has no entity {entity_id!r}", hint=f"localmel kb search NAME --kb {self.name}"
+                f"kb {self.name!r} has no entity {entity_id!r}",
+                hint=shell_line("localmel kb search NAME --kb", self.folder),
             )
         return int(found[0][0])
 

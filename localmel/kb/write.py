@@ -15,7 +15,7 @@ from itertools import count, islice
 from pathlib import Path
 
 from localmel.artifacts import behind_links, failed_writes_are_reported, replace_folder, temporary_folder
-from localmel.errors import BadInput, ImportProblem
+from localmel.errors import BadInput, ImportProblem, shell_line
 from localmel.kb.folding import fold
 from localmel.kb.importers.lines import clean
 from localmel.kb.importers.source import EntityRow, KbSource, Problems, TripleRow
@@ -108,7 +108,7 @@ def remove_from_kb(folder: Path, ids: Iterable[EntityId], *, busy_seconds: float
         if unknown:
             raise BadInput(
                 f"kb {folder.name!r} has no entity {', '.join(map(repr, unknown[:5]))}; nothing was removed",
-                hint=f"localmel kb search NAME --kb {folder.name}",
+                hint=shell_line("localmel kb search NAME --kb", folder),
             )
         triples = 0
         for row in rows:
