@@ -20,7 +20,7 @@ from localmel.encode.kb_vectors import load_vectors, ready_kb
 from localmel.encode.minilm import MiniLM
 from localmel.encode.space import TextEncoder
 from localmel.engines.pictures import open_picture
-from localmel.errors import BadInput, BadMention, UsageError
+from localmel.errors import BadInput, BadMention, BadPicture, UsageError
 from localmel.generate.embedded import described, stated_triples
 from localmel.generate.visible_text import VisibleLine, visible_lines
 from localmel.kb.folding import fold
@@ -140,24 +140,29 @@ class Linker:
         caption = Caption(text=plain, image=Path(image) if image is not None else None, spans=tuple(spans) or None)
         return next(iter(self.link_many([caption])))
 
-    def link_many(self, captions: Iterable[Caption]) -> Iterator[LinkedCaption]:
-        """Link many captions in order, some at a time, so that vectors are made and compared in batches."""
+    def link_many(self, captions: Iterable[Caption], *, without_bad_pictures: bool = False) -> Iterator[LinkedCaption]:
+        """Link many captions in order, some at a time, so that vectors are made and compared in batches.
+
+        A picture that cannot be read raises BadPicture; with `without_bad_pictures` its caption is linked without
+        it, and `notes` says so."""
         remaining = iter(captions)
         while batch := list(islice(remaining, _CAPTIONS_AT_ONCE)):
-            yield from self._link_batch(batch)
+            yield from self._link_batch(batch, without_bad_pictures)
 
-    def weigh_many(self, captions: Iterable[Caption]) -> Iterator[Weighed]:
-        """Everything known about each mention before a decision; what a scorer is fitted on."""
+    def weigh_many(self, captions: Iterable[tuple[Caption, Sequence[VisibleLine]]]) -> Iterator[Weighed]:
+        """Everything known about each mention before a decision; what a scorer is fitted on.
+
+        Each caption comes with the lines that are read in its picture; the picture itself is not opened."""
         remaining = iter(captions)
         while batch := list(islice(remaining, _CAPTIONS_AT_ONCE)):
-            yield from self._weigh(batch, [self._read(caption.image) for caption in batch], {})
+            yield from self._weigh([caption for caption, _ in batch], [lines for _, lines in batch], {})
 
-    def _link_batch(self, captions: Sequence[Caption]) -> list[LinkedCaption]:
+    def _link_batch(self, captions: Sequence[Caption], without_bad_pictures: bool) -> list[LinkedCaption]:
         seconds: dict[str, float] = {}
         with _timed(seconds, "read"):
-            seen = [self._read(caption.image) for caption in captions]
+            seen = [self._read(caption.image, without_bad_pictures) for caption in captions]
         answers: list[list[LinkedMention]] = [[] for _ in captions]
-        for weighed in self._weigh(captions, seen, seconds):
+        for weighed in self._weigh(captions, [lines for lines, _ in seen], seconds):
             with _timed(seconds, "rerank"):
                 answers[weighed.caption].append(self._decide(weighed))
         share = {stage: spent / len(captions) for stage, spent in seconds.items()}
@@ -174,11 +179,11 @@ class Linker:
         ]
 
     def _weigh(
-        self, captions: Sequence[Caption], seen: Sequence[_Seen], seconds: dict[str, float]
+        self, captions: Sequence[Caption], lines: Sequence[Sequence[VisibleLine]], seconds: dict[str, float]
     ) -> Iterator[Weighed]:
         with _timed(seconds, "generate"):
             asked = [
-                _Asked(caption=number, mention=mention, stated=stated_triples(mention, seen[number][0]))
+                _Asked(caption=number, mention=mention, stated=stated_triples(mention, lines[number]))
                 for number, caption in enumerate(captions)
                 for mention in self._mentions(number, caption)
             ]
@@ -194,10 +199,16 @@ class Linker:
                 weighed = self._weigh_one(question, candidates, context)
             yield weighed
 
-    def _read(self, image: Path | None) -> tuple[tuple[VisibleLine, ...], tuple[str, ...]]:
+    def _read(self, image: Path | None, without_bad: bool) -> tuple[tuple[VisibleLine, ...], tuple[str, ...]]:
+        """The lines in a picture, and notes on how it was read."""
         if image is None:
             return (), ()
-        picture = open_picture(image)
+        try:
+            picture = open_picture(image)
+        except BadPicture as error:
+            if not without_bad:
+                raise
+            return (), (f"linked without its picture: {error.fact}",)
         return visible_lines(picture, self.profile.generate), picture.notes
 
     def _mentions(self, number: int, caption: Caption) -> Iterator[Mention]:
@@ -276,9 +287,6 @@ class Linker:
             most=settings.most_induced,
             least_similarity=settings.least_similarity,
         )
-
-
-_Seen = tuple[tuple[VisibleLine, ...], tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from localmel.encode.minilm import MiniLM
+from localmel.generate.visible_text import VisibleLine
 from localmel.kb.splits import read_split
 from localmel.kb.store import KnowledgeBase
 from localmel.linker import Caption, Linker
@@ -58,7 +59,9 @@ class Scorer(nn.Module):
         return torch.cat([scores, self.nil[1](hidden)], dim=1)
 
 
-def captions_of(mentions: tuple[Mention, ...], *, move: float, seed: int) -> Iterator[tuple[Caption, list[str]]]:
+def captions_of(
+    mentions: tuple[Mention, ...], *, move: float, seed: int
+) -> Iterator[tuple[Caption, list[VisibleLine]]]:
     """Each mention as a caption, and the lines of visible text that a part of them gets."""
     chance = random.Random(seed)
     for mention in mentions:
@@ -74,26 +77,8 @@ def captions_of(mentions: tuple[Mention, ...], *, move: float, seed: int) -> Ite
         begin = frame.index("{}")
         text = frame.format(mention.surface)
         span = Span(start=begin, end=begin + len(mention.surface))
-        yield Caption(text=text, spans=(span,)), [" ".join(part).upper() for part in (piece[:cut], piece[cut:]) if part]
-
-
-class WithLines(Linker):
-    """A linker whose pictures are read already."""
-
-    lines: dict[int, list[str]]
-
-    def features(self, mentions: tuple[Mention, ...], *, move: float, seed: int) -> Iterator[tuple[NDArray[Any], Any]]:
-        """(features, rows) of each mention."""
-        from localmel.generate.visible_text import VisibleLine
-
-        pairs = list(captions_of(mentions, move=move, seed=seed))
-        for start in range(0, len(pairs), 512):
-            part = pairs[start : start + 512]
-            seen = [(tuple(VisibleLine(text=line, confidence=1.0) for line in lines), ()) for _, lines in part]
-            for weighed in self._weigh([caption for caption, _ in part], seen, {}):
-                yield weighed.features, weighed.rows
-            print(f"\r{start + len(part):,} of {len(pairs):,} mentions", end="", flush=True)
-        print()
+        lines = [" ".join(part).upper() for part in (piece[:cut], piece[cut:]) if part]
+        yield Caption(text=text, spans=(span,)), [VisibleLine(text=line, confidence=1.0) for line in lines]
 
 
 def padded(features: list[NDArray[Any]], target: NDArray[Any]) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,7 +92,7 @@ def padded(features: list[NDArray[Any]], target: NDArray[Any]) -> tuple[Tensor, 
 
 
 def gather(
-    linker: WithLines, folder: Path, part: str, *, move: float
+    linker: Linker, folder: Path, part: str, *, move: float
 ) -> tuple[list[NDArray[Any]], NDArray[Any], list[str]]:
     """Features, target place and sentence of every mention of one part of all datasets."""
     rows = dict(linker.kb.select("SELECT id, row FROM entities"))
@@ -116,13 +101,14 @@ def gather(
     sentences: list[str] = []
     for seed, name in enumerate(DATASETS):
         split = read_split(folder / f"{name}-{part}.jsonl")
-        for mention, (values, found) in zip(
-            split.mentions, linker.features(split.mentions, move=move, seed=seed), strict=True
-        ):
-            right = np.flatnonzero(found == rows.get(split.gold[mention.id] or "", -1))
-            features.append(values)
+        weighed = linker.weigh_many(captions_of(split.mentions, move=move, seed=seed))
+        for done, (mention, known) in enumerate(zip(split.mentions, weighed, strict=True), 1):
+            right = np.flatnonzero(known.rows == rows.get(split.gold[mention.id] or "", -1))
+            features.append(known.features)
             target.append(int(right[0]) if len(right) else MOST_CANDIDATES)
             sentences.append(mention.context)
+            if done % 1000 == 0:
+                print(f"{split.name}: {done:,} of {len(split.mentions):,} mentions", flush=True)
     return features, np.array(target), sentences
 
 
@@ -163,7 +149,7 @@ def main() -> None:
     given = parser.parse_args()
     profile = load_profile("embedded")
     profile = replace(profile, retrieve=replace(profile.retrieve, use_counts=not given.no_counts))
-    linker = WithLines(KnowledgeBase(given.kb), profile, encoder=MiniLM(method="torch"))
+    linker = Linker(KnowledgeBase(given.kb), profile, encoder=MiniLM(method="torch"))
     columns = [place for place, name in enumerate(FEATURES) if not (given.no_counts and name in COUNTS)]
 
     features, target, sentences = gather(linker, given.data, "train", move=0.2)

@@ -324,3 +324,14 @@ def test_a_linker_answers_from_one_state_while_others_change_the_kb(tmp_path: Pa
     with KnowledgeBase(folder) as fresh, pytest.raises(BadInput, match="has no index"):
         Linker(fresh, encoder=encoder)
     kb.close()
+
+
+def test_one_bad_picture_does_not_end_a_long_run(linker: Linker, tmp_path: Path) -> None:
+    (tmp_path / "cut.jpg").write_bytes(JERSEY.read_bytes()[:200])
+    captions = [Caption(text="Jordan", image=JERSEY), Caption(text="Jordan", image=tmp_path / "cut.jpg")]
+    with pytest.raises(BadPicture):
+        list(linker.link_many(captions))
+    good, bad = linker.link_many(captions, without_bad_pictures=True)
+    assert good.mentions[0].link.entity_id == "Q41421"
+    assert bad.notes[0].startswith("linked without its picture: ")
+    assert [linked.mention.surface for linked in bad.mentions] == ["Jordan"]
