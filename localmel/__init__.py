@@ -19,6 +19,10 @@ __all__ = ["Caption", "KnowledgeBase", "LinkedCaption", "LinkedMention", "Linker
 _HOMES = {"open_kb": "localmel.kb.places", "KnowledgeBase": "localmel.kb.store"}
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'localmel' has no attribute {name!r}")

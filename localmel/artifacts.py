@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MANIFEST = "manifest.json"
+HASHED_BYTES = 512 * 1024 * 1024
 Json = dict[str, Any]
 
 
@@ -159,9 +160,10 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 
 def read_manifest(folder: Path, *, kind: str, version: int, every_byte: bool = False) -> Json:
-    """The manifest of a sealed folder, after checking kind, version and the size of every file.
+    """The manifest of a sealed folder, after checking kind, version, and size and hash of every file.
 
-    With `every_byte` the hashes are checked too.  Raises CorruptArtifact; FileNotFoundError where there is none."""
+    Files over HASHED_BYTES are hashed only with `every_byte`: gigabytes would hold up every start.
+    Raises CorruptArtifact; FileNotFoundError where there is none."""
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8", errors="replace"))
@@ -169,25 +171,25 @@ def read_manifest(folder: Path, *, kind: str, version: int, every_byte: bool = F
         files = {name: (facts["bytes"], facts["sha256"]) for name, facts in manifest["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, NotADirectoryError) as error:
         raise CorruptArtifact(
-            f"{path} is not a manifest ({error})", hint=shell_line("rm -r", folder, note="it is made anew")
+            f"{path} is not a manifest ({error})", hint=shell_line("rm -r", folder, note="then run again what made it")
         ) from None
     if found[0] != kind:
         raise CorruptArtifact(f"{folder} holds {found[0]!r}, not {kind!r}")
     if found[1] != version:
         raise CorruptArtifact(
             f"{folder} is {kind} version {found[1]}; this localmel reads version {version}",
-            hint=shell_line("rm -r", folder, note="it is made anew"),
+            hint=shell_line("rm -r", folder, note="then run again what made it"),
         )
     for name, (expected, sha256) in files.items():
         file = folder / name
         size = file.stat().st_size if file.is_file() else None
         if size != expected:
             fact = "is missing" if size is None else f"is damaged: {size} bytes, its manifest says {expected}"
-        elif every_byte and sha256_of(file) != sha256:
+        elif (every_byte or size <= HASHED_BYTES) and sha256_of(file) != sha256:
             fact = f"is damaged: its bytes are not the ones its manifest names (sha256 {sha256})"
         else:
             continue
-        raise CorruptArtifact(f"{file} {fact}", hint=shell_line("rm -r", folder, note="it is made anew"))
+        raise CorruptArtifact(f"{file} {fact}", hint=shell_line("rm -r", folder, note="then run again what made it"))
     return dict(manifest)
 
 
@@ -241,7 +243,8 @@ def map_arrays(path: Path, *, writable: bool = False) -> dict[str, NDArray[Any]]
             arrays[name] = flat[start:end].view(_DTYPES[facts["dtype"]]).reshape(facts["shape"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise CorruptArtifact(
-            f"{path} holds no arrays ({error})", hint=shell_line("rm -r", path.parent, note="it is made anew")
+            f"{path} holds no arrays ({error})",
+            hint=shell_line("rm -r", path.parent, note="then run again what made it"),
         ) from None
     return arrays
 

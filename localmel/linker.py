@@ -108,7 +108,7 @@ class Linker:
 
     def __init__(
         self,
-        kb: KnowledgeBase | str = "starter",
+        kb: KnowledgeBase | Path | str = "starter",
         profile: Profile | str = "embedded",
         *,
         top_k: int = 16,
@@ -119,6 +119,10 @@ class Linker:
         self.profile = load_profile(profile) if isinstance(profile, str) else profile
         self._top_k = top_k
         self._encoder = encoder or MiniLM()
+        if not isinstance(kb, KnowledgeBase | Path | str):
+            raise UsageError(f"kb is {type(kb).__name__}; it is a name, a path or a KnowledgeBase")
+        if isinstance(kb, Path):
+            kb = KnowledgeBase(kb)
         self.kb = ready_kb(kb, self._encoder) if isinstance(kb, str) else kb
         self.kb.hold()  # one state for all answers: rows, arrays and vectors belong together
         self._packed, self._vectors = load_vectors(self.kb, self._encoder.space)
@@ -128,14 +132,16 @@ class Linker:
     def link(self, image: Path | str | None, text: str, mentions: Sequence[str] | None = None) -> LinkedCaption:
         """Link the names in one captioned picture.
 
-        Names are those in `mentions`, else those in [[ ]] in the text, else those found in the text by the KB.
+        Names are those in `mentions` and in [[ ]] in the text; where there are none, those that the KB finds.
         Raises BadPicture, BadMention or BadInput."""
         if isinstance(mentions, str):
             raise UsageError(f"mentions is one text, {mentions!r}; it is to be a list", hint=f"mentions=[{mentions!r}]")
+        if not isinstance(text, str):
+            raise UsageError(f"the text is {type(text).__name__}, not a string")
         check_text(text)
         plain, spans = marked_mentions(text)
         if mentions:
-            spans = listed_mentions(plain, mentions)
+            spans = listed_mentions(plain, mentions, marked=spans)
         check_text(plain)
         caption = Caption(text=plain, image=Path(image) if image is not None else None, spans=tuple(spans) or None)
         return next(iter(self.link_many([caption])))
@@ -268,6 +274,7 @@ class Linker:
             candidate,
             label,
             weighed.mention.surface,
+            weighed.mention.context,
             weighed.stated,
             weighed.support,
             self._packed,

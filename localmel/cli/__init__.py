@@ -5,6 +5,7 @@ stdout is data, stderr is progress and errors.  Only this package knows Typer, R
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 
@@ -13,12 +14,18 @@ def main() -> None:
     from localmel.settings import go_offline
 
     go_offline()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # None where the caller closed it
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller: what is said goes nowhere
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    from localmel.cli.app import run
+    try:
+        from localmel.cli.app import run
 
-    sys.exit(run(sys.argv[1:]))
+        sys.exit(run(sys.argv[1:]))
+    except KeyboardInterrupt:  # before Typer was there to answer it
+        sys.exit(130)
 
 
 __all__ = ["main"]

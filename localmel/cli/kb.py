@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localmel.cli.output import print_json, print_note, print_problem, print_table, progress
+from localmel.errors import LocalmelError, shell_line
 
 if TYPE_CHECKING:
     from localmel.kb.importers import KbSource, Problems
@@ -110,15 +111,19 @@ def info(
     from localmel.kb.places import list_kbs, open_kb
 
     _ensure_starter(name)
-    facts = [asdict(open_kb(one).facts()) for one in ([name] if name else list_kbs())]
-    if as_json:
-        print_json(facts[0] if name else facts)
+    if name:
+        facts = asdict(open_kb(name).facts())
+        rows = [
+            (key.replace("_", " "), f"{value:,}" if isinstance(value, int) else value) for key, value in facts.items()
+        ]
+        print_json(facts) if as_json else print_table(("", ""), rows)
         return
-    for fact in facts:
-        print_table(
-            ("", ""),
-            [(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else value) for key, value in fact.items()],
-        )
+    found = [_facts_or_error(one) for one in list_kbs()]
+    if as_json:
+        print_json(found)
+        return
+    columns = ("name", "entities", "names", "triples", "path")
+    print_table(columns, [[_cell(facts.get(column, facts.get("error", ""))) for column in columns] for facts in found])
 
 
 @app.command()
@@ -224,7 +229,12 @@ def _import(
         finally:  # also when nothing was left to import: this says why
             for reason, times in getattr(source, "left_out", {}).items():
                 print_note(f"left out, {reason}: {times:,}")
-    _tell(changed, "imported", as_json, _index(name) if vectors else None)
+    try:
+        encoded = _index(name) if vectors else None
+    except KeyboardInterrupt:
+        print_note(f"the KB stands, its index does not yet; go on with: {shell_line('localmel index', name)}")
+        raise
+    _tell(changed, "imported", as_json, encoded)
 
 
 def _index(name: str) -> int:
@@ -243,6 +253,20 @@ def _ensure_starter(name: str | None) -> None:
 
         with progress() as (announce, advance):
             ready_kb("starter", MiniLM(), on_total=announce, on_done=advance).close()
+
+
+def _facts_or_error(name: str) -> dict[str, Any]:
+    """One damaged KB must not hide the others."""
+    from localmel.kb.places import open_kb
+
+    try:
+        return asdict(open_kb(name).facts())
+    except LocalmelError as error:
+        return {"name": name, "error": error.fact}
+
+
+def _cell(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _tell(changed: Changed, verb: str, as_json: bool, encoded: int | None) -> None:

@@ -12,6 +12,7 @@ from localmel.cli.output import print_json, print_table, printable, progress
 
 if TYPE_CHECKING:
     from localmel.linker import LinkedCaption, LinkedMention, Linker
+    from localmel.records import Triple
 
 Kb = Annotated[str, typer.Option("--kb", help="Name or path of a KB.")]
 ProfileName = Annotated[str, typer.Option("--profile", help="Which models do the work.")]
@@ -113,7 +114,7 @@ def print_answer(answer: LinkedCaption, *, explain: bool) -> None:
 def print_explanation(linked: LinkedMention) -> None:
     """Generated triples with their sources, candidates with scores, and the pairs that decided."""
     print(f"{printable(linked.mention.surface)}: decided by {linked.link.decided_by}")
-    triples = [(_SOURCES[t.source], t.head, t.relation, t.tail) for t in linked.description.triples]
+    triples = [(_origin(t), t.head, t.relation, t.tail) for t in linked.description.triples]
     if triples:
         print_table(("from", "mention", "relation", "tail"), triples, title="generated triples")
     ranked = zip(linked.link.ranking.candidates, linked.candidates, strict=True)
@@ -122,7 +123,7 @@ def print_explanation(linked: LinkedMention) -> None:
     pairs = [
         (
             f"{pair.similarity:.2f}",
-            _SOURCES[pair.mention_triple.source],
+            _origin(pair.mention_triple),
             f"{pair.mention_triple.relation}: {pair.mention_triple.tail}",
             f"{pair.entity_triple.relation}: {pair.entity_triple.tail}",
         )
@@ -133,6 +134,15 @@ def print_explanation(linked: LinkedMention) -> None:
 
 
 _SOURCES = {"text": "text", "ocr": "picture", "image": "picture", "kb": "kb"}
+
+
+def _origin(triple: Triple) -> str:
+    """Where a triple was read; one that nobody wrote, but that the context suggests, is marked."""
+    from localmel.generate.appositions import RELATION
+    from localmel.generate.embedded import VISIBLE
+
+    source = _SOURCES[triple.source]
+    return source if triple.relation in (RELATION, VISIBLE) else f"{source} (suggested)"
 
 
 def _entity_words(linked: LinkedMention) -> str:

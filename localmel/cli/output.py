@@ -40,7 +40,10 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, title
     from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    table = Table(*headings, title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    look = box.SIMPLE_HEAD if any(headings) else None
+    table = Table(
+        *headings, show_header=any(headings), title=title or None, title_justify="left", box=look, pad_edge=False
+    )
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     console.print(table)

@@ -53,6 +53,8 @@ def load_vectors(kb: KnowledgeBase, space: Space) -> tuple[PackedKb, KbVectors]:
         manifest = read_manifest(_folder(kb, space), kind=KIND, version=VERSION)
     except FileNotFoundError:
         raise _not_indexed(kb, "never indexed, or changed since") from None
+    except CorruptArtifact as error:
+        raise CorruptArtifact(error.fact, hint=shell_line("localmel index", kb.folder)) from None
     if manifest["made_from"] != packed.fingerprint or manifest["weights_sha256"] != space.weights_sha256:
         raise _not_indexed(kb, "changed since it was indexed")
     arrays = map_arrays(_folder(kb, space) / _FILE)
@@ -67,9 +69,20 @@ def ready_kb(
     on_done: Callable[[int], None] = lambda _: None,
 ) -> KnowledgeBase:
     """Open a KB by name or path; the starter KB is built and indexed on first use."""
-    if name == STARTER:
-        prepare_starter(lambda kb: index_kb(kb, encoder, on_total=on_total, on_done=on_done))
-    return open_kb(name)
+    if name != STARTER:
+        return open_kb(name)
+
+    def index(kb: KnowledgeBase) -> None:
+        index_kb(kb, encoder, on_total=on_total, on_done=on_done)
+
+    prepare_starter(index)
+    try:
+        kb = open_kb(STARTER)
+        load_vectors(kb, encoder.space)
+    except (BadInput, CorruptArtifact):  # damaged since: it ships with localmel, so it is made again
+        prepare_starter(index, again=True)
+        kb = open_kb(STARTER)
+    return kb
 
 
 def _not_indexed(kb: KnowledgeBase, why: str) -> BadInput:
@@ -182,7 +195,7 @@ class _Known:
     def remember(self, folder: Path) -> None:
         """Take over the vectors of the last index in the same space, if there is one that can be read."""
         try:
-            manifest = read_manifest(folder, kind=KIND, version=VERSION)
+            manifest = read_manifest(folder, kind=KIND, version=VERSION, every_byte=True)
             arrays = map_arrays(folder / _FILE)
         except (FileNotFoundError, CorruptArtifact):
             return

@@ -63,18 +63,26 @@ def marked_mentions(text: str) -> tuple[str, list[Span]]:
     return "".join([*pieces, text[end:]]), spans
 
 
-def listed_mentions(text: str, surfaces: Sequence[str]) -> list[Span]:
-    """The place of each surface, the next free one when a surface is listed again.  Raises BadMention."""
+def listed_mentions(text: str, surfaces: Sequence[str], marked: Sequence[Span] = ()) -> list[Span]:
+    """The place of each surface, the next free one when a surface is listed again, with those `marked` before.
+
+    Raises BadMention where a surface is not in the text, or only where another mention stands."""
     taken = _Taken(text)
+    for span in marked:
+        taken.take(span)
     for surface in surfaces:
         if not surface.strip():
             raise BadMention("a mention is empty", hint="--mention NAME")
         places = chain(_occurrences(text, surface, whole_word=True), _occurrences(text, surface, whole_word=False))
         if not any(taken.take(place) for place in places):
-            seen = "again " if any(_occurrences(text, surface, whole_word=False)) else ""
+            if any(_occurrences(text, surface, whole_word=False)):
+                raise BadMention(
+                    f"mention {surface!r} stands in the text only where another mention is",
+                    hint="name each place once, and of two names that overlap only one",
+                )
             raise BadMention(
-                f"mention {surface!r} is not {seen}in the text",
-                hint="write it as it stands in the text, or leave --mention out",
+                f"mention {surface!r} is not in the text",
+                hint="write it as it stands in the text, or leave it out: names are then detected",
             )
     return taken.spans()
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -32,13 +33,14 @@ def kb_folder(name: str) -> Path:
         path = Path(name).expanduser()
     except RuntimeError as error:
         raise BadInput(f"{name!r} is no path ({error})", hint="give the path from / on") from None
-    if "/" in name or is_kb(path):
+    if "/" in name:
         return path
     if name == STARTER:
         raise BadInput(f"the name {STARTER!r} belongs to the KB that comes with localmel", hint="choose another name")
     if not _NAME.fullmatch(name):
         raise BadInput(f"{name!r} is no name for a KB", hint="use letters, digits, '.', '_' and '-', or give a path")
-    return home_folder() / "kb" / name
+    folder = home_folder() / "kb" / name
+    return path if is_kb(path) and not is_kb(folder) else folder
 
 
 def changeable_folder(name: str) -> Path:
@@ -76,19 +78,22 @@ def starter_folder() -> Path:
     return home_folder() / "kb" / f"{STARTER}-{digest.hexdigest()[:10]}"
 
 
-def prepare_starter(index: Callable[[KnowledgeBase], object]) -> None:
-    """Build the starter KB where it is missing, and `index` it.  Two processes at once do it once."""
+def prepare_starter(index: Callable[[KnowledgeBase], object], *, again: bool = False) -> None:
+    """Build the starter KB where it is missing, and `index` it.  Two processes at once do it once.
+
+    With `again` what stands there is thrown away first: it is damaged, and made from nothing but the package."""
     from localmel.kb.importers import Problems, TablesSource
 
     folder = starter_folder()
     ready = folder / "ready"
-    if ready.is_file():
+    if ready.is_file() and not again:
         return
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
-            if ready.is_file():
+            if ready.is_file() and not again:
                 return
+            shutil.rmtree(folder, ignore_errors=True)
             problems = Problems()
             entities, triples = (_STARTER_FILES / name for name in _FILES)
             source = TablesSource(entities=entities, triples=triples, problems=problems)

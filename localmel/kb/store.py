@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -78,7 +78,8 @@ class KnowledgeBase:
             yield
         finally:
             if not held_already:
-                self._connection.execute("COMMIT")
+                with suppress(sqlite3.Error):  # nothing was written; what failed was said where it failed
+                    self._connection.execute("COMMIT")
 
     def hold(self) -> None:
         """From now on see the KB as it is now, whatever others write, until it is closed."""

@@ -88,7 +88,7 @@ def add_to_kb(
     """Add entities and triples to a live KB; another writer is waited for, `busy_seconds` long.
 
     An id that the KB has already is a problem, unless `update`: then its label, description, names, image and
-    popularity are replaced and its new triples join the old ones.  A triple that it has already is not doubled."""
+    popularity are replaced, and its triples too where the import has any.  A triple that the KB has is not doubled."""
     with _writing(folder, busy_seconds) as connection:
         return _Writer(connection, problems, empty=False, update=update).load(source)
 
@@ -162,6 +162,7 @@ class _Writer:
         self._update = update
         self._ids: set[EntityId] = set()  # of this import, where the KB has others
         self._heads: set[int] = set()  # rows with new triples, likewise
+        self._replaced: list[int] = []  # rows of updated entities, whose old triples go when new ones come
         self._digest = hashlib.sha256()
         self._next_name = count(_next(connection, "names", "name"))
         self._relations: dict[tuple[str, str], int] = {
@@ -175,6 +176,7 @@ class _Writer:
         triples = 0
         rows = self._triple_values(source.triples())
         while batch := tuple(islice(rows, _ROWS_AT_ONCE)):
+            self._forget_replaced_triples()
             self._digest.update(repr(batch).encode())
             triples += self._connection.executemany(_INSERT if self._empty else _INSERT_NEW, batch).rowcount
         self._problems.finish()
@@ -223,7 +225,14 @@ class _Writer:
         (row,) = self._connection.execute(sql, values).fetchone()
         _forget_names(self._connection, row)
         self._connection.execute("DELETE FROM images WHERE entity = ?", (row,))
+        self._replaced.append(int(row))
         return int(row)
+
+    def _forget_replaced_triples(self) -> None:
+        """Before the first triples of an import: what the KB had about the entities that it updates."""
+        self._connection.executemany("DELETE FROM triples WHERE head = ?", ((row,) for row in self._replaced))
+        self._heads.update(self._replaced)
+        self._replaced.clear()
 
     def _add_names(self, row: int, entity: Entity) -> None:
         seen = set()

@@ -51,6 +51,7 @@ def evidence_for(
     candidate: int,
     label: str,
     surface: str,
+    sentence: str,
     stated: Sequence[Triple],
     support: Support,
     packed: PackedKb,
@@ -62,20 +63,22 @@ def evidence_for(
     """The matched pairs for the candidate at this index, strongest first.
 
     `stated` are the mention's triples in the order of the context vectors after the sentence.  A pair is as alike as
-    the cosine of the two, or as the share of the entity's tail that stands word for word in the mention's triple.
-    Where the sentence itself is the nearest, the mention's triple is the phrase that it confirms."""
+    the cosine of the two, or as the share of the entity's tail that stands word for word in what was said, where that
+    is higher; of pairs equally alike the one with the rarer words is the stronger.  Where the sentence itself is the
+    nearest, the mention's triple is the phrase that it suggests."""
     import numpy as np
 
     places = np.flatnonzero((support.owner == candidate) & _says_more(surface, support.phrases, packed))
     if not len(places):
         return ()
-    agreement = _agreement(stated, places, support, packed)
-    best = agreement.max(axis=0)
+    said = [sentence, *(triple.tail for triple in stated)]
+    alike, strength = _agreement(said, places, support, packed)
+    best = strength.max(axis=0)
     order = [int(place) for place in np.argsort(-best, kind="stable")[: 4 * most] if best[place] >= least_similarity]
     facts = packed.phrase_triples(kb, [int(support.phrases[places[place]]) for place in order], label) if order else []
     pairs: list[Evidence] = []
     for place, fact in zip(order, facts, strict=True):
-        source = int(agreement[:, place].argmax())
+        source = int(strength[:, place].argmax())
         about = (
             stated[source - 1]
             if source
@@ -83,7 +86,7 @@ def evidence_for(
         )
         repeated = any(pair.entity_triple.tail == fact.tail for pair in pairs)
         if not repeated and len(pairs) < most:
-            similarity = min(max(float(best[place]), 0.0), 1.0)
+            similarity = min(max(float(alike[source, place]), 0.0), 1.0)
             pairs.append(Evidence(mention_triple=about, entity_triple=fact, similarity=round(similarity, 4)))
     return tuple(pairs)
 
@@ -99,16 +102,20 @@ def _says_more(surface: str, phrases: NDArray[Any], packed: PackedKb) -> NDArray
     return says_more
 
 
-def _agreement(stated: Sequence[Triple], places: NDArray[Any], support: Support, packed: PackedKb) -> NDArray[Any]:
-    """(1 + stated, phrases): cosine, or the word-for-word share where that is higher."""
+def _agreement(
+    said: Sequence[str], places: NDArray[Any], support: Support, packed: PackedKb
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """How alike each text and phrase are, and how strong that is as evidence; both (texts, phrases)."""
     import numpy as np
 
-    agreement = np.array(support.similarity[:, places], np.float32)
+    alike = np.array(support.similarity[:, places], np.float32)
+    strength = alike.copy()
     words, owner = packed.phrase_words.of(support.phrases[places])
     weights = packed.weights(words)
     total = np.maximum(np.bincount(owner, weights, minlength=len(places)), 1e-6)
-    for line, triple in enumerate(stated, 1):
-        said = np.array(list(stems(triple.tail)), np.uint32)
-        shared = np.bincount(owner, weights * np.isin(words, said), minlength=len(places))
-        agreement[line] = np.maximum(agreement[line], np.minimum(shared, 1.0) * shared / total)
-    return agreement
+    for line, text in enumerate(said):
+        known = np.array(list(stems(text)), np.uint32)
+        shared = np.bincount(owner, weights * np.isin(words, known), minlength=len(places))
+        alike[line] = np.maximum(alike[line], shared / total)
+        strength[line] = np.maximum(strength[line], np.minimum(shared, 1.0) * shared / total)
+    return alike, strength
