@@ -10,13 +10,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from localmel.errors import LocalmelError
     from localmel.kb.places import open_kb
     from localmel.kb.store import KnowledgeBase
     from localmel.linker import Caption, LinkedCaption, LinkedMention, Linker
+    from localmel.records import Span
 
-__all__ = ["Caption", "KnowledgeBase", "LinkedCaption", "LinkedMention", "Linker", "open_kb"]
+__all__ = ["Caption", "KnowledgeBase", "LinkedCaption", "LinkedMention", "Linker", "LocalmelError", "Span", "open_kb"]
 
-_HOMES = {"open_kb": "localmel.kb.places", "KnowledgeBase": "localmel.kb.store"}
+_HOMES = {
+    "KnowledgeBase": "localmel.kb.store",
+    "LocalmelError": "localmel.errors",
+    "Span": "localmel.records",
+    "open_kb": "localmel.kb.places",
+}
 
 
 def __dir__() -> list[str]:

@@ -210,7 +210,7 @@ class Linker:
         if image is None:
             return (), ()
         try:
-            picture = open_picture(image)
+            picture = open_picture(Path(image))
         except BadPicture as error:
             if not without_bad:
                 raise

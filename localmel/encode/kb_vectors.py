@@ -146,8 +146,7 @@ def _refresh(
                 start = 0
                 while batch := list(islice(texts, _TEXTS_AT_ONCE)):
                     end = start + len(batch)
-                    arrays[keys][start:end], arrays[name][start:end] = known.vectors(batch, encoder)
-                    on_done(len(batch))
+                    arrays[keys][start:end], arrays[name][start:end] = known.vectors(batch, encoder, on_done)
                     start = end
         flush_arrays(arrays)
     known.forget()
@@ -203,7 +202,9 @@ class _Known:
             for keys, vectors in (("entity_keys", "entities"), ("phrase_keys", "phrases")):
                 self._vectors.append((_places(arrays[keys]), arrays[vectors]))
 
-    def vectors(self, texts: list[str], encoder: TextEncoder) -> tuple[NDArray[Any], NDArray[Any]]:
+    def vectors(
+        self, texts: list[str], encoder: TextEncoder, on_done: Callable[[int], None]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """The keys and vectors of these texts; what is not known is encoded and written down."""
         import numpy as np
 
@@ -219,8 +220,9 @@ class _Known:
                     break
             else:
                 missing.append(place)
+        on_done(len(texts) - len(missing))
         if missing:
-            vectors[missing] = encoder.encode([texts[place] for place in missing])
+            vectors[missing] = encoder.encode([texts[place] for place in missing], on_done)
             self._write(keys[missing], vectors[missing])
             self.encoded += len(missing)
         return keys, vectors

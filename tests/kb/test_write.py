@@ -75,15 +75,18 @@ def test_a_removed_entity_is_found_by_no_name_and_its_triples_are_gone(make_kb: 
     assert kb.facts().triples == 4
 
 
-def test_an_update_replaces_names_description_image_and_popularity_and_keeps_the_old_triples(
+def test_an_update_replaces_names_description_image_popularity_and_triples(
     make_kb: MakeKb, open_kb: OpenKb, new_source: NewSource, new_entity: NewEntity
 ) -> None:
     old = new_entity("Q1", "Czech Republic", "Bohemia", popularity=0.5, description="old", image="old.jpg")
-    folder = make_kb([old, new_entity("Q2", "Other")], [("Q1", "capital", "Q1085", "Prague")])
+    gone = ("Q1", "anthem", "", "an old song")
+    folder = make_kb([old, new_entity("Q2", "Other")], [gone, ("Q1", "capital", "Q1085", "Prague")])
     kb = open_kb(folder)
     new = new_entity("Q1", "Czechia", "CZ")
+    assert add_to_kb(folder, new_source([old]), Problems(), update=True) == Changed(entities=1, triples=0)
+    assert [triple.tail for triple in kb.triples("Q1")] == ["an old song", "Prague"]  # the import had no triples
     facts = [("Q1", "capital", "Q1085", "Prague"), ("Q1", "currency", "", "koruna")]
-    assert add_to_kb(folder, new_source([new], facts), Problems(), update=True) == Changed(entities=1, triples=1)
+    assert add_to_kb(folder, new_source([new], facts), Problems(), update=True) == Changed(entities=1, triples=2)
     assert kb.entity("Q1") == new
     assert [triple.tail for triple in kb.triples("Q1")] == ["Prague", "koruna"]
     assert ids_of(kb, "Czechia") == ids_of(kb, "CZ") == ["Q1"]
