@@ -113,9 +113,7 @@ def info(
     _ensure_starter(name)
     if name:
         facts = asdict(open_kb(name).facts())
-        rows = [
-            (key.replace("_", " "), f"{value:,}" if isinstance(value, int) else value) for key, value in facts.items()
-        ]
+        rows = [(key.replace("_", " "), _cell(value)) for key, value in facts.items()]
         print_json(facts) if as_json else print_table(("", ""), rows)
         return
     found = [_facts_or_error(one) for one in list_kbs()]
