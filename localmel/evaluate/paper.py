@@ -1,0 +1,128 @@
+"""The published way of counting, as a labelled extra: never mixed with the strict numbers, never used to choose.
+
+In: the place of the gold in a full order, and an LLM's free answer.  Out: HITS and MRR as the published KGMEL code
+counts them.  It differs from the strict protocol in four ways: mentions of one sentence with one gold count once in
+retrieval; equal scores keep the order in which entities are stored; an answer is right when it merely contains the
+gold's label; and it may be right although the gold was none of the candidates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from localmel.errors import BadInput
+from localmel.evaluate.ranks import check_scores
+from localmel.records import EntityId, MentionId
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LABEL = "paper protocol, not comparable"
+"Stands beside every number made here."
+
+RETRIEVAL_AT = (1, 3, 5, 10, 16, 100)
+RERANKED_AT = (1, 3, 5, 10, 16)
+
+_INDEXED = re.compile(r"(?P<item>.+)-(?P<index>\d+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperMention:
+    """One mention with its gold in the KB."""
+
+    mention_id: MentionId
+    gold: EntityId
+    rank: float
+    "Place of the gold in the full order, from 1 (`order_ranks`); infinity where it has none."
+    answered: bool | None = None
+    "What `lenient_hit` says of the answer; None where none was asked for.  For all mentions or for none."
+
+    def __post_init__(self) -> None:
+        if not self.rank >= 1.0:
+            raise ValueError(f"mention {self.mention_id!r} has rank {self.rank}; ranks start at 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperCounts:
+    """HITS@k and MRR, paper protocol, not comparable.  Without intervals, as published."""
+
+    n_mentions: int
+    n_keys: int
+    "Mentions left after those of one sentence with one gold became one."
+    retrieval: Mapping[str, float]
+    "`hits@k` and `mrr`, over the keys."
+    reranked: Mapping[str, float] | None
+    "`hits@k` and `mrr`, over all mentions; None where no answers were asked for."
+
+
+def order_ranks(
+    scores: NDArray[Any], gold: Sequence[int] | NDArray[Any], mention_ids: Sequence[MentionId]
+) -> NDArray[np.float64]:
+    """The place of the gold in a stable sort, best first: equal scores keep the order of their columns.
+
+    scores: (n_mentions, n_entities).  gold: (n_mentions,), a column, or -1 for rank infinity.  Returns (n_mentions,).
+    Counted, not sorted: the same places.  Raises as `ranks.ranks_of_gold`."""
+    import numpy as np
+
+    scores, column = np.asarray(scores), np.asarray(gold, np.int64)
+    check_scores(scores, column, mention_ids)
+    if not len(column) or not scores.shape[1]:
+        return np.full(len(column), np.inf)
+    own = np.take_along_axis(scores, np.maximum(column, 0)[:, None], axis=1)
+    before = np.arange(scores.shape[1]) < column[:, None]
+    ahead = np.count_nonzero((scores > own) | ((scores == own) & before), axis=1)
+    return np.where(column < 0, np.inf, 1.0 + ahead)
+
+
+def paper_key(mention_id: MentionId, gold: EntityId) -> str:
+    """`ITEM-INDEX` -> `ITEM-gold`: the key under which two mentions of one sentence with one gold are the same.
+
+    An id that does not end in a dash and digits is an item with one mention."""
+    return f"{_item_and_index(mention_id)[0]}-{gold}"
+
+
+def lenient_hit(response: str, gold: EntityId, gold_label: str = "") -> bool:
+    """The first Q-number in the response is the gold, or the gold's label occurs anywhere in it, in any case.
+
+    A response that only repeats the mention is often right by this rule, and a blank label is never looked for.
+    Source: published code of KGMEL, module/rerank.py."""
+    first = re.search(r"Q\d+", response)
+    if first and first.group() == gold:
+        return True
+    return bool(gold_label.strip()) and gold_label.lower() in response.lower()
+
+
+def paper_counts(mentions: Sequence[PaperMention]) -> PaperCounts:
+    """Retrieval over keys, of equal ones the last mention of its sentence; reranking over all mentions: rank 1 when
+    the answer was accepted, else one place behind retrieval.  The order of `mentions` does not matter.
+
+    Raises BadInput for no mentions, a mention twice, or answers for only some."""
+    if not mentions:
+        raise BadInput("no mentions with a gold in the KB to count")
+    if len({one.mention_id for one in mentions}) < len(mentions):
+        raise BadInput(f"{len(mentions)} mentions, but only {len({one.mention_id for one in mentions})} ids")
+    ordered = sorted(mentions, key=lambda one: _item_and_index(one.mention_id))
+    by_key = {paper_key(one.mention_id, one.gold): one.rank for one in ordered}
+    answers = [one for one in ordered if one.answered is not None]
+    if answers and len(answers) < len(ordered):
+        raise BadInput(f"{len(answers)} of {len(ordered)} mentions have an answer; all must, or none")
+    after = [1.0 if one.answered else one.rank + 1.0 for one in answers]
+    return PaperCounts(
+        n_mentions=len(ordered),
+        n_keys=len(by_key),
+        retrieval=_hits_and_mrr(list(by_key.values()), RETRIEVAL_AT),
+        reranked=_hits_and_mrr(after, RERANKED_AT) if after else None,
+    )
+
+
+def _hits_and_mrr(ranks: Sequence[float], at: Sequence[int]) -> dict[str, float]:
+    hits = {f"hits@{k}": sum(rank <= k for rank in ranks) / len(ranks) for k in at}
+    return {**hits, "mrr": sum(1.0 / rank for rank in ranks) / len(ranks)}
+
+
+def _item_and_index(mention_id: MentionId) -> tuple[str, int]:
+    found = _INDEXED.fullmatch(mention_id)
+    return (found["item"], int(found["index"])) if found else (mention_id, 0)
