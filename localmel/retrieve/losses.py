@@ -1,0 +1,86 @@
+"""The contrastive losses that pull a mention to its entity and away from the others of the batch.
+
+In: unit vectors of mentions and of entities.  Out: one number.  Source: KGMEL, section 3.2; published code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from localmel.errors import BadInput
+
+_LEAST = 1e-12
+"The published code adds this to each probability before its logarithm."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossSettings:
+    """What is added up, and who counts as a negative."""
+
+    temperature: float = 0.1
+    "Divides cosines before the softmax."
+    mention_weight: float = 0.1
+    "Weight of the term that sets mentions apart from each other (lambda_mm)."
+    entity_weight: float = 0.1
+    "Weight of the term that sets entities apart from each other (lambda_ee)."
+    published_negatives: bool = False
+    "As published: every other row is a negative, also one with the same gold.  Then entities repeat in a batch."
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise BadInput(f"the temperature of a loss is {self.temperature}; it must be above 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Losses:
+    """The three terms and their weighted sum, each a tensor without axes."""
+
+    mention_to_entity: Tensor
+    between_mentions: Tensor
+    between_entities: Tensor
+    total: Tensor
+
+
+def contrastive_losses(
+    mentions: Tensor, entities: Tensor, gold: Tensor, settings: LossSettings, *, entity_ids: Tensor | None = None
+) -> Losses:
+    """mentions: (m, width), entities: (n, width), unit rows; gold: (m,) row of each mention's entity among `entities`.
+
+    Rows beyond the golds are further negatives.  Two rows of the same entity are never each other's negatives:
+    `entity_ids` (n,) tells which are the same, else all are different.  In the published form they are."""
+    ids = torch.arange(len(entities), device=entities.device) if entity_ids is None else entity_ids
+    between_gold, between_entities = None, None
+    to_entities = None
+    if not settings.published_negatives:
+        own = ids[gold]
+        to_entities = (own[:, None] == ids[None, :]).scatter(1, gold[:, None], False)
+        between_gold, between_entities = _others_alike(own), _others_alike(ids)
+    places = torch.arange(max(len(mentions), len(entities)), device=mentions.device)
+    matched = _contrast(mentions, entities, gold, to_entities, settings)
+    among_mentions = _contrast(mentions, mentions, places[: len(mentions)], between_gold, settings)
+    among_entities = _contrast(entities, entities, places[: len(entities)], between_entities, settings)
+    return Losses(
+        mention_to_entity=matched,
+        between_mentions=among_mentions,
+        between_entities=among_entities,
+        total=matched + settings.mention_weight * among_mentions + settings.entity_weight * among_entities,
+    )
+
+
+def _contrast(
+    rows: Tensor, columns: Tensor, positive: Tensor, left_out: Tensor | None, settings: LossSettings
+) -> Tensor:
+    """Mean of -log softmax(rows . columns / temperature) at the positive column; `left_out` columns do not count."""
+    scores = (rows @ columns.T).float() / settings.temperature
+    if left_out is not None:
+        return F.cross_entropy(scores.masked_fill(left_out, float("-inf")), positive)
+    chosen = scores.log_softmax(dim=1).gather(1, positive[:, None])
+    return -(chosen.exp() + _LEAST).log().mean()
+
+
+def _others_alike(ids: Tensor) -> Tensor:
+    """(n, n) bool: another row with the same id."""
+    return (ids[:, None] == ids[None, :]).fill_diagonal_(False)
