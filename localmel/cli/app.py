@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from localmel.cli import kb, link
+from localmel.cli import data, kb, link
 from localmel.errors import LocalmelError
 
 INTERRUPTED = 130
@@ -27,6 +27,7 @@ app.command("link")(link.link_command)
 app.command("demo")(link.demo_command)
 app.add_typer(kb.app, name="kb")
 app.command("index")(kb.index_command)
+app.add_typer(data.app, name="data")
 
 
 def _version(wanted: bool) -> None:

@@ -23,6 +23,8 @@ Entities = Annotated[Path | None, typer.Option("--entities", help="Entities as J
 Triples = Annotated[Path | None, typer.Option("--triples", help="Triples as TSV with a header line.")]
 Wikidata = Annotated[Path | None, typer.Option("--wikidata", help="A Wikidata JSON dump.")]
 Ontology = Annotated[Path | None, typer.Option("--ontology", help="Your own CSV or JSON lines, one entity a row.")]
+Benchmark = Annotated[Path | None, typer.Option("--benchmark", help="The KB of a benchmark folder (MIMIC, KGMEL).")]
+Dataset = Annotated[str | None, typer.Option("--dataset", help="Benchmark: which one, where the folder holds several.")]
 Language = Annotated[
     list[str] | None, typer.Option("--language", help="Wikidata: labels in this language (repeatable).")
 ]
@@ -40,6 +42,8 @@ def build(
     triples: Triples = None,
     wikidata: Wikidata = None,
     ontology: Ontology = None,
+    benchmark: Benchmark = None,
+    dataset: Dataset = None,
     language: Language = None,
     of_class: OfClass = None,
     replace: Annotated[
@@ -58,7 +62,8 @@ def build(
     def change(source: KbSource, problems: Problems) -> Changed:
         return build_kb(folder, source, problems, replace=replace)
 
-    _import(name, (entities, triples, wikidata, ontology), language, of_class, skip_bad, vectors, as_json, change)
+    files = (entities, triples, wikidata, ontology, benchmark)
+    _import(name, files, dataset, language, of_class, skip_bad, vectors, as_json, change)
 
 
 @app.command()
@@ -84,7 +89,8 @@ def add(
     def change(source: KbSource, problems: Problems) -> Changed:
         return add_to_kb(folder, source, problems, update=update)
 
-    _import(name, (entities, triples, wikidata, ontology), language, of_class, skip_bad, vectors, as_json, change)
+    files = (entities, triples, wikidata, ontology, None)
+    _import(name, files, None, language, of_class, skip_bad, vectors, as_json, change)
 
 
 @app.command()
@@ -110,7 +116,7 @@ def info(
     """Count what a KB holds."""
     from localmel.kb.places import list_kbs, open_kb
 
-    _ensure_starter(name)
+    ensure_starter(name)
     if name:
         facts = asdict(open_kb(name).facts())
         rows = [(key.replace("_", " "), _cell(value)) for key, value in facts.items()]
@@ -135,7 +141,7 @@ def search(
     from localmel.kb.names import NameIndex
     from localmel.kb.places import open_kb
 
-    _ensure_starter(kb)
+    ensure_starter(kb)
     base = open_kb(kb)
     matches = NameIndex(base).find(text, limit=limit)
     entities = base.entities_at([match.row for match in matches])
@@ -162,7 +168,7 @@ def show(
     """Print one entity with its triples."""
     from localmel.kb.places import open_kb
 
-    _ensure_starter(kb)
+    ensure_starter(kb)
     base = open_kb(kb)
     entity, triples = base.entity(entity_id), base.kb_triples(entity_id)
     if as_json:
@@ -190,7 +196,7 @@ def export(
     from localmel.kb.export import export_kb
     from localmel.kb.places import open_kb
 
-    _ensure_starter(name)
+    ensure_starter(name)
     with progress() as (announce, advance):
         written = export_kb(open_kb(name), folder, on_total=announce, on_done=advance)
     _tell(written, f"written to {folder}:", as_json, None)
@@ -207,7 +213,8 @@ def index_command(name: Name, as_json: AsJson = False) -> None:
 
 def _import(
     name: str,
-    files: tuple[Path | None, Path | None, Path | None, Path | None],
+    files: tuple[Path | None, Path | None, Path | None, Path | None, Path | None],
+    dataset: str | None,
     language: list[str] | None,
     of_class: list[str] | None,
     skip_bad: bool,
@@ -220,7 +227,9 @@ def _import(
 
     problems = Problems(on_problem=print_problem if skip_bad else None)
     with progress() as (announce, advance):
-        source = source_from(*files, languages=language, classes=of_class, problems=problems, on_bytes=advance)
+        source = source_from(
+            *files, dataset=dataset, languages=language, classes=of_class, problems=problems, on_bytes=advance
+        )
         announce("reading", source.total_bytes)
         try:
             changed = change(source, problems)
@@ -244,7 +253,8 @@ def _index(name: str) -> int:
         return index_kb(open_kb(name), MiniLM(), on_total=announce, on_done=advance)
 
 
-def _ensure_starter(name: str | None) -> None:
+def ensure_starter(name: str | None) -> None:
+    """Build and index the starter KB where it is meant and not there yet."""
     if name in (None, "starter"):
         from localmel.encode.kb_vectors import ready_kb
         from localmel.encode.minilm import MiniLM

@@ -1,17 +1,30 @@
 """Benchmark mentions with their gold, from JSON lines.
 
-In: a file with one object per line: id, sentence, mention, answer (an entity id, or null for NIL).  Out: a Split.
-A line that does not fit is an error with its number; nothing is dropped in silence."""
+In: a file with one object per line: id, sentence, mention, answer (an entity id, or null for NIL), and optionally
+image (a path relative to the file; null or empty for none).  Out: a Split.
+A line that does not fit is an error with its number; nothing is dropped in silence.  Whether a picture is there is
+not looked at; a path that leads out of the folder of the file is refused."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 from localmel.errors import BadInput, BadMention, ImportProblem, shell_line
 from localmel.kb.mentions import listed_mentions
 from localmel.records import EntityId, Mention, MentionId, Span, Split
+
+
+class SplitLine(NamedTuple):
+    """One line as the file has it, its types checked and its id the only one of the file."""
+
+    mention_id: MentionId
+    surface: str
+    sentence: str
+    answer: EntityId | None
+    image: Path | None
 
 
 def read_split(path: Path) -> Split:
@@ -19,34 +32,58 @@ def read_split(path: Path) -> Split:
 
     Benchmarks have mentions that do not stand in their sentence word for word ("Hermann Beckerath" for "Hermann von
     Beckerath"): such a mention is put in front of its sentence."""
+    lines = list(split_lines(path))
+    mentions = [place_mention(line.mention_id, line.surface, line.sentence, image=line.image) for line in lines]
+    return Split(name=path.stem, mentions=tuple(mentions), gold={line.mention_id: line.answer for line in lines})
+
+
+def split_lines(path: Path) -> Iterator[SplitLine]:
+    """Every line of the file.  Raises ImportProblem at the first that does not fit or repeats an id."""
     if not path.is_file():
         raise BadInput(f"there is no split {path}", hint=shell_line("ls", path.parent))
-    mentions: list[Mention] = []
-    gold: dict[MentionId, EntityId | None] = {}
+    ids: set[MentionId] = set()
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                mention, answer = _mention_with_gold(json.loads(line.decode()))
-                if mention.id in gold:
-                    raise ValueError(f"id {mention.id!r} stands twice")
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, BadInput) as error:
+                found = _split_line(json.loads(line.decode()), path.parent)
+                if found.mention_id in ids:
+                    raise ValueError(f"id {found.mention_id!r} stands twice")
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise ImportProblem(f"not a mention ({error})", source=str(path), line=number) from None
-            mentions.append(mention)
-            gold[mention.id] = answer
-    return Split(name=path.stem, mentions=tuple(mentions), gold=gold)
+            ids.add(found.mention_id)
+            yield found
 
 
-def _mention_with_gold(row: dict[str, Any]) -> tuple[Mention, EntityId | None]:
-    mention_id, answer = row["id"], row["answer"]
+def place_mention(
+    mention_id: MentionId, surface: str, sentence: str, *, image: Path | None = None, span: Span | None = None
+) -> Mention:
+    """A mention at `span`, or where its surface first stands, or else in front of its sentence."""
+    if span is None:
+        try:
+            span = listed_mentions(sentence, [surface])[0]
+        except BadMention:
+            sentence = f"{surface}: {sentence}"
+            span = Span(start=0, end=len(surface))
+    return Mention(id=mention_id, surface=sentence[span.start : span.end], context=sentence, span=span, image=image)
+
+
+def _split_line(row: dict[str, Any], folder: Path) -> SplitLine:
+    mention_id, answer, surface, sentence = row["id"], row["answer"], row["mention"], row["sentence"]
     if not isinstance(mention_id, str) or not isinstance(answer, str | None):
         raise TypeError(f"id {mention_id!r} or answer {answer!r} is no text")
-    return _mention(mention_id, row["mention"], row["sentence"]), answer
+    if not isinstance(surface, str) or not isinstance(sentence, str):
+        raise TypeError(f"mention {surface!r:.60} or sentence {sentence!r:.60} is no text")
+    if not surface:
+        raise ValueError("the mention is empty")
+    return SplitLine(mention_id, surface, sentence, answer, _image(row.get("image"), folder))
 
 
-def _mention(mention_id: MentionId, surface: str, sentence: str) -> Mention:
-    try:
-        span = listed_mentions(sentence, [surface])[0]
-    except BadMention:
-        sentence = f"{surface}: {sentence}"
-        span = Span(start=0, end=len(surface))
-    return Mention(id=mention_id, surface=sentence[span.start : span.end], context=sentence, span=span)
+def _image(named: object, folder: Path) -> Path | None:
+    if named is None or named == "":
+        return None
+    if not isinstance(named, str):
+        raise TypeError(f"image {named!r:.60} is no text")
+    path = PurePosixPath(named)
+    if path.is_absolute() or ".." in path.parts or "\0" in named:
+        raise ValueError(f"image {named!r:.200} leads out of the folder of the file")
+    return folder / path

@@ -67,6 +67,38 @@ def test_a_line_that_does_not_fit_is_named(tmp_path: Path, line: dict[str, Any] 
     assert caught.value.fact.startswith(f"{tmp_path / 'wikimel-val.jsonl'}:2: ")
 
 
+def test_an_image_is_a_path_beside_the_file_or_none(tmp_path: Path) -> None:
+    images = ["pictures/a.b.jpg", None, "", "./c.png"]
+    rows = [{**ROW, "id": str(number), "image": image} for number, image in enumerate(images)]
+    found = [mention.image for mention in read_split(written(tmp_path, *rows, {**ROW, "id": "4"})).mentions]
+    assert found == [tmp_path / "pictures" / "a.b.jpg", None, None, tmp_path / "c.png", None]
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        ("../secret.jpg", "leads out of the folder"),
+        ("a/../../b.jpg", "leads out of the folder"),
+        ("/etc/passwd", "leads out of the folder"),
+        ("a\0.jpg", "leads out of the folder"),
+        (7, "image 7 is no text"),
+        (["a.jpg"], "is no text"),
+        (False, "image False is no text"),
+    ],
+)
+def test_an_image_that_is_no_path_below_the_file_is_refused(tmp_path: Path, image: object, said: str) -> None:
+    with pytest.raises(ImportProblem, match=said) as caught:
+        read_split(written(tmp_path, ROW, {**ROW, "id": "m2", "image": image}))
+    assert caught.value.line == 2
+
+
+def test_a_blank_mention_is_kept_and_an_empty_one_is_not(tmp_path: Path) -> None:
+    (mention,) = read_split(written(tmp_path, {**ROW, "mention": "\n\n"})).mentions
+    assert mention.surface == "\n\n"
+    with pytest.raises(ImportProblem, match="the mention is empty"):
+        read_split(written(tmp_path, {**ROW, "mention": ""}))
+
+
 def test_a_file_that_is_absent_is_bad_input(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.jsonl", tmp_path):
         with pytest.raises(BadInput, match="no split"):
