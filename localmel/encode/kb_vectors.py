@@ -1,4 +1,4 @@
-"""The vectors of a KB: one for the text of each entity, one for each phrase (relation, tail).
+"""The vectors of a KB: one for the text of each entity, one for each phrase (relation, tail), one for each relation.
 
 In: a packed KB and an encoder.  Out: `<kb>/vectors/<space>/`, memory-mapped float16, tied to the state of the KB
 and to the encoder's weights.  After a change only texts not seen before are encoded; an interrupted run goes on
@@ -25,7 +25,7 @@ from localmel.artifacts import (
 )
 from localmel.encode.space import Space, TextEncoder
 from localmel.errors import BadInput, CorruptArtifact, KbBusy, shell_line
-from localmel.kb.packed import PackedKb, entity_texts, load_packed, pack, phrase_texts
+from localmel.kb.packed import PackedKb, entity_texts, load_packed, pack, phrase_texts, relation_texts
 from localmel.kb.places import STARTER, open_kb, prepare_starter
 from localmel.kb.store import KnowledgeBase
 
@@ -39,11 +39,12 @@ _TEXTS_AT_ONCE = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class KbVectors:
-    """Vectors of one KB in one space.  n entities, p phrases."""
+    """Vectors of one KB in one space.  n entities, p phrases, r relations."""
 
     space: Space
     entities: NDArray[Any]  # (n, width) float16, unit rows
     phrases: NDArray[Any]  # (p, width) float16, unit rows; zero for a bare date or number, which no vector can tell
+    relations: NDArray[Any]  # (r, width) float16, unit rows
 
 
 def load_vectors(kb: KnowledgeBase, space: Space) -> tuple[PackedKb, KbVectors]:
@@ -58,7 +59,9 @@ def load_vectors(kb: KnowledgeBase, space: Space) -> tuple[PackedKb, KbVectors]:
     if manifest["made_from"] != packed.fingerprint or manifest["weights_sha256"] != space.weights_sha256:
         raise _not_indexed(kb, "changed since it was indexed")
     arrays = map_arrays(_folder(kb, space) / _FILE)
-    return packed, KbVectors(space=space, entities=arrays["entities"], phrases=arrays["phrases"])
+    if "relations" not in arrays:
+        raise _not_indexed(kb, "indexed by an earlier version")
+    return packed, KbVectors(space=space, **{name: arrays[name] for name in ("entities", "phrases", "relations")})
 
 
 def ready_kb(
@@ -115,10 +118,11 @@ def _refresh(
 ) -> int:
     space = encoder.space
     n_entities, n_phrases = len(packed.rows), len(packed.phrase_triple)
+    ((n_relations,),) = kb.select("SELECT COUNT(*) FROM relations")
     folder = _folder(kb, space)
     known = _Known(folder.with_name(f".{folder.name}.encoding"), space)
     known.remember(folder)
-    on_total("encoding", n_entities + n_phrases)
+    on_total("encoding", n_entities + n_phrases + n_relations)
     facts = {
         "made_from": packed.fingerprint,
         "space": space.name,
@@ -130,8 +134,10 @@ def _refresh(
             {
                 "entities": ("<f2", (n_entities, space.width)),
                 "phrases": ("<f2", (n_phrases, space.width)),
+                "relations": ("<f2", (n_relations, space.width)),
                 "entity_keys": ("<i8", (n_entities,)),
                 "phrase_keys": ("<i8", (n_phrases,)),
+                "relation_keys": ("<i8", (n_relations,)),
             },
         )
         with kb.reading():
@@ -142,6 +148,7 @@ def _refresh(
             for name, keys, texts in (
                 ("entities", "entity_keys", entity_texts(kb)),
                 ("phrases", "phrase_keys", _without_numbers(phrase_texts(kb, packed))),
+                ("relations", "relation_keys", relation_texts(kb)),
             ):
                 start = 0
                 while batch := list(islice(texts, _TEXTS_AT_ONCE)):
@@ -199,7 +206,10 @@ class _Known:
         except (FileNotFoundError, CorruptArtifact):
             return
         if manifest["weights_sha256"] == self._space.weights_sha256:
-            for keys, vectors in (("entity_keys", "entities"), ("phrase_keys", "phrases")):
+            names = (("entity_keys", "entities"), ("phrase_keys", "phrases"), ("relation_keys", "relations"))
+            for keys, vectors in names:
+                if keys not in arrays:
+                    continue
                 self._vectors.append((_places(arrays[keys]), arrays[vectors]))
 
     def vectors(

@@ -21,7 +21,7 @@ from localmel.records import Triple
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-KIND, VERSION = "packed KB", 1
+KIND, VERSION = "packed KB", 2
 _FOLDER, _FILE = "packed", "packed.safetensors"
 _TEXT_TRIPLES = 8
 "How many triples stand in the text that an entity is embedded by."
@@ -49,7 +49,7 @@ class Lists:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PackedKb:
-    """The arrays of one KB.  n entities, p phrases, w different word stems."""
+    """The arrays of one KB.  n entities, p phrases, r relations, w different word stems."""
 
     fingerprint: str
     rows: NDArray[Any]  # (n,) int64, ascending
@@ -59,6 +59,7 @@ class PackedKb:
     description_words: Lists  # entity position -> stems of its description
     label_words: Lists  # entity position -> stems of its label
     phrase_triple: NDArray[Any]  # (p,) int64: a KB triple row that says the phrase
+    phrase_relation: NDArray[Any]  # (p,) int32: its relation, by place among the KB's relations in row order
     stems: NDArray[Any]  # (w,) uint32, ascending
     stem_entities: NDArray[Any]  # (w,) int32: in how many entities each stem stands
 
@@ -123,6 +124,7 @@ def _packed(found: dict[str, NDArray[Any]], fingerprint: str) -> PackedKb:
         description_words=lists("description_words"),
         label_words=lists("label_words"),
         phrase_triple=found["phrase_triple"],
+        phrase_relation=found["phrase_relation"],
         stems=found["stems"],
         stem_entities=found["stem_entities"],
     )
@@ -132,9 +134,9 @@ def pack(kb: KnowledgeBase, on_entities: Callable[[int], None] = lambda _: None)
     """Write the arrays of `kb` and load them.  `on_entities` is told how many more entities were done."""
     import numpy as np
 
-    packing = _Packing()
     with kb.reading():
         fingerprint = kb.fingerprint
+        packing = _Packing({row: place for place, row in enumerate(_relation_rows(kb))})
         for done, (row, label, description, popularity, triples) in enumerate(_entities_with_triples(kb), 1):
             packing.add(row, label, description, popularity, triples)
             if done % 1000 == 0:
@@ -177,6 +179,15 @@ def phrase_texts(kb: KnowledgeBase, packed: PackedKb) -> Iterator[str]:
 _TripleWords = list[tuple[int, int, str, str]]  # triple row, relation row, relation, tail
 
 
+def relation_texts(kb: KnowledgeBase) -> Iterator[str]:
+    """The label of each relation, in row order."""
+    return (label for _, label in kb.select("SELECT relation, label FROM relations ORDER BY relation"))
+
+
+def _relation_rows(kb: KnowledgeBase) -> Iterator[int]:
+    return (row for (row,) in kb.select("SELECT relation FROM relations ORDER BY relation"))
+
+
 def _entities_with_triples(kb: KnowledgeBase) -> Iterator[tuple[int, str, str, float | None, _TripleWords]]:
     """Every entity with its triples, in row order, by two streams side by side."""
     relations = dict(kb.select("SELECT relation, label FROM relations"))
@@ -195,9 +206,10 @@ def _entities_with_triples(kb: KnowledgeBase) -> Iterator[tuple[int, str, str, f
 class _Packing:
     """Grows the arrays entity by entity."""
 
-    def __init__(self) -> None:
+    def __init__(self, relations: dict[int, int]) -> None:
+        self._relations = relations
         self._rows, self._popularity = array("q"), array("f")
-        self._phrase_triple = array("q")
+        self._phrase_triple, self._phrase_relation = array("q"), array("i")
         self._numbers: dict[tuple[int, str], int] = {}
         self._phrase_stems: list[tuple[int, ...]] = []
         self._stem_entities: dict[int, int] = {}
@@ -226,6 +238,7 @@ class _Packing:
         number = self._numbers.setdefault((relation, tail), len(self._numbers))
         if number == len(self._phrase_triple):
             self._phrase_triple.append(triple)
+            self._phrase_relation.append(self._relations[relation])
             words = tuple(stems(tail))
             self._phrase_stems.append(words)
             self._append("phrase_words", words)
@@ -244,6 +257,7 @@ class _Packing:
             "rows": np.frombuffer(self._rows, np.int64) if self._rows else np.zeros(0, np.int64),
             "popularity": np.array(self._popularity, np.float32),
             "phrase_triple": np.array(self._phrase_triple, np.int64),
+            "phrase_relation": np.array(self._phrase_relation, np.int32),
             "stems": np.array(known, np.uint32),
             "stem_entities": np.array([self._stem_entities[word] for word in known], np.int32),
         }
