@@ -31,6 +31,18 @@ fmt:
 bench *arguments:
     python -m benchmarks.run {{ arguments }}
 
+# Hold the fusion network against arrays of the published code (needs the shared data)
+parity:
+    python -m pytest -q tests/retrieve/test_parity.py
+
+# Train the default profile's network and fit its evidence scorers (needs the shared data; about an hour on two cores)
+train-embedded *arguments:
+    python scripts/train_embedded.py {{ arguments }}
+
+# The table of docs/benchmarks.md: the default profile on val, part by part and with parts left out
+eval *arguments:
+    python -m benchmarks.run ablations {{ arguments }}
+
 # Build the wheel and the source archive into dist/, from the packages that are installed
 build:
     python -m build --no-isolation

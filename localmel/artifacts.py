@@ -195,7 +195,7 @@ def read_manifest(folder: Path, *, kind: str, version: int, every_byte: bool = F
 
 # --- arrays: safetensors files, written in pieces and read memory-mapped ----------------------------------------
 
-_DTYPES = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U32": "<u4", "I8": "|i1"}
+_DTYPES = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U32": "<u4", "I8": "|i1", "U8": "|u1"}
 _CODES = {code: name for name, code in _DTYPES.items()}
 
 

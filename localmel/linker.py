@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from localmel.encode.kb_vectors import load_vectors, ready_kb
+from localmel.encode.kb_vectors import load_vectors
+from localmel.encode.mention_texts import context_around
 from localmel.encode.minilm import MiniLM
 from localmel.encode.space import TextEncoder
 from localmel.engines.pictures import open_picture
@@ -31,6 +32,9 @@ from localmel.rerank.evidence import evidence_for, induced_triples
 from localmel.rerank.features import Support, context_of, features_of, support_of
 from localmel.rerank.scorer import EvidenceScorer
 from localmel.retrieve.candidates import CandidateFinder, Candidates
+from localmel.retrieve.fused import Network, load_fused, load_network
+from localmel.retrieve.indexing import ready_kb
+from localmel.retrieve.mention_vectors import mention_arrays, mention_texts
 from localmel.settings import Profile, go_offline, load_profile
 from localmel.shipped import shipped
 
@@ -39,8 +43,6 @@ if TYPE_CHECKING:
 
 go_offline()
 
-_WINDOW = 250
-"Characters before and after a mention that are its context, in a text longer than twice this."
 _CAPTIONS_AT_ONCE = 64
 
 
@@ -113,7 +115,9 @@ class Linker:
         *,
         top_k: int = 16,
         encoder: TextEncoder | None = None,
+        network: Network | None = None,
     ) -> None:
+        """`network` stands in for the one that the profile names."""
         if top_k < 1:
             raise UsageError(f"top-k is {top_k}; at least one candidate is needed")
         self.profile = load_profile(profile) if isinstance(profile, str) else profile
@@ -123,10 +127,13 @@ class Linker:
             raise UsageError(f"kb is {type(kb).__name__}; it is a name, a path or a KnowledgeBase")
         if isinstance(kb, Path):
             kb = KnowledgeBase(kb)
-        self.kb = ready_kb(kb, self._encoder) if isinstance(kb, str) else kb
+        self._network = network or load_network(shipped(f"weights/{self.profile.retrieve.network}"))
+        self.kb = ready_kb(kb, self._encoder, self._network) if isinstance(kb, str) else kb
         self.kb.hold()  # one state for all answers: rows, arrays and vectors belong together
         self._packed, self._vectors = load_vectors(self.kb, self._encoder.space)
-        self._finder = CandidateFinder(self.kb, self._packed, self._vectors, self.profile.retrieve)
+        self._network.check_space(self._encoder.space)
+        fused = load_fused(self.kb, self._packed, self._network)
+        self._finder = CandidateFinder(self.kb, self._packed, fused, self.profile.retrieve)
         self._scorer = EvidenceScorer(shipped(f"weights/{self.profile.rerank.weights}"))
 
     def link(self, image: Path | str | None, text: str, mentions: Sequence[str] | None = None) -> LinkedCaption:
@@ -196,11 +203,10 @@ class Linker:
         if not asked:
             return
         with _timed(seconds, "encode"):
-            vectors = self._context_vectors(asked)
+            contexts, fused = self._vectors_of(asked)
         with _timed(seconds, "retrieve"):
-            sentences = np.stack([context[0] for context in vectors])
-            found = self._finder.find([question.mention.surface for question in asked], sentences)
-        for question, candidates, context in zip(asked, found, vectors, strict=True):
+            found = self._finder.find([question.mention.surface for question in asked], fused)
+        for question, candidates, context in zip(asked, found, contexts, strict=True):
             with _timed(seconds, "rerank"):
                 weighed = self._weigh_one(question, candidates, context)
             yield weighed
@@ -223,19 +229,29 @@ class Linker:
             surface = caption.text[span.start : span.end]
             yield Mention(id=f"{number}-{place}", surface=surface, context=caption.text, span=span, image=caption.image)
 
-    def _context_vectors(self, asked: Sequence[_Asked]) -> list[NDArray[Any]]:
-        """For each mention (1 + stated, width): its sentence, then its stated triples.  Each text is encoded once."""
-        texts: dict[str, int] = {}
-        places = [[texts.setdefault(text, len(texts)) for text in question.said] for question in asked]
+    def _vectors_of(self, asked: Sequence[_Asked]) -> tuple[list[NDArray[Any]], NDArray[Any]]:
+        """For each mention (1 + stated, width): its context, then its stated triples; and (m, width) fused vectors.
+
+        Each different text is encoded once."""
+        mentions = [question.mention for question in asked]
+        stated = [question.stated for question in asked]
+        texts = dict.fromkeys([*mention_texts(mentions, stated), *(text for one in asked for text in one.said)])
+        place = {text: number for number, text in enumerate(texts)}
         vectors = self._encoder.encode(list(texts))
-        return [vectors[place] for place in places]
+
+        def encoded(wanted: Sequence[str]) -> NDArray[Any]:
+            known: NDArray[Any] = vectors[[place[text] for text in wanted]]
+            return known
+
+        text, triples = mention_arrays(mentions, stated, encoded)
+        return [encoded(question.said) for question in asked], self._network.encoder.fuse(text=text, triples=triples)
 
     def _weigh_one(self, question: _Asked, candidates: Candidates, vectors: NDArray[Any]) -> Weighed:
         words = [word for text in question.said for word in fold(text).split()]
         context = context_of(question.mention.surface, words, vectors, self._packed)
         positions = candidates.positions
         support = support_of(context, positions, self._packed, self._vectors)
-        features = features_of(context, candidates.matches, positions, support, self._packed, self._vectors)
+        features = features_of(context, candidates, support, self._packed, self._vectors)
         return Weighed(
             caption=question.caption,
             mention=question.mention,
@@ -322,21 +338,7 @@ class _Asked:
     @property
     def said(self) -> list[str]:
         """The texts that are compared with the KB: the context, then the stated triples."""
-        return [self.context, *(triple.tail for triple in self.stated)]
-
-    @property
-    def context(self) -> str:
-        """The text around the mention."""
-        text, span = self.mention.context, self.mention.span
-        if len(text) <= 2 * _WINDOW:
-            return text
-        before = text[max(0, span.start - _WINDOW) : span.start]
-        after = text[span.end : span.end + _WINDOW]
-        if span.start > _WINDOW:
-            before = before.partition(" ")[2]
-        if span.end + _WINDOW < len(text):
-            after = after.rpartition(" ")[0]
-        return f"{before}{self.mention.surface}{after}"
+        return [context_around(self.mention), *(triple.tail for triple in self.stated)]
 
 
 @contextmanager

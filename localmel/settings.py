@@ -75,7 +75,9 @@ class RetrieveSettings:
     by_name: int = 64
     "At most this many entities whose name fits the surface."
     by_vector: int = 16
-    "And this many whose text is nearest to the sentence."
+    "And this many whose fused vector is nearest to the mention's."
+    network: str = "kgmel-minilm"
+    "Folder under weights/ that holds the fusion network."
     use_counts: bool = True
     "Order equal names by popularity and number of triples."
 
@@ -146,8 +148,9 @@ def profile_from(table: dict[str, Any], *, where: str) -> Profile:
     for (stage, key), choices in _CHOICES.items():
         if (chosen := getattr(stages[stage], key)) not in choices:
             raise UsageError(f"{where}: [{stage}] has {key} {chosen!r}; this version has {', '.join(choices)}")
-    if Path(weights := stages["rerank"].weights).name != weights:
-        raise UsageError(f"{where}: [rerank] weights names a folder under weights/, not the path {weights!r}")
+    for stage, key in (("retrieve", "network"), ("rerank", "weights")):
+        if Path(folder := getattr(stages[stage], key)).name != folder:
+            raise UsageError(f"{where}: [{stage}] {key} names a folder under weights/, not the path {folder!r}")
     if "name" not in table:
         raise UsageError(f"{where}: a profile needs a name")
     return Profile(**_checked(table, Profile, where), **stages)

@@ -1,19 +1,20 @@
-"""Fit the evidence scorer on train mentions, set its temperature on held-out train mentions, report it on val.
+"""Fit the evidence scorer on train mentions, set its temperature on held-out train mentions.
 
-    python scripts/fit_evidence_scorer.py --kb KB --data FOLDER            -> weights/evidence-scorer
-    python scripts/fit_evidence_scorer.py --kb KB --data FOLDER --no-counts -> weights/evidence-scorer-no-counts
+    python scripts/fit_evidence_scorer.py --kb KB --data FOLDER --folds RUNS                  -> weights/evidence-scorer
+    python scripts/fit_evidence_scorer.py --kb KB --data FOLDER --folds RUNS --without counts  -> ...-no-counts
 
-FOLDER holds NAME-train.jsonl and NAME-val.jsonl; KB is an indexed KB.  Val takes no part in the fitting.
-The data have no pictures: for every fifth mention a piece of its sentence is moved into "visible text" and the sentence
-becomes a neutral one, so that writing is weighed as the words it consists of.  Same inputs, same bytes."""
+FOLDER holds NAME-train.jsonl; KB is an indexed KB; RUNS holds fold-0, fold-1, ... as scripts/train_embedded.py leaves
+them: fusion networks, each trained without the mentions of its fold.  A mention's features come from the network that
+has not seen it: a network is surer of what it was trained on.  Val takes no part.
+For every fifth mention a piece of its sentence is moved into "visible text".  Same inputs, same bytes."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import random
-from collections.abc import Iterator
-from dataclasses import replace
+import zlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,26 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
+from localmel.encode.kb_vectors import load_vectors
 from localmel.encode.minilm import MiniLM
-from localmel.generate.visible_text import VisibleLine
+from localmel.generate.moved_text import with_moved_text
 from localmel.kb.splits import read_split
 from localmel.kb.store import KnowledgeBase
 from localmel.linker import Caption, Linker
-from localmel.records import Mention, Span
-from localmel.rerank.features import COUNTS, FEATURES
+from localmel.rerank.features import COUNTS, FEATURES, NAME
 from localmel.rerank.scorer import _CLIP, VERSION
-from localmel.settings import load_profile
+from localmel.retrieve.fused import fuse_kb, load_network
+from localmel.settings import Profile, load_profile
 
 DATASETS = ("richpediamel", "wikimel", "wikidiverse")
 MOST_CANDIDATES = 80
 HELD_OUT, EPOCHS, BATCH, RATE, SEED = 0.05, 14, 256, 4e-3, 0
-NEUTRAL = ("{}, photographed last year.", "This is {}.", "A picture of {}.", "{} seen here.", "Here we saw {} again.")
+MOVED = 0.2
+GROUPS = {
+    "counts": COUNTS,
+    "names": tuple(name for name in NAME if name not in ("surface words", "surface has no capital")),
+}
+"What `--without` leaves out.  Without names no candidate is found by name, either."
 
 
 class Scorer(nn.Module):
@@ -59,28 +66,6 @@ class Scorer(nn.Module):
         return torch.cat([scores, self.nil[1](hidden)], dim=1)
 
 
-def captions_of(
-    mentions: tuple[Mention, ...], *, move: float, seed: int
-) -> Iterator[tuple[Caption, list[VisibleLine]]]:
-    """Each mention as a caption, and the lines of visible text that a part of them gets."""
-    chance = random.Random(seed)
-    for mention in mentions:
-        words = (mention.context[: mention.span.start] + " " + mention.context[mention.span.end :]).split()
-        if chance.random() >= move or len(words) < 4:
-            yield Caption(text=mention.context, spans=(mention.span,)), []
-            continue
-        length = chance.randint(2, min(7, len(words)))
-        start = chance.randint(0, len(words) - length)
-        cut = chance.randint(1, length)
-        piece = words[start : start + length]
-        frame = chance.choice(NEUTRAL)
-        begin = frame.index("{}")
-        text = frame.format(mention.surface)
-        span = Span(start=begin, end=begin + len(mention.surface))
-        lines = [" ".join(part).upper() for part in (piece[:cut], piece[cut:]) if part]
-        yield Caption(text=text, spans=(span,)), [VisibleLine(text=line, confidence=1.0) for line in lines]
-
-
 def padded(features: list[NDArray[Any]], target: NDArray[Any]) -> tuple[Tensor, Tensor, Tensor]:
     """Lists of candidates -> (inputs, present, target); a target beyond the list means NIL."""
     inputs = torch.zeros(len(features), MOST_CANDIDATES, features[0].shape[1])
@@ -91,25 +76,45 @@ def padded(features: list[NDArray[Any]], target: NDArray[Any]) -> tuple[Tensor, 
     return inputs, present, torch.from_numpy(target)
 
 
-def gather(
-    linker: Linker, folder: Path, part: str, *, move: float
-) -> tuple[list[NDArray[Any]], NDArray[Any], list[str]]:
-    """Features, target place and sentence of every mention of one part of all datasets."""
-    rows = dict(linker.kb.select("SELECT id, row FROM entities"))
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Gathered:
+    """What is known of some mentions, and what is right."""
+
+    features: list[NDArray[Any]]
+    target: NDArray[Any]  # place of the gold in the list, MOST_CANDIDATES where it is not there
+    sentences: list[str]
+
+
+def fold_of(sentence: str, n_folds: int) -> int:
+    """As `localmel train --fold` tells them apart."""
+    return zlib.crc32(sentence.encode("utf-8")) % n_folds
+
+
+def gather(kb: KnowledgeBase, profile: Profile, folder: Path, networks: dict[int, Path], n_folds: int) -> Gathered:
+    """Features of the train mentions of the given folds, each by the network that was trained without it."""
+    rows = dict(kb.select("SELECT id, row FROM entities"))
     features: list[NDArray[Any]] = []
     target: list[int] = []
     sentences: list[str] = []
-    for seed, name in enumerate(DATASETS):
-        split = read_split(folder / f"{name}-{part}.jsonl")
-        weighed = linker.weigh_many(captions_of(split.mentions, move=move, seed=seed))
-        for done, (mention, known) in enumerate(zip(split.mentions, weighed, strict=True), 1):
-            right = np.flatnonzero(known.rows == rows.get(split.gold[mention.id] or "", -1))
-            features.append(known.features)
-            target.append(int(right[0]) if len(right) else MOST_CANDIDATES)
-            sentences.append(mention.context)
-            if done % 1000 == 0:
-                print(f"{split.name}: {done:,} of {len(split.mentions):,} mentions", flush=True)
-    return features, np.array(target), sentences
+    encoder = MiniLM(method="torch")
+    splits = [read_split(folder / f"{name}-train.jsonl") for name in DATASETS]
+    for fold, path in networks.items():
+        network = load_network(path)
+        fuse_kb(kb, *load_vectors(kb, encoder.space), network)
+        linker = Linker(kb, profile, encoder=encoder, network=network)
+        for number, split in enumerate(splits):
+            shown = list(with_moved_text(split.mentions, share=MOVED, seed=number))
+            apart = [m.id for m in split.mentions if fold_of(m.context, n_folds) == fold]
+            context = {m.id: m.context for m in split.mentions}
+            chosen = [(mention, lines) for mention, lines in shown if mention.id in set(apart)]
+            captions = ((Caption(text=mention.context, spans=(mention.span,)), lines) for mention, lines in chosen)
+            for (mention, _), known in zip(chosen, linker.weigh_many(captions), strict=True):
+                right = np.flatnonzero(known.rows == rows.get(split.gold[mention.id] or "", -1))
+                features.append(known.features)
+                target.append(int(right[0]) if len(right) else MOST_CANDIDATES)
+                sentences.append(context[mention.id])
+            print(f"fold {fold}, {split.name}: {len(chosen):,} mentions", flush=True)
+    return Gathered(features=features, target=np.array(target), sentences=sentences)
 
 
 def fit(inputs: Tensor, present: Tensor, target: Tensor) -> Scorer:
@@ -144,29 +149,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kb", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--no-counts", action="store_true")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "weights")
+    parser.add_argument("--folds", type=Path, required=True, help="folder of fold-I/, each with a network/")
+    parser.add_argument("--only", type=int, nargs="*", help="fit on these folds only")
+    parser.add_argument("--without", choices=GROUPS, action="append", default=[])
+    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    profile = load_profile("embedded")
-    profile = replace(profile, retrieve=replace(profile.retrieve, use_counts=not given.no_counts))
-    linker = Linker(KnowledgeBase(given.kb), profile, encoder=MiniLM(method="torch"))
-    columns = [place for place, name in enumerate(FEATURES) if not (given.no_counts and name in COUNTS)]
+    paths = sorted(given.folds.glob("fold-*"), key=lambda path: int(path.name.removeprefix("fold-")))
+    networks = {int(path.name.removeprefix("fold-")): network_in(path) for path in paths}
+    if given.only:
+        networks = {fold: networks[fold] for fold in given.only}
+    retrieve = load_profile("embedded").retrieve
+    if "counts" in given.without:
+        retrieve = replace(retrieve, use_counts=False)
+    if "names" in given.without:
+        retrieve = replace(retrieve, by_name=0, by_vector=64)
+    profile = replace(load_profile("embedded"), retrieve=retrieve)
+    left_out = {name for group in given.without for name in GROUPS[group]}
+    columns = [place for place, name in enumerate(FEATURES) if name not in left_out]
 
-    features, target, sentences = gather(linker, given.data, "train", move=0.2)
-    features = [values[:, columns] for values in features]
+    known = gather(KnowledgeBase(given.kb), profile, given.data, networks, len(paths))
+    features = [values[:, columns] for values in known.features]
     flat = np.concatenate(features)
     mean, deviation = flat.mean(axis=0), flat.std(axis=0) + 1e-3
     features = [np.clip((values - mean) / deviation, -_CLIP, _CLIP) for values in features]
     chance = random.Random(SEED)
-    kept_apart = {sentence for sentence in sorted(set(sentences)) if chance.random() < HELD_OUT}
-    apart = np.array([sentence in kept_apart for sentence in sentences])
-    inputs, present, goal = padded(features, target)
+    kept_apart = {sentence for sentence in sorted(set(known.sentences)) if chance.random() < HELD_OUT}
+    apart = np.array([sentence in kept_apart for sentence in known.sentences])
+    inputs, present, goal = padded(features, known.target)
     scorer = fit(inputs[~apart], present[~apart], goal[~apart])
     with torch.no_grad():
         logits = scorer(inputs[apart], present[apart])
     temperature = best_temperature(logits, goal[apart])
 
-    folder = given.out / ("evidence-scorer-no-counts" if given.no_counts else "evidence-scorer")
+    ending = "".join(f"-no-{group}" for group in given.without)
+    folder = given.out or Path(__file__).parent.parent / "weights" / f"evidence-scorer{ending}"
     folder.mkdir(parents=True, exist_ok=True)
     weights = {"mean": mean, "deviation": deviation}
     for name, value in scorer.state_dict().items():
@@ -180,10 +196,18 @@ def main() -> None:
         "features": [FEATURES[place] for place in columns],
         "temperature": temperature,
         "fitted_on": {"mentions": int((~apart).sum()), "held_out": int(apart.sum()), "seed": SEED},
-        "command": "python scripts/fit_evidence_scorer.py" + (" --no-counts" if given.no_counts else ""),
+        "command": "python scripts/fit_evidence_scorer.py" + "".join(f" --without {group}" for group in given.without),
     }
     (folder / "scorer.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {folder}: temperature {temperature}")
+
+
+def network_in(folder: Path) -> Path:
+    """The network of a run of one seed."""
+    found = sorted(folder.glob("**/network.json"))
+    if len(found) != 1:
+        raise SystemExit(f"{folder} holds {len(found)} networks, not one; run scripts/train_embedded.py")
+    return found[0].parent
 
 
 if __name__ == "__main__":

@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from localmel.encode.kb_vectors import index_kb
 from localmel.encode.minilm import MiniLM
 from localmel.kb.importers import Problems, TablesSource
 from localmel.kb.places import open_kb, prepare_starter
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import add_to_kb, build_kb
 from localmel.linker import Linker
+from localmel.retrieve.fused import load_network
+from localmel.retrieve.indexing import index_entities
 from localmel.settings import OFFLINE
+from localmel.shipped import shipped
 
 ROOT = Path(__file__).resolve().parents[1]
 RunLocalmel = Callable[..., subprocess.CompletedProcess[str]]
@@ -76,8 +78,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOCALMEL_HOME", str(folder))
-        encoder = MiniLM()
-        prepare_starter(lambda base: index_kb(base, encoder))
+        encoder, network = MiniLM(), load_network(shipped("weights/kgmel-minilm"))
+        prepare_starter(lambda base: index_entities(base, encoder, network))
         yield folder
 
 

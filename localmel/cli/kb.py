@@ -15,6 +15,7 @@ from localmel.errors import LocalmelError, shell_line
 if TYPE_CHECKING:
     from localmel.kb.importers import KbSource, Problems
     from localmel.kb.write import Changed
+    from localmel.retrieve.fused import Network
 
 app = typer.Typer(help="Make a knowledge base, change it, look into it.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -245,22 +246,31 @@ def _import(
 
 
 def _index(name: str) -> int:
-    from localmel.encode.kb_vectors import index_kb
     from localmel.encode.minilm import MiniLM
     from localmel.kb.places import open_kb
+    from localmel.retrieve.indexing import index_entities
 
     with progress() as (announce, advance):
-        return index_kb(open_kb(name), MiniLM(), on_total=announce, on_done=advance)
+        return index_entities(open_kb(name), MiniLM(), _network(), on_total=announce, on_done=advance)
+
+
+def _network() -> Network:
+    """The fusion network of the default profile: what a KB is indexed with."""
+    from localmel.retrieve.fused import load_network
+    from localmel.settings import load_profile
+    from localmel.shipped import shipped
+
+    return load_network(shipped(f"weights/{load_profile('embedded').retrieve.network}"))
 
 
 def ensure_starter(name: str | None) -> None:
     """Build and index the starter KB where it is meant and not there yet."""
     if name in (None, "starter"):
-        from localmel.encode.kb_vectors import ready_kb
         from localmel.encode.minilm import MiniLM
+        from localmel.retrieve.indexing import ready_kb
 
         with progress() as (announce, advance):
-            ready_kb("starter", MiniLM(), on_total=announce, on_done=advance).close()
+            ready_kb("starter", MiniLM(), _network(), on_total=announce, on_done=advance).close()
 
 
 def _facts_or_error(name: str) -> dict[str, Any]:

@@ -72,16 +72,18 @@ def demo_command(profile: ProfileName = "embedded", as_json: AsJson = False, exp
 
 def make_linker(kb: str, profile: str, *, top_k: int = 16) -> Linker:
     """Open the KB (building the starter KB on first use) and load the profile."""
-    from localmel.encode.kb_vectors import ready_kb
     from localmel.encode.minilm import MiniLM
     from localmel.linker import Linker
+    from localmel.retrieve.fused import load_network
+    from localmel.retrieve.indexing import ready_kb
     from localmel.settings import load_profile
+    from localmel.shipped import shipped
 
     chosen = load_profile(profile)
-    encoder = MiniLM()
+    encoder, network = MiniLM(), load_network(shipped(f"weights/{chosen.retrieve.network}"))
     with progress() as (announce, advance):
-        base = ready_kb(kb, encoder, on_total=announce, on_done=advance)
-    return Linker(base, chosen, top_k=top_k, encoder=encoder)
+        base = ready_kb(kb, encoder, network, on_total=announce, on_done=advance)
+    return Linker(base, chosen, top_k=top_k, encoder=encoder, network=network)
 
 
 def print_answer(answer: LinkedCaption, *, explain: bool) -> None:

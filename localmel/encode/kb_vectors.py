@@ -26,7 +26,6 @@ from localmel.artifacts import (
 from localmel.encode.space import Space, TextEncoder
 from localmel.errors import BadInput, CorruptArtifact, KbBusy, shell_line
 from localmel.kb.packed import PackedKb, entity_texts, load_packed, pack, phrase_texts, relation_texts
-from localmel.kb.places import STARTER, open_kb, prepare_starter
 from localmel.kb.store import KnowledgeBase
 
 if TYPE_CHECKING:
@@ -62,30 +61,6 @@ def load_vectors(kb: KnowledgeBase, space: Space) -> tuple[PackedKb, KbVectors]:
     if "relations" not in arrays:
         raise _not_indexed(kb, "indexed by an earlier version")
     return packed, KbVectors(space=space, **{name: arrays[name] for name in ("entities", "phrases", "relations")})
-
-
-def ready_kb(
-    name: str,
-    encoder: TextEncoder,
-    *,
-    on_total: Callable[[str, int], None] = lambda _what, _total: None,
-    on_done: Callable[[int], None] = lambda _: None,
-) -> KnowledgeBase:
-    """Open a KB by name or path; the starter KB is built and indexed on first use."""
-    if name != STARTER:
-        return open_kb(name)
-
-    def index(kb: KnowledgeBase) -> None:
-        index_kb(kb, encoder, on_total=on_total, on_done=on_done)
-
-    prepare_starter(index)
-    try:
-        kb = open_kb(STARTER)
-        load_vectors(kb, encoder.space)
-    except (BadInput, CorruptArtifact):  # damaged since: it ships with localmel, so it is made again
-        prepare_starter(index, again=True)
-        kb = open_kb(STARTER)
-    return kb
 
 
 def _not_indexed(kb: KnowledgeBase, why: str) -> BadInput:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from localmel.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
 from localmel.errors import BadInput, CorruptArtifact, KbBusy, shell_line
+from localmel.kb.folding import fold
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.words import stems
 from localmel.records import Triple
@@ -58,6 +59,7 @@ class PackedKb:
     phrase_words: Lists  # phrase -> stems of its tail
     description_words: Lists  # entity position -> stems of its description
     label_words: Lists  # entity position -> stems of its label
+    label_text: Lists  # entity position -> its folded label, in UTF-8
     phrase_triple: NDArray[Any]  # (p,) int64: a KB triple row that says the phrase
     phrase_relation: NDArray[Any]  # (p,) int32: its relation, by place among the KB's relations in row order
     stems: NDArray[Any]  # (w,) uint32, ascending
@@ -83,6 +85,14 @@ class PackedKb:
         counts = np.where(self.stems[places] == wanted, self.stem_entities[places], 0)
         weights: NDArray[Any] = (1.0 - np.log(np.maximum(counts, 1)) / np.log(n)).astype(np.float32)
         return weights
+
+    def folded_labels(self, positions: NDArray[Any]) -> list[str]:
+        """The folded label of each entity at `positions`."""
+        text = self.label_text
+        return [
+            bytes(text.values[text.starts[place] : text.starts[place + 1]]).decode("utf-8")
+            for place in positions.tolist()
+        ]
 
     def phrase_triples(self, kb: KnowledgeBase, phrases: list[int], head: str) -> list[Triple]:
         """Phrases in words, as triples of `head`."""
@@ -123,6 +133,7 @@ def _packed(found: dict[str, NDArray[Any]], fingerprint: str) -> PackedKb:
         phrase_words=lists("phrase_words"),
         description_words=lists("description_words"),
         label_words=lists("label_words"),
+        label_text=lists("label_text"),
         phrase_triple=found["phrase_triple"],
         phrase_relation=found["phrase_relation"],
         stems=found["stems"],
@@ -220,6 +231,7 @@ class _Packing:
                 ("phrase_words", "I"),
                 ("description_words", "I"),
                 ("label_words", "I"),
+                ("label_text", "B"),
             )
         }
 
@@ -230,6 +242,7 @@ class _Packing:
         described, named = stems(description), stems(label)
         for name, values in (("phrases", phrases), ("description_words", described), ("label_words", named)):
             self._append(name, values)
+        self._append("label_text", fold(label).encode("utf-8"))
         standing = set(described).union(named, *(self._phrase_stems[phrase] for phrase in phrases))
         for word in standing:
             self._stem_entities[word] = self._stem_entities.get(word, 0) + 1
@@ -263,7 +276,7 @@ class _Packing:
         }
         for name, (starts, flat) in self._lists.items():
             result[f"{name}.starts"] = np.array(starts, np.int64)
-            result[f"{name}.values"] = np.array(flat, np.int32 if flat.typecode == "i" else np.uint32)
+            result[f"{name}.values"] = np.array(flat, {"i": np.int32, "I": np.uint32, "B": np.uint8}[flat.typecode])
         return result
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rapidfuzz import fuzz
+from rapidfuzz.distance import Prefix
 
 from localmel.kb.folding import fold_mention
 from localmel.kb.words import stems_of
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from localmel.encode.kb_vectors import KbVectors
     from localmel.kb.names import NameMatch
     from localmel.kb.packed import PackedKb
+    from localmel.retrieve.candidates import Candidates
 
 NAME = (
     "name exact",
@@ -34,8 +36,15 @@ NAME = (
     "surface words",
     "exact names in list",
     "found by vector only",
+    "surface has no capital",
+    "label similarity",
+    "label words alike",
+    "label begins alike",
 )
 CONTEXT = (
+    "fused cosine",
+    "fused cosine below best",
+    "fused rank",
     "text cosine",
     "text cosine below best",
     "phrase cosine",
@@ -50,6 +59,7 @@ CONTEXT = (
     "rest of name in context",
     "rest of name in context below best",
     "rest of name missing",
+    "named elsewhere in context",
 )
 COUNTS = (
     "phrases",
@@ -63,7 +73,7 @@ COUNTS = (
 "How much the KB knows of an entity, whatever the mention."
 FEATURES = NAME + CONTEXT + COUNTS
 MOST_PHRASES = 512
-"Of an entity with more phrases than this, every k-th is looked at."
+"Of an entity with more phrases than this, every k-th is looked at, and those that share a word with the context."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -101,36 +111,45 @@ def support_of(context: ContextOf, positions: NDArray[Any], packed: PackedKb, ve
     import numpy as np
 
     phrases, owner = packed.phrases.of(positions)
+    overlap, share = _shared_words(phrases, context, packed)
     counts = np.bincount(owner, minlength=len(positions))
     if len(phrases) and counts.max() > MOST_PHRASES:
         step = np.maximum(1, -(-counts // MOST_PHRASES))[owner]
         nth = np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner]
-        kept = nth % step == 0
-        phrases, owner = phrases[kept], owner[kept]
+        kept = (nth % step == 0) | (overlap > 0)
+        phrases, owner, overlap, share = phrases[kept], owner[kept], overlap[kept], share[kept]
     different, place = np.unique(phrases, return_inverse=True)
     similarity = (context.vectors @ vectors.phrases[different].astype(np.float32).T)[:, place]
-    words, word_owner = packed.phrase_words.of(different)
+    return Support(phrases=phrases, owner=owner, similarity=similarity, overlap=overlap, share=share)
+
+
+def _shared_words(phrases: NDArray[Any], context: ContextOf, packed: PackedKb) -> tuple[NDArray[Any], NDArray[Any]]:
+    """For each phrase the weight of the context words in its tail, and that as a share of the tail's own weight."""
+    import numpy as np
+
+    different, place = np.unique(phrases, return_inverse=True)
+    words, owner = packed.phrase_words.of(different)
     weights = packed.weights(words)
-    shared = weights * np.isin(words, context.words)
-    overlap = np.bincount(word_owner, shared, minlength=len(different))
-    total = np.bincount(word_owner, weights, minlength=len(different))
-    share = overlap / np.maximum(total, 1e-6)
-    return Support(phrases=phrases, owner=owner, similarity=similarity, overlap=overlap[place], share=share[place])
+    overlap = np.bincount(owner, weights * np.isin(words, context.words), minlength=len(different))
+    total = np.bincount(owner, weights, minlength=len(different))
+    return overlap[place], (overlap / np.maximum(total, 1e-6))[place]
 
 
 def features_of(
     context: ContextOf,
-    matches: Sequence[NameMatch | None],
-    positions: NDArray[Any],
+    candidates: Candidates,
     support: Support,
     packed: PackedKb,
     vectors: KbVectors,
 ) -> NDArray[Any]:
-    """(n candidates, len(FEATURES)) float32.  `matches` holds None for a candidate found by its vector only."""
+    """(n candidates, len(FEATURES)) float32."""
     import numpy as np
 
+    positions = candidates.positions
     columns = [
-        *_name_columns(context.surface, matches),
+        *_name_columns(context.surface, candidates.matches),
+        *_label_columns(context.surface, packed.folded_labels(positions)),
+        *_fused_columns(candidates.cosine),
         *_context_columns(context, positions, support, packed, vectors),
         *_count_columns(positions, packed),
     ]
@@ -163,7 +182,34 @@ def _name_columns(surface: str, matches: Sequence[NameMatch | None]) -> list[NDA
     surface_words = np.full(len(matches), folded.count(" ") + 1, np.float32)
     exact = np.full(len(matches), np.log1p(table[:, 0].sum()), np.float32)
     by_vector = np.array([match is None for match in matches], np.float32)
-    return [*table.T, surface_words, exact, by_vector]
+    common = np.full(len(matches), surface == surface.lower(), np.float32)
+    return [*table.T, surface_words, exact, by_vector, common]
+
+
+def _label_columns(surface: str, labels: Sequence[str]) -> list[NDArray[Any]]:
+    """How like the surface each label is, also where the name index saw no likeness ("Finnish", "Finland").
+
+    Edit similarity, similarity of the sets of words, and the share of the surface that the label begins with."""
+    import numpy as np
+
+    folded = fold_mention(surface)
+    rows = [
+        (
+            fuzz.ratio(folded, label) / 100,
+            fuzz.token_set_ratio(folded, label) / 100,
+            Prefix.similarity(folded, label) / max(len(folded), 1),
+        )
+        for label in labels
+    ]
+    return list(np.array(rows, np.float32).reshape(len(labels), 3).T)
+
+
+def _fused_columns(cosine: NDArray[Any]) -> list[NDArray[Any]]:
+    """The fusion network's opinion: the cosine, its distance from the best, and how many candidates are above."""
+    import numpy as np
+
+    above = (cosine[None, :] > cosine[:, None]).sum(axis=1)
+    return [cosine, cosine - cosine.max(initial=-1.0), np.log1p(above)]
 
 
 def _context_columns(
@@ -179,11 +225,11 @@ def _context_columns(
     tails = _tail_overlap(context, positions, support, packed) / scale
     share = np.zeros(n)
     np.maximum.at(share, support.owner, support.share * np.minimum(support.overlap, 1.0))
-    rest, missing = _rest_of_name(context, positions, packed)
+    rest, missing, elsewhere = _rest_of_name(context, positions, packed)
     columns = []
     for values in (cosine, phrase, top3, described, tails):
         columns += [values, values - values.max(initial=-1.0)]
-    return [*columns, share, rest, rest - rest.max(initial=0.0), missing]
+    return [*columns, share, rest, rest - rest.max(initial=0.0), missing, elsewhere]
 
 
 def _best_phrases(support: Support, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -224,17 +270,28 @@ def _tail_overlap(context: ContextOf, positions: NDArray[Any], support: Support,
     return _weight_shared(context, words, support.owner[hits][index], len(positions))
 
 
-def _rest_of_name(context: ContextOf, positions: NDArray[Any], packed: PackedKb) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Weight of the label's words beyond the surface: those that stand in the context, those that do not."""
+def _rest_of_name(
+    context: ContextOf, positions: NDArray[Any], packed: PackedKb
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Weight of the label's words beyond the surface: those that stand in the context, those that do not.
+
+    And whether the whole label stands in the context and shares no word with the surface: it is another name there."""
     import numpy as np
 
     n = len(positions)
     words, owner = packed.label_words.of(positions)
     own = np.array(list(stems_of(fold_mention(context.surface).split())), np.uint32)
     beyond = ~np.isin(words, own)
+    apart = np.bincount(owner, ~beyond, minlength=n) == 0
     words, owner = words[beyond], owner[beyond]
     weights, present = packed.weights(words), np.isin(words, context.words)
-    return np.bincount(owner, weights * present, minlength=n), np.bincount(owner, weights * ~present, minlength=n)
+    missing = np.bincount(owner, ~present, minlength=n)
+    elsewhere = apart & (missing == 0) & (np.bincount(owner, minlength=n) > 0)
+    return (
+        np.bincount(owner, weights * present, minlength=n),
+        np.bincount(owner, weights * ~present, minlength=n),
+        elsewhere.astype(np.float64),
+    )
 
 
 def _count_columns(positions: NDArray[Any], packed: PackedKb) -> list[NDArray[Any]]:

@@ -1,14 +1,16 @@
 """Attention of a row over its own triples, without a tensor that is as long as all triples and as wide as a vector.
 
-In: one key for each row, vectors of tails and of (relation, tail) pairs, and which pairs each row has (CSR).
+In: two keys for each row, what each tail and each relation adds to the hidden layer, which triples a row has (CSR).
 Out: the weighted sums over the kept triples of each row, with gradients.
-Scores are products of rows with the few columns they have (a sampled dense product); triples are gone through in
-pieces of whole rows, which stay in the cache, and are computed again for the gradient instead of being kept."""
+Triples are gone through in pieces of whole rows: their hidden layer is made in a buffer that stays in the cache, and is
+made again for the gradient instead of being kept.  A score is a product of a row with its own triples only (a sampled
+dense product); sums read the kept triples only."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -17,40 +19,49 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_TRIPLES_AT_ONCE = 2048
-"With dropout each piece has a buffer of this many rows."
-_CELLS_AT_ONCE = 1 << 20
-"Rows times the triples of the longest row: scores are laid out as a table for softmax and top-p."
+TRIPLES_AT_ONCE, ROWS_AT_ONCE = 2048, 1024
+"A piece has at most so many triples, if its first row has, and so many rows."
+SLOPE = 0.01
+"Of the hidden layer below zero (leaky ReLU)."
 
 
 class Summed(NamedTuple):
     """The kept triples of each row, weighted and summed.  All zero for a row without triples."""
 
     tails: Tensor  # (b, triple width)
-    pairs: Tensor  # (b, width)
+    hidden: Tensor  # (b, width)
     weight: Tensor  # (b,) sum of the kept weights, at most 1
 
 
 def attend(
     tail_key: Tensor,
-    pair_key: Tensor,
+    hidden_key: Tensor,
     tails: Tensor,
-    pairs: Tensor,
+    tail_part: Tensor,
+    relation_part: Tensor,
     *,
-    tail_of_pair: Tensor,
-    triples: Tensor,
+    tail_of: Tensor,
+    relation_of: Tensor,
     starts: Tensor,
     kept: int,
     dropout: float,
 ) -> Summed:
-    """Score triples by tail_key . tail + pair_key . pair, softmax within each row, keep the `kept` highest weights.
+    """Score triples by tail_key . tail + hidden_key . hidden, softmax within each row, sum the `kept` of most weight.
 
-    tail_key: (b, triple width), pair_key: (b, width), tails: (q, triple width), pairs: (p, width) float; tail_of_pair:
-    (p,), triples: (t,) numbers of pairs, starts: (b + 1,) int64.  Kept weights are not normalised again (published
-    code).  With `dropout` values of a pair are zeroed afresh for each triple.  Source: KGMEL, section 3.2."""
+    The hidden layer of a triple is dropout(leaky ReLU(tail_part + relation_part)).  tail_key: (b, triple width),
+    hidden_key: (b, width), tails: (q, triple width), tail_part: (q, width), relation_part: (r, width) float, all
+    differentiable once; tail_of, relation_of: (t,), starts: (b + 1,) int64.  Kept weights are not normalised again
+    (published code).  Raises IndexError for a tail or relation that is none.  Source: KGMEL, section 3.2."""
     seed = int(torch.randint(1 << 62, ()).item()) if dropout else 0
     settings = _Settings(kept=kept, drop_below=round(256 * dropout), seed=seed)
-    return Summed(*_Attention.apply(tail_key, pair_key, tails, pairs, tail_of_pair, triples, starts, settings))
+    precise = [_at_least_float32(value) for value in (tail_key, hidden_key, tails, tail_part, relation_part)]
+    apply: Callable[..., tuple[Tensor, Tensor, Tensor]] = _Attention.apply
+    with torch.autocast(tail_key.device.type, enabled=False):
+        return Summed(*apply(*precise, tail_of, relation_of, starts, settings))
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,161 +83,188 @@ class _Piece(NamedTuple):
     number: int
     rows: slice
     triples: slice
+    starts: Tensor  # (rows + 1,) counted from the piece's first triple
+    row: Tensor  # (triples,) counted from the piece's first row
     longest: int
 
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
-    def forward(  # type: ignore[override]
-        ctx: Any,
-        tail_key: Tensor,
-        pair_key: Tensor,
-        tails: Tensor,
-        pairs: Tensor,
-        tail_of_pair: Tensor,
-        triples: Tensor,
-        starts: Tensor,
-        settings: _Settings,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        b, device = len(tail_key), tail_key.device
-        of_tail = tail_of_pair[triples]
-        weights = torch.zeros(len(triples), dtype=tail_key.dtype, device=device)
-        tail_sums, pair_sums = torch.zeros_like(tail_key), torch.zeros_like(pair_key)
-        pieces = list(_pieces(starts, dense=bool(settings.drop_below)))
+    def forward(ctx: Any, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
+        tail_key, hidden_key, tails, tail_part, relation_part, tail_of, relation_of, starts, settings = given
+        b = len(tail_key)
+        tail_sums, hidden_sums = torch.zeros_like(tail_key), torch.zeros_like(hidden_key)
+        weights = tail_key.new_zeros(len(tail_of))
+        best, best_weights = starts.new_zeros(b, settings.kept), tail_key.new_zeros(b, settings.kept)
+        pieces = list(_pieces(starts))
+        layer = _HiddenLayer(tail_part, relation_part, tail_of, relation_of, settings, pieces)
         for piece in pieces:
-            rows, here, begin = piece.rows, piece.triples, _begin(starts, piece)
-            if here.start == here.stop:
-                continue
-            values, columns = _values(pairs, triples, piece, settings)
-            scores = _row_products(tail_key[rows], tails, of_tail[here], begin)
-            scores += _row_products(pair_key[rows], values, columns, begin)
-            weights[here] = _kept_weights(scores, begin, piece.longest, settings.kept)
-            tail_sums[rows] = _sums(tails, of_tail[here], begin, _only_kept(weights[here]))
-            pair_sums[rows] = _sums(values, columns, begin, _only_kept(weights[here]))
-        row = torch.repeat_interleave(torch.arange(b, device=device), starts.diff())
-        total = torch.zeros(b, dtype=weights.dtype, device=device).index_add_(0, row, _only_kept(weights))
-        ctx.save_for_backward(tail_key, pair_key, tails, pairs, of_tail, triples, starts, weights, row)
+            rows, here = piece.rows, piece.triples
+            hidden, places = layer.values(piece), layer.places(piece)
+            scores = _row_products(tail_key[rows], tails, tail_of[here], piece)
+            scores += _row_products(hidden_key[rows], hidden, places, piece)
+            weights[here], chosen, chosen_weights = _softmax_and_best(scores, piece, settings.kept)
+            tail_sums[rows] = _sums(tails, tail_of[here][chosen], chosen_weights)
+            hidden_sums[rows] = _sums(hidden, chosen, chosen_weights)
+            best[rows, : chosen.shape[1]], best_weights[rows, : chosen.shape[1]] = chosen, chosen_weights
+        ctx.save_for_backward(
+            tail_key, hidden_key, tails, tail_part, relation_part, tail_of, relation_of, weights, best, best_weights
+        )
         ctx.settings, ctx.pieces = settings, pieces
-        return tail_sums, pair_sums, total
+        return tail_sums, hidden_sums, best_weights.sum(dim=1)
 
     @staticmethod
-    @torch.amp.custom_bwd(device_type="cpu")
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        to_tails, to_pairs, to_total = gradients
-        tail_key, pair_key, tails, pairs, of_tail, triples, starts, weights, row = ctx.saved_tensors
-        need_tails = ctx.needs_input_grad[2]
-        d_tail_key, d_pair_key = torch.zeros_like(tail_key), torch.zeros_like(pair_key)
-        d_tails = torch.zeros_like(tails) if need_tails else None
-        d_pairs = torch.zeros_like(pairs)
+    @torch.no_grad()
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """With w the weights, L the loss: dL/dscore = w (dL/dw - sum w dL/dw); dL/dw is zero for what is not kept."""
+        tail_key, hidden_key, tails, tail_part, relation_part, tail_of, relation_of, *softmaxed = ctx.saved_tensors
+        weights, best, best_weights = softmaxed
+        to_tails, to_hidden, to_total = gradients
+        d_tail_key, d_hidden_key = torch.zeros_like(tail_key), torch.zeros_like(hidden_key)
+        d_tails = torch.zeros_like(tails) if ctx.needs_input_grad[2] else None
+        d_tail_part, d_relation_part = torch.zeros_like(tail_part), torch.zeros_like(relation_part)
+        layer = _HiddenLayer(tail_part, relation_part, tail_of, relation_of, ctx.settings, ctx.pieces)
         for piece in ctx.pieces:
-            rows, here, begin = piece.rows, piece.triples, _begin(starts, piece)
-            if here.start == here.stop:
-                continue
-            own, row_here = weights[here], row[here] - rows.start
-            sizes, kept = own.abs(), _only_kept(own)
-            values, columns = _values(pairs, triples, piece, ctx.settings)
-            d_weight = _row_products(to_tails[rows], tails, of_tail[here], begin)
-            d_weight += _row_products(to_pairs[rows], values, columns, begin)
-            d_weight += to_total[rows][row_here]
-            d_weight *= own > 0
-            mean = torch.zeros_like(to_total[rows]).index_add_(0, row_here, sizes * d_weight)
-            d_score = sizes * (d_weight - mean[row_here])
-            d_tail_key[rows] = _sums(tails, of_tail[here], begin, d_score)
-            d_pair_key[rows] = _sums(values, columns, begin, d_score)
-            d_values = pair_key[rows].index_select(0, row_here).mul_(d_score[:, None])
-            standing = own > 0
-            d_values[standing] += to_pairs[rows][row_here[standing]] * kept[standing, None]
-            if ctx.settings.drop_below:
-                d_values.masked_fill_(_dropped(d_values.shape, piece, ctx.settings, d_values.device), 0.0)
-                d_values.mul_(ctx.settings.scale)
-            d_pairs.index_add_(0, triples[here], d_values)
+            rows, here = piece.rows, piece.triples
+            hidden, places, tail = layer.values(piece), layer.places(piece), tail_of[here]
+            chosen, chosen_weights = best[rows], best_weights[rows]
+            d_weight = to_total[rows, None] + _products(to_tails[rows], tails, tail[chosen])
+            d_weight += _products(to_hidden[rows], hidden, chosen)
+            d_weight *= chosen_weights
+            d_score = -weights[here] * d_weight.sum(dim=1)[piece.row]
+            d_score.index_add_(0, chosen.view(-1), d_weight.view(-1))
+            d_tail_key[rows] = _sums(tails, tail, d_score, piece.starts)
+            d_hidden_key[rows] = _sums(hidden, places, d_score, piece.starts)
+            d_hidden = layer.through(_spread(hidden_key[rows], d_score, to_hidden[rows], chosen, chosen_weights, piece))
+            d_tail_part.index_add_(0, tail, d_hidden)
+            d_relation_part.index_add_(0, relation_of[here], d_hidden)
             if d_tails is not None:
-                d_o = tail_key[rows].index_select(0, row_here).mul_(d_score[:, None])
-                d_o[standing] += to_tails[rows][row_here[standing]] * kept[standing, None]
-                d_tails.index_add_(0, of_tail[here], d_o)
-        return d_tail_key, d_pair_key, d_tails, d_pairs, None, None, None, None
+                d_tail = _spread(tail_key[rows], d_score, to_tails[rows], chosen, chosen_weights, piece)
+                d_tails.index_add_(0, tail, d_tail)
+        return d_tail_key, d_hidden_key, d_tails, d_tail_part, d_relation_part, None, None, None, None
 
 
-def _pieces(starts: Tensor, *, dense: bool) -> Iterator[_Piece]:
-    """Cut the rows into pieces: with `dense` by their triples, else by the table of scores they need."""
+class _HiddenLayer:
+    """The hidden layer of one piece after another, in the same buffers: a piece's values end where the next begins."""
+
+    def __init__(
+        self,
+        tail_part: Tensor,
+        relation_part: Tensor,
+        tail_of: Tensor,
+        relation_of: Tensor,
+        settings: _Settings,
+        pieces: list[_Piece],
+    ) -> None:
+        self._parts = tail_part, relation_part
+        self._of = tail_of, relation_of
+        self._settings = settings
+        longest = max((len(piece.row) for piece in pieces), default=0)
+        self._hidden = tail_part.new_empty(longest, tail_part.shape[1])
+        self._work = torch.empty_like(self._hidden)
+        self._places = torch.arange(longest, device=tail_part.device)
+        self._words = torch.empty(-(-self._hidden.numel() // 8), dtype=torch.int64, device=tail_part.device)
+
+    def places(self, piece: _Piece) -> Tensor:
+        """(t,): 0, 1, 2, ... where the triples of a piece lie in what `values` gives."""
+        return self._places[: len(piece.row)]
+
+    def values(self, piece: _Piece) -> Tensor:
+        """(t, width): the hidden layer of the piece's triples."""
+        hidden, work = self._hidden[: len(piece.row)], self._work[: len(piece.row)]
+        torch.index_select(self._parts[0], 0, self._of[0][piece.triples], out=hidden)
+        torch.index_select(self._parts[1], 0, self._of[1][piece.triples], out=work)
+        F.leaky_relu_(hidden.add_(work), SLOPE)
+        if self._settings.drop_below:
+            self._draw(piece)
+            hidden.mul_(self._standing(len(hidden)))
+        return hidden
+
+    def through(self, gradient: Tensor) -> Tensor:
+        """The gradient before the activation from the one after it, in place; for the piece last asked for."""
+        if self._settings.drop_below:
+            gradient.mul_(self._standing(len(gradient)))
+        slopes = torch.gt(self._hidden[: len(gradient)], 0.0, out=self._work[: len(gradient)]).clamp_(min=SLOPE)
+        return gradient.mul_(slopes)
+
+    def _draw(self, piece: _Piece) -> None:
+        """Random bytes for the piece's values: the same ones whenever it is asked."""
+        source = torch.Generator(self._words.device).manual_seed(self._settings.seed + piece.number)
+        words = self._words[: -(-len(piece.row) * self._hidden.shape[1] // 8)]
+        words.random_(-(1 << 63), None, generator=source)
+
+    def _standing(self, length: int) -> Tensor:
+        """(t, width): 0 for what is dropped, the scale for the rest."""
+        work = self._work[:length]
+        drawn = self._words.view(torch.uint8)[: work.numel()].view(work.shape)
+        return torch.ge(drawn, self._settings.drop_below, out=work).mul_(self._settings.scale)
+
+
+def _pieces(starts: Tensor) -> Iterator[_Piece]:
+    """Cut the rows into pieces.  One that would have no triples is left out."""
     ends = starts.tolist()
-    first, longest = 0, 0
-    number = 0
-    for row in range(len(ends) - 1):
-        length = ends[row + 1] - ends[row]
-        wider = max(longest, length)
-        full = (ends[row + 1] - ends[first] > _TRIPLES_AT_ONCE) if dense else wider * (row + 1 - first) > _CELLS_AT_ONCE
-        if full and row > first:
-            yield _Piece(number, slice(first, row), slice(ends[first], ends[row]), longest)
-            first, wider, number = row, length, number + 1
-        longest = wider
-    if len(ends) > 1:
-        yield _Piece(number, slice(first, len(ends) - 1), slice(ends[first], ends[-1]), longest)
+    row_of = torch.repeat_interleave(torch.arange(len(ends) - 1, device=starts.device), starts.diff())
+    first, number = 0, 0
+    while first < len(ends) - 1:
+        last = max(first + 1, bisect_right(ends, ends[first] + TRIPLES_AT_ONCE) - 1)
+        last = min(last, first + ROWS_AT_ONCE)
+        begin, end = ends[first], ends[last]
+        if begin < end:
+            own = starts[first : last + 1] - begin
+            longest = max(after - before for before, after in zip(ends[first:last], ends[first + 1 :], strict=False))
+            row = row_of[begin:end] - first
+            yield _Piece(number, slice(first, last), slice(begin, end), own, row, longest)
+            number += 1
+        first = last
 
 
-def _begin(starts: Tensor, piece: _Piece) -> Tensor:
-    return starts[piece.rows.start : piece.rows.stop + 1] - piece.triples.start
+def _softmax_and_best(scores: Tensor, piece: _Piece, kept: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights (t,), and for each row where its `kept` triples of most weight lie (rows, k) and their weights.
+
+    A row with fewer triples is filled up with the piece's first triple at weight 0."""
+    lengths = piece.starts.diff()[:, None]
+    n_rows = len(lengths)
+    cell = torch.arange(len(scores), device=scores.device) + (piece.row * piece.longest - piece.starts[piece.row])
+    table = scores.new_full((n_rows * piece.longest,), float("-inf"))
+    table[cell] = scores
+    table = table.view(n_rows, piece.longest).masked_fill_(lengths == 0, 0.0).softmax(dim=1)
+    best = table.topk(min(kept, piece.longest), dim=1, sorted=False)
+    real = best.indices < lengths
+    return table.view(-1)[cell], (best.indices + piece.starts[:-1, None]) * real, best.values * real
 
 
-def _values(pairs: Tensor, triples: Tensor, piece: _Piece, settings: _Settings) -> tuple[Tensor, Tensor]:
-    """The pairs of a piece and the column of each of its triples among them: fresh copies where values are dropped."""
-    columns = triples[piece.triples]
-    if not settings.drop_below:
-        return pairs, columns
-    values = pairs.index_select(0, columns)
-    values.masked_fill_(_dropped(values.shape, piece, settings, pairs.device), 0.0).mul_(settings.scale)
-    return values, torch.arange(len(columns), device=pairs.device)
+def _sums(values: Tensor, columns: Tensor, weights: Tensor, starts: Tensor | None = None) -> Tensor:
+    """(rows, width): for each row the sum of its columns' values times their weights.
+
+    columns, weights: (rows, k), or (t,) with `starts`."""
+    begins = None if starts is None else starts[:-1]
+    sums: Tensor = F.embedding_bag(columns, values, begins, mode="sum", per_sample_weights=weights)
+    return sums
 
 
-def _dropped(shape: torch.Size, piece: _Piece, settings: _Settings, device: torch.device) -> Tensor:
-    """Which values of a piece are dropped: the same ones whenever it is asked."""
-    source = torch.Generator(device).manual_seed(settings.seed + piece.number)
-    words = torch.empty(-(-shape.numel() // 8), dtype=torch.int64, device=device)
-    words.random_(-(1 << 63), None, generator=source)
-    return words.view(torch.uint8)[: shape.numel()].view(shape) < settings.drop_below
+def _products(keys: Tensor, values: Tensor, columns: Tensor) -> Tensor:
+    """(rows, k): the product of each row's key with the values of its k columns."""
+    return torch.bmm(values[columns], keys[:, :, None])[:, :, 0]
 
 
-def _kept_weights(scores: Tensor, begin: Tensor, longest: int, kept: int) -> Tensor:
-    """Softmax within each row.  The weight of a triple that is not kept is returned with a minus sign."""
-    n_rows = len(begin) - 1
-    lengths = begin.diff()
-    row = torch.repeat_interleave(torch.arange(n_rows, device=scores.device), lengths)
-    place = row * longest + torch.arange(len(scores), device=scores.device) - begin[:-1][row]
-    table = torch.full((n_rows * longest,), float("-inf"), dtype=scores.dtype, device=scores.device)
-    table[place] = scores
-    table = table.view(n_rows, longest)
-    weights = torch.softmax(table.masked_fill_((lengths == 0)[:, None], 0.0), dim=1)
-    if longest > kept:
-        best = weights.topk(kept, dim=1).indices
-        weights = (-weights).scatter_(1, best, weights.gather(1, best))
-    return weights.view(-1)[place]
+def _spread(
+    keys: Tensor, d_score: Tensor, to_sums: Tensor, chosen: Tensor, chosen_weights: Tensor, piece: _Piece
+) -> Tensor:
+    """(t, width): the gradient of each triple's values, by its score and, where it is kept, by the sum it is in."""
+    gradient = keys[piece.row].mul_(d_score[:, None])
+    kept = to_sums[:, None, :] * chosen_weights[:, :, None]
+    return gradient.index_add_(0, chosen.view(-1), kept.view(-1, kept.shape[-1]))
 
 
-def _only_kept(weights: Tensor) -> Tensor:
-    return weights.clamp_min(0.0)
-
-
-def _sums(values: Tensor, columns: Tensor, begin: Tensor, weights: Tensor) -> Tensor:
-    """(rows, width): for each row the sum of its columns' values times their weights."""
-    return F.embedding_bag(columns, values, begin[:-1], mode="sum", per_sample_weights=weights)
-
-
-def _row_products(keys: Tensor, values: Tensor, columns: Tensor, begin: Tensor) -> Tensor:
+def _row_products(keys: Tensor, values: Tensor, columns: Tensor, piece: _Piece) -> Tensor:
     """(t,): the product of each row's key with the value of each of its columns."""
-    if _has_sampled_product(keys.device.type):
-        shape = (len(keys), len(values))
-        pattern = torch.sparse_csr_tensor(
-            begin,
-            columns,
-            torch.zeros(len(columns), dtype=keys.dtype, device=keys.device),
-            shape,
-            check_invariants=False,
-        )
-        return torch.sparse.sampled_addmm(pattern, keys, values.T, beta=0.0).values()
-    row = torch.repeat_interleave(torch.arange(len(keys), device=keys.device), begin.diff())
-    parts = zip(row.split(_TRIPLES_AT_ONCE), columns.split(_TRIPLES_AT_ONCE), strict=True)
-    return torch.cat([(keys[own] * values[column]).sum(dim=1) for own, column in parts])
+    # The pattern may name a cell more than once (a tail in two triples of a row), but not more cells than there are.
+    if _has_sampled_product(keys.device.type) and len(columns) <= len(keys) * len(values):
+        zeros, shape = keys.new_zeros(len(columns)), (len(keys), len(values))
+        pattern = torch.sparse_csr_tensor(piece.starts, columns, zeros, shape, check_invariants=False)
+        products: Tensor = torch.sparse.sampled_addmm(pattern, keys, values.T, beta=0.0).values()
+        return products
+    return (keys[piece.row] * values[columns]).sum(dim=1)
 
 
 @cache

@@ -1,6 +1,6 @@
-"""Which entities may be meant: those whose name fits, and those whose text is near the sentence.
+"""Which entities may be meant: those whose name fits, and those whose fused vector is near the mention's.
 
-In: mentions and the vectors of their sentences.  Out: for each mention its candidates by position in the packed KB.
+In: mentions and their fused vectors.  Out: for each mention its candidates by position in the packed KB.
 Both lists are searched in full: names through the KB's index, vectors exactly, in batches."""
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from localmel.settings import RetrieveSettings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from localmel.encode.kb_vectors import KbVectors
     from localmel.kb.packed import PackedKb
 
 _ROWS_AT_ONCE = 65536
@@ -33,33 +32,40 @@ class Candidates:
     positions: NDArray[Any]  # (n,) int64
     matches: tuple[NameMatch | None, ...]
     "How each was found by name; None for one found by its vector only."
+    cosine: NDArray[Any]  # (n,) float32 of the fused vectors of mention and candidate
 
 
 class CandidateFinder:
     """Finds candidates in one KB."""
 
-    def __init__(self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, settings: RetrieveSettings) -> None:
+    def __init__(self, kb: KnowledgeBase, packed: PackedKb, entities: NDArray[Any], settings: RetrieveSettings) -> None:
+        """entities: (n, width) unit rows in position order."""
         self._packed = packed
-        self._vectors = vectors
+        self._entities = entities
         self._settings = settings
         self._names = NameIndex(kb, use_counts=settings.use_counts)
 
-    def find(self, surfaces: Sequence[str], sentence_vectors: NDArray[Any]) -> list[Candidates]:
-        """surfaces: (m,), sentence_vectors: (m, width).  One answer for each."""
-        nearest = self._nearest(sentence_vectors)
-        return [self._united(surface, near) for surface, near in zip(surfaces, nearest, strict=True)]
+    def find(self, surfaces: Sequence[str], mentions: NDArray[Any]) -> list[Candidates]:
+        """surfaces: (m,), mentions: (m, width) unit rows.  One answer for each."""
+        nearest = self._nearest(mentions)
+        return [self._united(*one) for one in zip(surfaces, mentions, nearest, strict=True)]
 
-    def _united(self, surface: str, near: NDArray[Any]) -> Candidates:
+    def _united(self, surface: str, mention: NDArray[Any], near: NDArray[Any]) -> Candidates:
         import numpy as np
 
         matches: list[NameMatch | None] = list(self._names.find(surface, limit=self._settings.by_name))
         rows = np.array([match.row for match in matches if match], np.int64)
         by_name = self._packed.positions(rows)
         by_vector = near[~np.isin(near, by_name)]
-        return Candidates(positions=np.concatenate([by_name, by_vector]), matches=(*matches, *[None] * len(by_vector)))
+        positions = np.concatenate([by_name, by_vector])
+        return Candidates(
+            positions=positions,
+            matches=(*matches, *[None] * len(by_vector)),
+            cosine=self._entities[positions].astype(np.float32) @ mention,
+        )
 
     def _nearest(self, queries: NDArray[Any]) -> NDArray[Any]:
-        """(m, width) -> (m, k) positions of the entity texts with the highest cosine, best first."""
+        """(m, width) -> (m, k) positions of the entities with the highest cosine, best first."""
         import numpy as np
 
         n = len(self._packed.rows)
@@ -68,7 +74,7 @@ class CandidateFinder:
             return self._nearest_by_torch(queries, k)
         scores = np.empty((len(queries), n), np.float32)
         for start in range(0, n, _ROWS_AT_ONCE):
-            rows = self._vectors.entities[start : start + _ROWS_AT_ONCE].astype(np.float32)
+            rows = self._entities[start : start + _ROWS_AT_ONCE].astype(np.float32)
             scores[:, start : start + len(rows)] = queries @ rows.T
         if not k:
             return np.zeros((len(queries), 0), np.int64)
@@ -89,4 +95,4 @@ class CandidateFinder:
         import torch
 
         torch.set_num_threads(len(os.sched_getaffinity(0)))
-        return torch.from_numpy(np.array(self._vectors.entities)).to(torch.bfloat16)
+        return torch.from_numpy(np.array(self._entities)).to(torch.bfloat16)

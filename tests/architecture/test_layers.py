@@ -28,7 +28,9 @@ HEAVY_AT_THE_TOP = {
         "encode/minilm_torch.py",
         "retrieve/attention.py",
         "retrieve/fusion.py",
+        "retrieve/inputs.py",
         "retrieve/losses.py",
+        "retrieve/ranking.py",
         "retrieve/training.py",
     }
 }

@@ -55,7 +55,7 @@ def test_build_add_remove_and_export_come_round(answer: Callable[..., Any], tabl
         {"id": "a", "label": "Aa", "aliases": ["A1", "A2"], "popularity": 0.5},
         {"id": "b", "label": "Bb", "description": "d"},
     ]
-    assert answer("kb", "build", kb, *tables(tmp_path / "1", first, [("a", "near", "b", "Bb")]))["encoded"] == 3
+    assert answer("kb", "build", kb, *tables(tmp_path / "1", first, [("a", "near", "b", "Bb")]))["encoded"] == 4
     added = answer("kb", "add", kb, *tables(tmp_path / "2", [{"id": "c", "label": "Cc"}], [("c", "near", "a", "Aa")]))
     assert (added["entities"], added["triples"], added["encoded"]) == (1, 1, 2)
     assert answer("kb", "info", kb)["entities"] == 3

@@ -20,7 +20,7 @@ from localmel.encode.kb_vectors import drop_index, index_kb, load_vectors
 from localmel.encode.minilm import MiniLM
 from localmel.encode.space import Space
 from localmel.errors import BadInput, CorruptArtifact
-from localmel.kb.packed import entity_texts, phrase_texts
+from localmel.kb.packed import entity_texts, phrase_texts, relation_texts
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import remove_from_kb
 
@@ -83,6 +83,8 @@ def check_everything(kb: KnowledgeBase, encoder: Scripted) -> None:
         assert np.array_equal(row, encoder.vector(text).astype(np.float16)), text
     phrases = list(phrase_texts(kb, packed))
     assert vectors.phrases.shape == (len(phrases), WIDTH)
+    for row, text in zip(vectors.relations, relation_texts(kb), strict=True):
+        assert np.array_equal(row, encoder.vector(text).astype(np.float16)), text
     for row, text in zip(vectors.phrases, phrases, strict=True):
         is_number = text in ("founded: 1946-05-25", "population: 11.3")
         wanted = np.zeros(WIDTH, np.float16) if is_number else encoder.vector(text).astype(np.float16)
@@ -91,7 +93,7 @@ def check_everything(kb: KnowledgeBase, encoder: Scripted) -> None:
 
 def test_every_text_gets_its_own_vector_and_bare_numbers_get_none(change_kb: ChangeKb, open_kb: Any) -> None:
     kb, encoder = open_kb(change_kb(ENTITIES, FACTS)), Scripted()
-    assert index_kb(kb, encoder) == 3 + 3
+    assert index_kb(kb, encoder) == 3 + 3 + 5
     check_everything(kb, encoder)
     assert not {"founded: 1946-05-25", "population: 11.3"} & set(encoder.asked)
 
@@ -114,8 +116,9 @@ def test_after_an_addition_only_new_texts_are_encoded(change_kb: ChangeKb, open_
         add=True,
     )
     encoder, kb = Scripted(), open_kb(folder)
-    assert index_kb(kb, encoder) == 2
-    assert sorted(encoder.asked) == ["Petra. country Jordan; built by Nabataeans", "built by: Nabataeans"]
+    assert index_kb(kb, encoder) == 3
+    texts = ["Petra. country Jordan; built by Nabataeans", "built by", "built by: Nabataeans"]
+    assert sorted(encoder.asked) == texts
     check_everything(kb, encoder)
 
 
@@ -162,7 +165,7 @@ def test_vectors_of_another_encoder_are_refused_and_not_reused(change_kb: Change
     newer = Scripted(weights="b" * 64)  # the same name, other bytes
     with pytest.raises(BadInput):
         load_vectors(kb, newer.space)
-    assert index_kb(kb, newer) == 6
+    assert index_kb(kb, newer) == 6 + 5
     check_everything(kb, newer)
 
 
@@ -175,7 +178,7 @@ def test_damaged_vectors_are_found_and_made_anew(change_kb: ChangeKb, open_kb: A
         load_vectors(kb, encoder.space)
     assert caught.value.exit_code == 6
     assert caught.value.hint
-    assert index_kb(kb, Scripted()) == 6
+    assert index_kb(kb, Scripted()) == 6 + 5
     check_everything(kb, encoder)
 
 
@@ -258,7 +261,7 @@ def test_a_record_of_an_unfinished_run_of_other_weights_is_not_used(change_kb: C
     with pytest.raises(RuntimeError):
         index_kb(kb, Failing())
     newer = Scripted(weights="b" * 64)
-    assert index_kb(kb, newer) == 6
+    assert index_kb(kb, newer) == 6 + 5
     check_everything(kb, newer)
 
 

@@ -84,13 +84,16 @@ def new_world(tmp_path: Path, change_kb: Callable[..., Path]) -> Iterator[Callab
         world = World(
             kb,
             packed,
-            KbVectors(space=Space(name="random", width=WIDTH, weights_sha256=""), entities=[], phrases=[]),
+            KbVectors(
+                space=Space(name="random", width=WIDTH, weights_sha256=""), entities=[], phrases=[], relations=[]
+            ),
             chance,
         )
         vectors = KbVectors(
             space=world.vectors.space,
             entities=world.units(len(packed.rows)).astype(np.float16),
             phrases=world.units(len(packed.phrase_triple)).astype(np.float16).reshape(-1, WIDTH),
+            relations=world.units(len(RELATIONS)).astype(np.float16),
         )
         return World(kb, packed, vectors, chance)
 

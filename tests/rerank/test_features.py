@@ -13,9 +13,15 @@ from rapidfuzz import fuzz
 from localmel.kb.folding import fold, fold_mention
 from localmel.kb.words import stems
 from localmel.rerank.features import FEATURES, MOST_PHRASES, Support, context_of, features_of, support_of
+from localmel.retrieve.candidates import Candidates
 
 SEEDS = range(12)
 NewWorld = Callable[..., Any]
+
+
+def cosines(positions: Any) -> Any:
+    """What a fusion network might say of these entities: often the same."""
+    return (np.asarray(positions) % 5).astype(np.float32) / 5 - 0.3
 
 
 class Plain:
@@ -119,6 +125,9 @@ def expected_columns(
     known = [value for value in popularity if value is not None]
     n = len(chosen)
 
+    labels = [fold(entity.label) for entity in chosen]
+    fused = [float(value) for value in cosines(positions)]
+
     def below(values: list[float], initial: float) -> list[float]:
         return [value - max([initial, *values]) for value in values]
 
@@ -142,6 +151,15 @@ def expected_columns(
         "surface words": [float(len(folded.split()))] * n,
         "exact names in list": [math.log1p(sum(match is not None and match.kind == "exact" for match in matches))] * n,
         "found by vector only": [float(match is None) for match in matches],
+        "surface has no capital": [float(not any(char.isupper() for char in surface))] * len(matches),
+        "label similarity": [fuzz.ratio(folded, label) / 100 for label in labels],
+        "label words alike": [fuzz.token_set_ratio(folded, label) / 100 for label in labels],
+        "label begins alike": [
+            max(k for k in range(len(folded) + 1) if label[:k] == folded[:k]) / max(len(folded), 1) for label in labels
+        ],
+        "fused cosine": fused,
+        "fused cosine below best": below(fused, -1.0),
+        "fused rank": [math.log1p(sum(other > own for other in fused)) for own in fused],
         "text cosine": cosine,
         "text cosine below best": below(cosine, -1.0),
         "phrase cosine": phrase,
@@ -156,6 +174,10 @@ def expected_columns(
         "rest of name in context": rest,
         "rest of name in context below best": below(rest, 0.0),
         "rest of name missing": missing,
+        "named elsewhere in context": [
+            float(bool(label) and label <= words and not label & own)
+            for label in (set(stems(entity.label)) for entity in chosen)
+        ],
         "phrases": phrases_known,
         "phrases below most": below(phrases_known, 0.0),
         "popularity share": [(value or 0.0) / max(sum(known), 1e-12) for value in popularity],
@@ -177,7 +199,8 @@ def test_every_column_equals_its_definition(new_world: NewWorld, seed: int) -> N
             continue
         context = context_of(surface, [word for text in said for word in fold(text).split()], vectors, world.packed)
         support = support_of(context, positions, world.packed, world.vectors)
-        features = features_of(context, matches, positions, support, world.packed, world.vectors)
+        asked = Candidates(positions=positions, matches=tuple(matches), cosine=cosines(positions))
+        features = features_of(context, asked, support, world.packed, world.vectors)
         assert features.shape == (len(positions), len(FEATURES))
         assert features.dtype == np.float32
         expected = expected_columns(world, surface, said, vectors, positions, matches)
@@ -192,20 +215,25 @@ def test_no_candidate_gives_no_row(new_world: NewWorld) -> None:
     context = context_of("zzz", [], world.units(1), world.packed)
     support = support_of(context, nobody, world.packed, world.vectors)
     assert len(support.phrases) == 0
-    assert features_of(context, [], nobody, support, world.packed, world.vectors).shape == (0, len(FEATURES))
+    asked = Candidates(positions=nobody, matches=(), cosine=np.zeros(0, np.float32))
+    assert features_of(context, asked, support, world.packed, world.vectors).shape == (0, len(FEATURES))
 
 
 def test_of_an_entity_with_very_many_phrases_every_kth_is_looked_at(new_world: NewWorld) -> None:
     world = new_world(5, phrases_of_first=2 * MOST_PHRASES + 10)
     positions = np.array([1, 0, 2], np.int64)
-    context = context_of("town", ["town"], world.units(2), world.packed)
+    context = context_of("town", ["77", "78"], world.units(2), world.packed)
     support: Support = support_of(context, positions, world.packed, world.vectors)
     every, owner = world.packed.phrases.of(positions)
-    assert support.phrases[support.owner == 1].tolist() == every[owner == 1][::3].tolist()
-    assert (support.owner == 1).sum() <= MOST_PHRASES
+    thirds = every[owner == 1][::3].tolist()
+    texts = world.phrase_texts()
+    said = [phrase for phrase in every[owner == 1].tolist() if texts[phrase].split()[-1] in ("77", "78")]
+    assert said  # what the context names is looked at whatever its place
+    assert support.phrases[support.owner == 1].tolist() == sorted({*thirds, *said})
     for index in (0, 2):
         assert support.phrases[support.owner == index].tolist() == every[owner == index].tolist()
-    features = features_of(context, [None] * 3, positions, support, world.packed, world.vectors)
+    asked = Candidates(positions=positions, matches=(None,) * 3, cosine=cosines(positions))
+    features = features_of(context, asked, support, world.packed, world.vectors)
     assert np.isfinite(features).all()
 
 
@@ -219,7 +247,8 @@ def test_features_do_not_depend_on_the_order_of_the_candidates(new_world: NewWor
     def rows(chosen: list[int]) -> Any:
         places = positions[chosen]
         support = support_of(context, places, world.packed, world.vectors)
-        picked = [matches[place] for place in chosen]
-        return features_of(context, picked, places, support, world.packed, world.vectors)
+        picked = tuple(matches[place] for place in chosen)
+        asked = Candidates(positions=places, matches=picked, cosine=cosines(places))
+        return features_of(context, asked, support, world.packed, world.vectors)
 
     assert np.allclose(rows(order), rows(list(range(len(positions))))[order], atol=1e-6)

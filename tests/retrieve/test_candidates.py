@@ -1,4 +1,4 @@
-"""Candidates: everything found by name, then the entities whose text is nearest, each once."""
+"""Candidates: everything found by name, then the entities whose vector is nearest, each once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 
 import localmel.retrieve.candidates as module
-from localmel.encode.kb_vectors import KbVectors
-from localmel.encode.space import Space
 from localmel.kb.names import NameIndex
 from localmel.kb.packed import pack
 from localmel.kb.store import KnowledgeBase
@@ -37,12 +35,7 @@ def units(n: int, seed: int) -> Any:
 
 
 def finder(kb: KnowledgeBase, rows: Any, **settings: Any) -> CandidateFinder:
-    vectors = KbVectors(
-        space=Space(name="random", width=WIDTH, weights_sha256=""),
-        entities=rows.astype(np.float16),
-        phrases=np.zeros((0, WIDTH), np.float16),
-    )
-    return CandidateFinder(kb, pack(kb), vectors, RetrieveSettings(**settings))
+    return CandidateFinder(kb, pack(kb), rows.astype(np.float16), RetrieveSettings(**settings))
 
 
 @pytest.mark.parametrize("rows_at_once", [7, N, 65536])

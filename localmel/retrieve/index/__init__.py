@@ -1,0 +1,24 @@
+"""Vectors -> the nearest ones, exactly or by a graph, behind one protocol."""
+
+from localmel.retrieve.index.choose import KINDS, build_index, choose, load_index
+from localmel.retrieve.index.protocol import NO_ID, IndexFacts, VectorIndex
+from localmel.retrieve.index.recall import Recall, recall_against_exact
+from localmel.retrieve.index.settings import HNSW_FROM, ExactSettings, HnswSettings, IndexSettings
+from localmel.retrieve.index.vectors import fingerprint
+
+__all__ = [
+    "HNSW_FROM",
+    "KINDS",
+    "NO_ID",
+    "ExactSettings",
+    "HnswSettings",
+    "IndexFacts",
+    "IndexSettings",
+    "Recall",
+    "VectorIndex",
+    "build_index",
+    "choose",
+    "fingerprint",
+    "load_index",
+    "recall_against_exact",
+]

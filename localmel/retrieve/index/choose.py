@@ -1,0 +1,69 @@
+"""Which index, by name or by size.
+
+In: a kind and how many vectors there are.  Out: settings, and the index they describe.  `auto` is decided here once and
+written down with the index; nothing changes kind later."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from localmel.artifacts import MANIFEST
+from localmel.errors import UsageError
+from localmel.retrieve.index.exact import ExactIndex
+from localmel.retrieve.index.folder import checked_manifest, damaged
+from localmel.retrieve.index.hnsw import HnswIndex
+from localmel.retrieve.index.protocol import IndexFacts, OnDone, VectorIndex, quiet
+from localmel.retrieve.index.settings import (
+    AUTO,
+    EXACT_KINDS,
+    HNSW,
+    HNSW_FROM,
+    ExactSettings,
+    HnswSettings,
+    IndexSettings,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+KINDS = (*EXACT_KINDS, HNSW)
+
+
+def choose(kind: str, n_vectors: int, *, device: str = "cpu") -> IndexSettings:
+    """Settings of the index that goes by this name; `auto` takes float32 below HNSW_FROM vectors, hnsw from there."""
+    if kind == AUTO:
+        kind = HNSW if n_vectors >= HNSW_FROM else "float32"
+    if kind == HNSW:
+        return HnswSettings()
+    if kind not in EXACT_KINDS:
+        raise UsageError(f"there is no index of kind {kind!r}; known are {', '.join((AUTO, *KINDS))}")
+    return ExactSettings(kind=kind, device=device)
+
+
+def build_index(
+    vectors: NDArray[Any],
+    settings: IndexSettings,
+    *,
+    ids: NDArray[Any] | None = None,
+    on_done: OnDone = quiet,
+) -> VectorIndex:
+    """vectors: (n, width), unit rows, in memory or mapped; ids: (n,), without them 0 to n - 1."""
+    if isinstance(settings, HnswSettings):
+        return HnswIndex.build(vectors, settings, ids=ids, on_done=on_done)
+    return ExactIndex.build(vectors, settings, ids=ids, on_done=on_done)
+
+
+def load_index(folder: Path, facts: IndexFacts, *, device: str = "cpu") -> VectorIndex:
+    """The index in that folder, of whichever kind it is.
+
+    Raises FileNotFoundError where there is none, BadInput when it is of other vectors, CorruptArtifact for damage."""
+    try:
+        kind = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["index"]
+    except (ValueError, KeyError, TypeError):
+        checked_manifest(folder, facts)
+        raise damaged(folder, "a manifest that names no kind of index") from None
+    if kind == HNSW:
+        return HnswIndex.load(folder, facts, device=device)
+    return ExactIndex.load(folder, facts, device=device)
