@@ -47,13 +47,15 @@ def shared_folder() -> Path:
 
 def main() -> None:
     """Run the sections asked for and print one table."""
-    from benchmarks import encoding, importing, quality, speed
+    from benchmarks import encoding, fusion, importing, index, quality, speed
 
     sections: dict[str, Callable[[Path], list[Figure]]] = {
         "import": importing.measure,
         "encoding": encoding.measure,
+        "fusion": fusion.measure,
         "quality": quality.measure,
         "speed": speed.measure,
+        "index": index.measure,
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", choices=[[], *sections])
