@@ -1,4 +1,4 @@
-"""The KB of the benchmarks: 146,175 entities and 1,119,089 triples, built and indexed once; also one without triples."""
+"""The KB of the benchmarks: 146,175 entities and 1,119,089 triples, built and indexed once; and one without triples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from localmel.kb.write import build_kb
 from localmel.retrieve.fused import Network, load_fused, load_network
 from localmel.retrieve.indexing import index_entities
 from localmel.settings import load_profile
-from localmel.shipped import shipped
+from localmel.shipped import weights_folder
 
 NAME = "mel-benchmark"
 WITHOUT_TRIPLES = "mel-benchmark-no-triples"
@@ -33,7 +33,7 @@ def source_of(shared: Path, problems: Problems, *, triples: bool = True) -> Tabl
 
 def shipped_network() -> Network:
     """The network of the default profile."""
-    return load_network(shipped(f"weights/{load_profile('embedded').retrieve.network}"))
+    return load_network(weights_folder(load_profile("embedded").retrieve.network))
 
 
 def benchmark_kb(shared: Path, *, triples: bool = True, network: Network | None = None) -> KnowledgeBase:

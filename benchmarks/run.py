@@ -1,6 +1,6 @@
 """`just bench`: every number that is asked of the embedded profile, measured now, with what was asked beside it.
 
-    python -m benchmarks.run [quality|import|encoding|speed|start] [--json FILE]
+    python -m benchmarks.run [import|encoding|fusion|quality|speed|index|ablations] [--json FILE]
 
 Needs the shared data (LOCALMEL_SHARED, else ../shared beside the checkout).  The KB of the benchmark is built and
 indexed once under LOCALMEL_HOME and used again.  Times on a shared machine are noisy: ratios are taken from runs that
@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+ONLY_WHEN_NAMED = ("index", "ablations")
+"A million vectors take a quarter of an hour, ablations their own trained networks."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,7 @@ def shared_folder() -> Path:
 
 def main() -> None:
     """Run the sections asked for and print one table."""
-    from benchmarks import encoding, fusion, importing, index, quality, speed
+    from benchmarks import ablations, encoding, fusion, importing, index, quality, speed
 
     sections: dict[str, Callable[[Path], list[Figure]]] = {
         "import": importing.measure,
@@ -56,6 +58,7 @@ def main() -> None:
         "quality": quality.measure,
         "speed": speed.measure,
         "index": index.measure,
+        "ablations": ablations.measure,
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", choices=[[], *sections])
@@ -68,7 +71,7 @@ def main() -> None:
     print(f"commit {commit.stdout.strip() or 'unknown'}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     print("| part | what | measured | asked | reached |\n|---|---|---|---|---|")
     figures: list[Figure] = []
-    for name in given.sections or sections:
+    for name in given.sections or [name for name in sections if name not in ONLY_WHEN_NAMED]:
         for figure in sections[name](shared):
             figures.append(figure)
             print(figure.line(), flush=True)

@@ -36,7 +36,7 @@ from localmel.retrieve.fused import Network, load_fused, load_network
 from localmel.retrieve.indexing import ready_kb
 from localmel.retrieve.mention_vectors import mention_arrays, mention_texts
 from localmel.settings import Profile, go_offline, load_profile
-from localmel.shipped import shipped
+from localmel.shipped import weights_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,8 +116,9 @@ class Linker:
         top_k: int = 16,
         encoder: TextEncoder | None = None,
         network: Network | None = None,
+        scorer: Path | None = None,
     ) -> None:
-        """`network` stands in for the one that the profile names."""
+        """`network` and `scorer` (a folder) stand in for those that the profile names."""
         if top_k < 1:
             raise UsageError(f"top-k is {top_k}; at least one candidate is needed")
         self.profile = load_profile(profile) if isinstance(profile, str) else profile
@@ -127,14 +128,14 @@ class Linker:
             raise UsageError(f"kb is {type(kb).__name__}; it is a name, a path or a KnowledgeBase")
         if isinstance(kb, Path):
             kb = KnowledgeBase(kb)
-        self._network = network or load_network(shipped(f"weights/{self.profile.retrieve.network}"))
+        self._network = network or load_network(weights_folder(self.profile.retrieve.network))
         self.kb = ready_kb(kb, self._encoder, self._network) if isinstance(kb, str) else kb
         self.kb.hold()  # one state for all answers: rows, arrays and vectors belong together
         self._packed, self._vectors = load_vectors(self.kb, self._encoder.space)
         self._network.check_space(self._encoder.space)
         fused = load_fused(self.kb, self._packed, self._network)
         self._finder = CandidateFinder(self.kb, self._packed, fused, self.profile.retrieve)
-        self._scorer = EvidenceScorer(shipped(f"weights/{self.profile.rerank.weights}"))
+        self._scorer = EvidenceScorer(scorer or weights_folder(self.profile.rerank.weights))
 
     def link(self, image: Path | str | None, text: str, mentions: Sequence[str] | None = None) -> LinkedCaption:
         """Link the names in one captioned picture.

@@ -77,7 +77,7 @@ class RetrieveSettings:
     by_vector: int = 16
     "And this many whose fused vector is nearest to the mention's."
     network: str = "kgmel-minilm"
-    "Folder under weights/ that holds the fusion network."
+    "Folder of the fusion network: a name under weights/, or a path with a /."
     use_counts: bool = True
     "Order equal names by popularity and number of triples."
 
@@ -89,7 +89,7 @@ class RerankSettings:
     backend: str = "evidence"
     "`evidence`: the trained, calibrated scorer."
     weights: str = "evidence-scorer"
-    "Folder under weights/."
+    "Its folder: a name under weights/, or a path with a /."
     nil_from: float = 0.5
     "The answer is NIL when the probability that no candidate is right reaches this."
     most_evidence: int = 4
@@ -148,9 +148,6 @@ def profile_from(table: dict[str, Any], *, where: str) -> Profile:
     for (stage, key), choices in _CHOICES.items():
         if (chosen := getattr(stages[stage], key)) not in choices:
             raise UsageError(f"{where}: [{stage}] has {key} {chosen!r}; this version has {', '.join(choices)}")
-    for stage, key in (("retrieve", "network"), ("rerank", "weights")):
-        if Path(folder := getattr(stages[stage], key)).name != folder:
-            raise UsageError(f"{where}: [{stage}] {key} names a folder under weights/, not the path {folder!r}")
     if "name" not in table:
         raise UsageError(f"{where}: a profile needs a name")
     return Profile(**_checked(table, Profile, where), **stages)

@@ -30,3 +30,8 @@ def shipped(path: str) -> Path:
         f"this checkout of localmel lacks {path!r} (looked in {root})",
         hint=shell_line("git -C", root, "checkout", "--", path),
     )
+
+
+def weights_folder(name: str) -> Path:
+    """A folder of weights as a profile names it: by its name under weights/, or by a path that holds a /."""
+    return Path(name).expanduser() if "/" in name else shipped(f"weights/{name}")

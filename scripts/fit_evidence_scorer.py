@@ -32,12 +32,12 @@ from localmel.kb.store import KnowledgeBase
 from localmel.linker import Caption, Linker
 from localmel.rerank.features import COUNTS, FEATURES, NAME
 from localmel.rerank.scorer import _CLIP, VERSION
-from localmel.retrieve.fused import fuse_kb, load_network
+from localmel.retrieve.fused import Network, fuse_kb, load_network
 from localmel.settings import Profile, load_profile
 
 DATASETS = ("richpediamel", "wikimel", "wikidiverse")
 MOST_CANDIDATES = 80
-HELD_OUT, EPOCHS, BATCH, RATE, SEED = 0.05, 14, 256, 4e-3, 0
+HELD_OUT, EPOCHS, BATCH, RATE, SEEDS = 0.05, 14, 256, 4e-3, (0, 1, 2)
 MOVED = 0.2
 GROUPS = {
     "counts": COUNTS,
@@ -66,6 +66,80 @@ class Scorer(nn.Module):
         return torch.cat([scores, self.nil[1](hidden)], dim=1)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Gathered:
+    """What is known of some mentions, and what is right."""
+
+    features: list[NDArray[Any]]
+    target: NDArray[Any]  # place of the gold in the list, MOST_CANDIDATES where it is not there
+    sentences: list[str]
+
+    def save(self, path: Path) -> None:
+        """Keep it, so that a second fit need not gather again."""
+        lengths = np.array([len(values) for values in self.features])
+        flat = np.concatenate(self.features)
+        np.savez(path, features=flat, lengths=lengths, target=self.target, sentences=np.array(self.sentences))
+
+
+def load_gathered(path: Path) -> Gathered:
+    """What `save` kept."""
+    with np.load(path, allow_pickle=False) as kept:
+        ends = np.cumsum(kept["lengths"])[:-1]
+        return Gathered(
+            features=np.split(kept["features"], ends), target=kept["target"], sentences=kept["sentences"].tolist()
+        )
+
+
+def fold_of(sentence: str, n_folds: int) -> int:
+    """As `localmel train --fold` tells them apart."""
+    return zlib.crc32(sentence.encode("utf-8")) % n_folds
+
+
+def gather(kb: KnowledgeBase, profile: Profile, folder: Path, network: Network, fold: int, n_folds: int) -> Gathered:
+    """Features of the train mentions of one fold, by the network that was trained without it."""
+    rows = dict(kb.select("SELECT id, row FROM entities"))
+    features: list[NDArray[Any]] = []
+    target: list[int] = []
+    sentences: list[str] = []
+    encoder = MiniLM(method="torch")
+    fuse_kb(kb, *load_vectors(kb, encoder.space), network)
+    linker = Linker(kb, profile, encoder=encoder, network=network)
+    for number, name in enumerate(DATASETS):
+        split = read_split(folder / f"{name}-train.jsonl")
+        context = {mention.id: mention.context for mention in split.mentions}
+        shown = with_moved_text(split.mentions, share=MOVED, seed=number)
+        chosen = [(mention, lines) for mention, lines in shown if fold_of(context[mention.id], n_folds) == fold]
+        captions = ((Caption(text=mention.context, spans=(mention.span,)), lines) for mention, lines in chosen)
+        for (mention, _), known in zip(chosen, linker.weigh_many(captions), strict=True):
+            right = np.flatnonzero(known.rows == rows.get(split.gold[mention.id] or "", -1))
+            features.append(known.features)
+            target.append(int(right[0]) if len(right) else MOST_CANDIDATES)
+            sentences.append(context[mention.id])
+        print(f"fold {fold}, {split.name}: {len(chosen):,} mentions", flush=True)
+    return Gathered(features=features, target=np.array(target), sentences=sentences)
+
+
+def gather_all(given: argparse.Namespace, profile: Profile) -> Gathered:
+    """All folds asked for, from `--keep` where they were gathered before."""
+    parts = []
+    for fold in given.only or range(given.n_folds):
+        kept = given.keep / f"fold-{fold}.npz" if given.keep else None
+        if kept and kept.exists():
+            parts.append(load_gathered(kept))
+            continue
+        network = load_network(network_in(given.folds / f"fold-{fold}"))
+        part = gather(KnowledgeBase(given.kb), profile, given.data, network, fold, given.n_folds)
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            part.save(kept)
+        parts.append(part)
+    return Gathered(
+        features=[values for part in parts for values in part.features],
+        target=np.concatenate([part.target for part in parts]),
+        sentences=[sentence for part in parts for sentence in part.sentences],
+    )
+
+
 def padded(features: list[NDArray[Any]], target: NDArray[Any]) -> tuple[Tensor, Tensor, Tensor]:
     """Lists of candidates -> (inputs, present, target); a target beyond the list means NIL."""
     inputs = torch.zeros(len(features), MOST_CANDIDATES, features[0].shape[1])
@@ -76,50 +150,9 @@ def padded(features: list[NDArray[Any]], target: NDArray[Any]) -> tuple[Tensor, 
     return inputs, present, torch.from_numpy(target)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Gathered:
-    """What is known of some mentions, and what is right."""
-
-    features: list[NDArray[Any]]
-    target: NDArray[Any]  # place of the gold in the list, MOST_CANDIDATES where it is not there
-    sentences: list[str]
-
-
-def fold_of(sentence: str, n_folds: int) -> int:
-    """As `localmel train --fold` tells them apart."""
-    return zlib.crc32(sentence.encode("utf-8")) % n_folds
-
-
-def gather(kb: KnowledgeBase, profile: Profile, folder: Path, networks: dict[int, Path], n_folds: int) -> Gathered:
-    """Features of the train mentions of the given folds, each by the network that was trained without it."""
-    rows = dict(kb.select("SELECT id, row FROM entities"))
-    features: list[NDArray[Any]] = []
-    target: list[int] = []
-    sentences: list[str] = []
-    encoder = MiniLM(method="torch")
-    splits = [read_split(folder / f"{name}-train.jsonl") for name in DATASETS]
-    for fold, path in networks.items():
-        network = load_network(path)
-        fuse_kb(kb, *load_vectors(kb, encoder.space), network)
-        linker = Linker(kb, profile, encoder=encoder, network=network)
-        for number, split in enumerate(splits):
-            shown = list(with_moved_text(split.mentions, share=MOVED, seed=number))
-            apart = [m.id for m in split.mentions if fold_of(m.context, n_folds) == fold]
-            context = {m.id: m.context for m in split.mentions}
-            chosen = [(mention, lines) for mention, lines in shown if mention.id in set(apart)]
-            captions = ((Caption(text=mention.context, spans=(mention.span,)), lines) for mention, lines in chosen)
-            for (mention, _), known in zip(chosen, linker.weigh_many(captions), strict=True):
-                right = np.flatnonzero(known.rows == rows.get(split.gold[mention.id] or "", -1))
-                features.append(known.features)
-                target.append(int(right[0]) if len(right) else MOST_CANDIDATES)
-                sentences.append(context[mention.id])
-            print(f"fold {fold}, {split.name}: {len(chosen):,} mentions", flush=True)
-    return Gathered(features=features, target=np.array(target), sentences=sentences)
-
-
-def fit(inputs: Tensor, present: Tensor, target: Tensor) -> Scorer:
+def fit(inputs: Tensor, present: Tensor, target: Tensor, *, seed: int) -> Scorer:
     """Cross-entropy over candidates and NIL, AdamW, one-cycle rate."""
-    torch.manual_seed(SEED)
+    torch.manual_seed(seed)
     scorer = Scorer(inputs.shape[2])
     optimiser = torch.optim.AdamW(scorer.parameters(), RATE, weight_decay=1e-3)
     steps = EPOCHS * -(-len(inputs) // BATCH)
@@ -133,7 +166,7 @@ def fit(inputs: Tensor, present: Tensor, target: Tensor) -> Scorer:
             optimiser.step()
             schedule.step()
             total += loss.item() * len(chosen)
-        print(f"epoch {epoch + 1}: loss {total / len(inputs):.4f}")
+        print(f"seed {seed}, epoch {epoch + 1}: loss {total / len(inputs):.4f}")
     return scorer.eval()
 
 
@@ -151,13 +184,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--folds", type=Path, required=True, help="folder of fold-I/, each with a network/")
     parser.add_argument("--only", type=int, nargs="*", help="fit on these folds only")
+    parser.add_argument("--n-folds", type=int, default=3)
+    parser.add_argument("--keep", type=Path, help="folder for what is gathered; taken from there the next time")
     parser.add_argument("--without", choices=GROUPS, action="append", default=[])
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    paths = sorted(given.folds.glob("fold-*"), key=lambda path: int(path.name.removeprefix("fold-")))
-    networks = {int(path.name.removeprefix("fold-")): network_in(path) for path in paths}
-    if given.only:
-        networks = {fold: networks[fold] for fold in given.only}
     retrieve = load_profile("embedded").retrieve
     if "counts" in given.without:
         retrieve = replace(retrieve, use_counts=False)
@@ -167,26 +198,27 @@ def main() -> None:
     left_out = {name for group in given.without for name in GROUPS[group]}
     columns = [place for place, name in enumerate(FEATURES) if name not in left_out]
 
-    known = gather(KnowledgeBase(given.kb), profile, given.data, networks, len(paths))
+    known = gather_all(given, profile)
     features = [values[:, columns] for values in known.features]
     flat = np.concatenate(features)
     mean, deviation = flat.mean(axis=0), flat.std(axis=0) + 1e-3
     features = [np.clip((values - mean) / deviation, -_CLIP, _CLIP) for values in features]
-    chance = random.Random(SEED)
+    chance = random.Random(SEEDS[0])
     kept_apart = {sentence for sentence in sorted(set(known.sentences)) if chance.random() < HELD_OUT}
     apart = np.array([sentence in kept_apart for sentence in known.sentences])
     inputs, present, goal = padded(features, known.target)
-    scorer = fit(inputs[~apart], present[~apart], goal[~apart])
+    scorers = [fit(inputs[~apart], present[~apart], goal[~apart], seed=seed) for seed in SEEDS]
     with torch.no_grad():
-        logits = scorer(inputs[apart], present[apart])
+        logits = torch.stack([scorer(inputs[apart], present[apart]) for scorer in scorers]).mean(dim=0)
     temperature = best_temperature(logits, goal[apart])
 
     ending = "".join(f"-no-{group}" for group in given.without)
     folder = given.out or Path(__file__).parent.parent / "weights" / f"evidence-scorer{ending}"
     folder.mkdir(parents=True, exist_ok=True)
     weights = {"mean": mean, "deviation": deviation}
-    for name, value in scorer.state_dict().items():
-        weights[name.replace(".weight", "")] = value.numpy()
+    for member, scorer in enumerate(scorers):
+        for name, value in scorer.state_dict().items():
+            weights[f"{member}.{name.replace('.weight', '')}"] = value.numpy()
     save_file(
         {name: np.ascontiguousarray(value, np.float32) for name, value in weights.items()},
         folder / "weights.safetensors",
@@ -194,8 +226,9 @@ def main() -> None:
     card = {
         "version": VERSION,
         "features": [FEATURES[place] for place in columns],
+        "members": len(SEEDS),
         "temperature": temperature,
-        "fitted_on": {"mentions": int((~apart).sum()), "held_out": int(apart.sum()), "seed": SEED},
+        "fitted_on": {"mentions": int((~apart).sum()), "held_out": int(apart.sum()), "seeds": list(SEEDS)},
         "command": "python scripts/fit_evidence_scorer.py" + "".join(f" --without {group}" for group in given.without),
     }
     (folder / "scorer.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ import pytest
 
 import localmel.shipped as module
 from localmel.errors import CorruptArtifact
-from localmel.shipped import shipped
+from localmel.shipped import shipped, weights_folder
 
 
 def test_a_checkout_finds_them_beside_the_package() -> None:
@@ -29,3 +29,11 @@ def test_a_checkout_that_lacks_one_says_how_to_get_it_back() -> None:
     with pytest.raises(CorruptArtifact, match="checkout of localmel lacks 'weights/none'") as caught:
         shipped("weights/none")
     assert "checkout -- weights/none" in caught.value.hint
+
+
+def test_weights_are_named_under_weights_or_given_by_a_path(tmp_path: Path) -> None:
+    assert weights_folder("evidence-scorer") == shipped("weights/evidence-scorer")
+    assert weights_folder(str(tmp_path)) == tmp_path
+    assert weights_folder("runs/lab/seed-0/network") == Path("runs/lab/seed-0/network")
+    with pytest.raises(CorruptArtifact):
+        weights_folder("evidence-scorer-of-nobody")

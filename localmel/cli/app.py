@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from localmel.cli import data, kb, link
+from localmel.cli import data, evaluate, kb, link, train
 from localmel.errors import LocalmelError
 
 INTERRUPTED = 130
@@ -28,6 +28,8 @@ app.command("demo")(link.demo_command)
 app.add_typer(kb.app, name="kb")
 app.command("index")(kb.index_command)
 app.add_typer(data.app, name="data")
+app.command("train")(train.train_command)
+app.command("eval")(evaluate.eval_command)
 
 
 def _version(wanted: bool) -> None:

@@ -203,9 +203,13 @@ def export(
     _tell(written, f"written to {folder}:", as_json, None)
 
 
-def index_command(name: Name, as_json: AsJson = False) -> None:
-    """Encode a KB: the texts of its entities and its phrases, only what is new."""
-    encoded = _index(name)
+def index_command(
+    name: Name,
+    profile: Annotated[str, typer.Option("--profile", help="Whose fusion network the vectors are for.")] = "embedded",
+    as_json: AsJson = False,
+) -> None:
+    """Encode a KB, only what is new, and make the vectors of its entities."""
+    encoded = _index(name, profile)
     if as_json:
         print_json({"kb": name, "encoded": encoded})
     else:
@@ -245,22 +249,22 @@ def _import(
     _tell(changed, "imported", as_json, encoded)
 
 
-def _index(name: str) -> int:
+def _index(name: str, profile: str = "embedded") -> int:
     from localmel.encode.minilm import MiniLM
     from localmel.kb.places import open_kb
     from localmel.retrieve.indexing import index_entities
 
     with progress() as (announce, advance):
-        return index_entities(open_kb(name), MiniLM(), _network(), on_total=announce, on_done=advance)
+        return index_entities(open_kb(name), MiniLM(), _network(profile), on_total=announce, on_done=advance)
 
 
-def _network() -> Network:
-    """The fusion network of the default profile: what a KB is indexed with."""
+def _network(profile: str = "embedded") -> Network:
+    """The fusion network of a profile."""
     from localmel.retrieve.fused import load_network
     from localmel.settings import load_profile
-    from localmel.shipped import shipped
+    from localmel.shipped import weights_folder
 
-    return load_network(shipped(f"weights/{load_profile('embedded').retrieve.network}"))
+    return load_network(weights_folder(load_profile(profile).retrieve.network))
 
 
 def ensure_starter(name: str | None) -> None:

@@ -77,10 +77,10 @@ def make_linker(kb: str, profile: str, *, top_k: int = 16) -> Linker:
     from localmel.retrieve.fused import load_network
     from localmel.retrieve.indexing import ready_kb
     from localmel.settings import load_profile
-    from localmel.shipped import shipped
+    from localmel.shipped import weights_folder
 
     chosen = load_profile(profile)
-    encoder, network = MiniLM(), load_network(shipped(f"weights/{chosen.retrieve.network}"))
+    encoder, network = MiniLM(), load_network(weights_folder(chosen.retrieve.network))
     with progress() as (announce, advance):
         base = ready_kb(kb, encoder, network, on_total=announce, on_done=advance)
     return Linker(base, chosen, top_k=top_k, encoder=encoder, network=network)

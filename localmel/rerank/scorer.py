@@ -1,8 +1,8 @@
 """The evidence scorer: features of the candidates -> probabilities over the candidates and NIL.
 
-In: the matrix of `features`.  Out: scores and probabilities.  A small network gives each candidate a score and the list
-as a whole a NIL score; one softmax over all of them, at a temperature fitted on held-out mentions, makes them
-probabilities.  Trained by scripts/fit_evidence_scorer.py; runs in NumPy."""
+In: the matrix of `features`.  Out: scores and probabilities.  A few small networks, alike but for their seeds, give
+each candidate a score and the list as a whole a NIL score; one softmax over their means, at a temperature fitted on
+held-out mentions, makes them probabilities.  Trained by scripts/fit_evidence_scorer.py; runs in NumPy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from localmel.rerank.features import FEATURES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-VERSION = 1
+VERSION = 2
 _CLIP = 6.0
 "Standardised features are cut off here, so that a KB unlike the training one cannot throw a score far out."
 
@@ -43,13 +43,15 @@ class EvidenceScorer:
             card = json.loads((folder / "scorer.json").read_text(encoding="utf-8"))
             self._weights = load_file(folder / "weights.safetensors")
             names, version, self._temperature = list(card["features"]), card["version"], float(card["temperature"])
+            members = int(card["members"])
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise CorruptArtifact(f"{folder} holds no evidence scorer ({error})") from None
         unknown = [name for name in names if name not in FEATURES]
         if version != VERSION or unknown:
             raise CorruptArtifact(f"{folder} was fitted for other features (version {version}, unknown {unknown})")
         self._columns = [FEATURES.index(name) for name in names]
-        _check(self._weights, len(names), self._temperature, folder)
+        _check(self._weights, len(names), members, self._temperature, folder)
+        self._members = [_part_of(self._weights, f"{member}.") for member in range(members)]
 
     def judge(self, features: NDArray[Any]) -> Judgement:
         """features: (n, len(FEATURES)).  Without any candidate NIL is certain."""
@@ -57,35 +59,48 @@ class EvidenceScorer:
 
         if not len(features):
             return Judgement(scores=np.zeros(0), probabilities=np.zeros(0), nil=1.0)
-        weights = self._weights
-        inputs = (features[:, self._columns] - weights["mean"]) / weights["deviation"]
+        inputs = (features[:, self._columns] - self._weights["mean"]) / self._weights["deviation"]
         inputs = np.clip(inputs, -_CLIP, _CLIP)
-        hidden = _gelu(inputs @ weights["candidate.0"].T + weights["candidate.0.bias"])
-        hidden = _gelu(hidden @ weights["candidate.1"].T + weights["candidate.1.bias"])
-        scores = (hidden @ weights["candidate.2"].T + weights["candidate.2.bias"])[:, 0]
-        summary = np.concatenate([inputs[scores.argmax()], inputs.max(axis=0)])
-        hidden = _gelu(weights["nil.0"] @ summary + weights["nil.0.bias"])
-        nil = float((weights["nil.1"] @ hidden + weights["nil.1.bias"])[0])
+        scored = [_scores(weights, inputs) for weights in self._members]
+        scores = np.mean([scores for scores, _ in scored], axis=0)
+        nil = float(np.mean([nil for _, nil in scored]))
         logits = np.append(scores, nil).astype(np.float64) / self._temperature
         shares = np.exp(logits - logits.max())
         shares /= shares.sum()
         return Judgement(scores=scores, probabilities=shares[:-1], nil=float(shares[-1]))
 
 
-def _check(weights: dict[str, NDArray[Any]], n_features: int, temperature: float, folder: Path) -> None:
-    """The tensors of the network, whole: `x` is (out, in) and `x.bias` (out,)."""
+def _scores(weights: dict[str, NDArray[Any]], inputs: NDArray[Any]) -> tuple[NDArray[Any], float]:
+    """One network's score of each candidate, and of NIL."""
     import numpy as np
 
-    widths = {"candidate": [n_features], "nil": [2 * n_features]}
+    hidden = _gelu(inputs @ weights["candidate.0"].T + weights["candidate.0.bias"])
+    hidden = _gelu(hidden @ weights["candidate.1"].T + weights["candidate.1.bias"])
+    scores = (hidden @ weights["candidate.2"].T + weights["candidate.2.bias"])[:, 0]
+    summary = np.concatenate([inputs[scores.argmax()], inputs.max(axis=0)])
+    hidden = _gelu(weights["nil.0"] @ summary + weights["nil.0.bias"])
+    return scores, float((weights["nil.1"] @ hidden + weights["nil.1.bias"])[0])
+
+
+def _part_of(weights: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def _check(weights: dict[str, NDArray[Any]], n_features: int, members: int, temperature: float, folder: Path) -> None:
+    """The tensors of all networks, whole: `x` is (out, in) and `x.bias` (out,)."""
+    import numpy as np
+
     expected: dict[str, tuple[int, ...]] = {"mean": (n_features,), "deviation": (n_features,)}
-    for part, layers in (("candidate", 3), ("nil", 2)):
-        for number in range(layers):
-            name = f"{part}.{number}"
-            width = 1 if number == layers - 1 else np.size(weights.get(f"{name}.bias", ()))
-            expected[name], expected[f"{name}.bias"] = (width, widths[part][-1]), (width,)
-            widths[part].append(width)
+    for member in range(members):
+        widths = {"candidate": [n_features], "nil": [2 * n_features]}
+        for part, layers in (("candidate", 3), ("nil", 2)):
+            for number in range(layers):
+                name = f"{member}.{part}.{number}"
+                width = 1 if number == layers - 1 else np.size(weights.get(f"{name}.bias", ()))
+                expected[name], expected[f"{name}.bias"] = (width, widths[part][-1]), (width,)
+                widths[part].append(width)
     found = {name: value.shape for name, value in weights.items()}
-    if found != expected:
+    if found != expected or members < 1:
         wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
         raise CorruptArtifact(
             f"{folder} holds no evidence scorer (tensors {', '.join(wrong)} are not as they should be)"

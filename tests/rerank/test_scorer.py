@@ -46,14 +46,19 @@ def torch_logits(features: Any) -> tuple[Any, Any]:
     inputs = torch.from_numpy(features)[:, columns]
     inputs = ((inputs - weights["mean"]) / weights["deviation"]).clip(-6, 6)
 
-    def layer(values: Any, name: str) -> Any:
-        return F.linear(values, weights[name], weights[f"{name}.bias"])
+    def member(number: int) -> tuple[Any, Any]:
+        def layer(values: Any, name: str) -> Any:
+            return F.linear(values, weights[f"{number}.{name}"], weights[f"{number}.{name}.bias"])
 
-    hidden = F.gelu(layer(inputs, "candidate.0"), approximate="tanh")
-    hidden = F.gelu(layer(hidden, "candidate.1"), approximate="tanh")
-    scores = layer(hidden, "candidate.2")[:, 0]
-    summary = torch.cat([inputs[scores.argmax()], inputs.amax(dim=0)])
-    nil = layer(F.gelu(layer(summary, "nil.0"), approximate="tanh"), "nil.1")
+        hidden = F.gelu(layer(inputs, "candidate.0"), approximate="tanh")
+        hidden = F.gelu(layer(hidden, "candidate.1"), approximate="tanh")
+        scores = layer(hidden, "candidate.2")[:, 0]
+        summary = torch.cat([inputs[scores.argmax()], inputs.amax(dim=0)])
+        return scores, layer(F.gelu(layer(summary, "nil.0"), approximate="tanh"), "nil.1")
+
+    members = [member(number) for number in range(card["members"])]
+    scores = torch.stack([scores for scores, _ in members]).mean(dim=0)
+    nil = torch.stack([nil for _, nil in members]).mean(dim=0)
     return scores.numpy(), torch.cat([scores, nil]).double() / card["temperature"]
 
 
@@ -123,7 +128,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "card is no JSON": lambda folder: (folder / "scorer.json").write_text("{"),
     "card is a list": lambda folder: (folder / "scorer.json").write_text("[1]"),
     "card is not UTF-8": lambda folder: (folder / "scorer.json").write_bytes(b"\xff\xfe"),
-    "card without features": lambda folder: (folder / "scorer.json").write_text('{"version": 1, "temperature": 1}'),
+    "card without features": lambda folder: (folder / "scorer.json").write_text('{"version": 2, "temperature": 1}'),
     "features are a number": lambda folder: change_card(folder, features=3),
     "newer version": lambda folder: change_card(folder, version=99),
     "unknown feature": lambda folder: change_card(folder, features=[*FEATURES, "luck"]),
@@ -131,14 +136,17 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "temperature is a word": lambda folder: change_card(folder, temperature="warm"),
     "temperature is 0": lambda folder: change_card(folder, temperature=0),
     "temperature is a list": lambda folder: change_card(folder, temperature=[1]),
-    "a tensor is missing": lambda folder: change_weights(folder, lambda weights: weights.pop("nil.1.bias")),
+    "no members": lambda folder: change_card(folder, members=0),
+    "a member too many": lambda folder: change_card(folder, members=99),
+    "members are a word": lambda folder: change_card(folder, members="three"),
+    "a tensor is missing": lambda folder: change_weights(folder, lambda weights: weights.pop("0.nil.1.bias")),
     "a tensor too many": lambda folder: change_weights(
         folder, lambda weights: weights.update(x=np.zeros(1, np.float32))
     ),
     "a tensor is turned": lambda folder: change_weights(
-        folder, lambda weights: weights.update({"candidate.0": np.ascontiguousarray(weights["candidate.0"].T)})
+        folder, lambda weights: weights.update({"0.candidate.0": np.ascontiguousarray(weights["0.candidate.0"].T)})
     ),
-    "a number is none": lambda folder: change_weights(folder, lambda weights: weights["candidate.1"].fill(np.nan)),
+    "a number is none": lambda folder: change_weights(folder, lambda weights: weights["0.candidate.1"].fill(np.nan)),
     "a deviation is 0": lambda folder: change_weights(folder, lambda weights: weights["deviation"].fill(0)),
 }
 

@@ -88,9 +88,9 @@ def trained_on(
 
 
 def main(folder: Path, *, accumulate: int = 1, epochs: int = 3, stop_after: int = 0) -> None:
-    from safetensors.torch import save_file
-
     from dataclasses import replace
+
+    from safetensors.torch import save_file
 
     settings = replace(QUICK, epochs=epochs, accumulate=accumulate, batch=32)
     done: list[Epoch] = []

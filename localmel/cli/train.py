@@ -1,0 +1,182 @@
+"""`localmel train`: benchmark mentions and a KB -> a fusion network for each seed, and how good they are."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from localmel.cli.output import print_json, print_note, print_table, progress
+from localmel.errors import UsageError
+
+if TYPE_CHECKING:
+    from localmel.encode.space import TextEncoder
+    from localmel.experiment.training import Outcome, Recipe
+    from localmel.kb.store import KnowledgeBase
+    from localmel.retrieve.training import Epoch
+
+_NUMBERS = {"hits_at_1": "HITS@1", "hits_at_16": "HITS@16", "mrr": "MRR"}
+
+
+def train_command(
+    data: Annotated[Path, typer.Argument(help="A benchmark: MIMIC's or KGMEL's layout, or NAME-train/val.jsonl.")],
+    kb: Annotated[str, typer.Option("--kb", help="Name or path of the KB that the golds are in.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the run; the same command goes on there.")],
+    dataset: Annotated[
+        list[str] | None, typer.Option("--dataset", help="Only this dataset of the folder (repeatable; joined).")
+    ] = None,
+    seeds: Annotated[str, typer.Option("--seeds", help="A network for each of these numbers: 0,1,2.")] = "0",
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the mentions, at most.")] = 6,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Mentions contrasted at once, by each process.")] = 512,
+    rate: Annotated[float, typer.Option("--rate", help="Highest learning rate.")] = 1e-3,
+    width: Annotated[int, typer.Option("--width", min=1, help="Length of the fused vectors.")] = 384,
+    precision: Annotated[str, typer.Option("--precision", help="float32 or bfloat16.")] = "float32",
+    accumulate: Annotated[int, typer.Option("--accumulate", min=1, help="Batches to a step.")] = 1,
+    hard_negatives: Annotated[
+        int, typer.Option("--hard-negatives", min=0, help="Further wrong entities for each mention.")
+    ] = 3,
+    hard_from: Annotated[
+        str, typer.Option("--hard-from", help="names: bearers of the name.  index: nearest by the network so far.")
+    ] = "names",
+    without: Annotated[
+        list[str] | None, typer.Option("--without", help="Ablation: triples, gate or text (repeatable).")
+    ] = None,
+    published_negatives: Annotated[
+        bool, typer.Option("--published-negatives", help="As published: the same gold twice in a batch is a negative.")
+    ] = False,
+    drop_leaked: Annotated[
+        bool, typer.Option("--drop-leaked", help="Leave validation mentions out whose sentence train has.")
+    ] = False,
+    visible_text: Annotated[
+        float, typer.Option("--visible-text", help="Share of train sentences of which a piece moves into the picture.")
+    ] = 0.2,
+    fold: Annotated[
+        str | None, typer.Option("--fold", help="I/N: train without the sentences whose CRC-32 leaves I divided by N.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
+) -> None:
+    """Train a fusion network for each seed; validation chooses its epoch."""
+    from localmel.experiment.training import Recipe
+    from localmel.retrieve.losses import LossSettings
+    from localmel.retrieve.training_settings import TrainingSettings
+
+    training = TrainingSettings(
+        epochs=epochs,
+        batch=batch,
+        rate=rate,
+        precision=precision,
+        accumulate=accumulate,
+        hard_negatives=hard_negatives,
+        hard_from=hard_from,
+        loss=LossSettings(temperature=0.05, published_negatives=published_negatives),
+    )
+    recipe = Recipe(
+        data=data,
+        datasets=tuple(dataset or ()),
+        training=training,
+        seeds=_numbers("--seeds", seeds, ","),
+        width=width,
+        without=tuple(dict.fromkeys(without or ())),
+        drop_leaked=drop_leaked,
+        visible_text=visible_text,
+        fold=_fold(fold),
+        command=_command_line(),
+    )
+    outcome = _trained(recipe, kb, out)
+    if outcome.leads:
+        print_json(_to_json(outcome, out)) if as_json else _print_outcome(outcome, out)
+
+
+def _trained(recipe: Recipe, kb: str, out: Path) -> Outcome:
+    from localmel.encode.minilm import MiniLM
+    from localmel.experiment.training import Listener, train_networks
+
+    def tell(seed: int, epoch: Epoch) -> None:
+        ranks = epoch.ranks
+        found = f", HITS@1 {ranks.hits_at_1:.4f}, HITS@16 {ranks.hits_at_16:.4f}, MRR {ranks.mrr:.4f}" if ranks else ""
+        line = f"seed {seed}, epoch {epoch.number}: loss {epoch.loss:.4f}, rate {epoch.rate:.1e}{found}"
+        print_note(f"{line}, {epoch.seconds:.1f} s")
+
+    encoder = MiniLM(method="torch")
+    try:
+        with progress() as (announce, advance):
+            listener = Listener(on_total=announce, on_done=advance, on_note=print_note, on_epoch=tell)
+            return train_networks(recipe, _opened(kb, encoder), encoder, out, listener=listener)
+    except KeyboardInterrupt:
+        print_note("run the same command to go on behind the last finished epoch")
+        raise
+
+
+def _opened(name: str, encoder: TextEncoder) -> KnowledgeBase:
+    """The KB; the starter KB is built where it is missing, but needs no network for this."""
+    from localmel.encode.kb_vectors import index_kb
+    from localmel.kb.places import STARTER, open_kb, prepare_starter
+
+    if name == STARTER:
+        prepare_starter(lambda kb: index_kb(kb, encoder))
+    return open_kb(name)
+
+
+def _numbers(option: str, text: str, between: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(between))
+    except ValueError:
+        raise UsageError(f"{option} is {text!r}; it is numbers with {between!r} between them") from None
+
+
+def _fold(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    numbers = _numbers("--fold", text, "/")
+    if len(numbers) != 2:
+        raise UsageError(f"--fold is {text!r}; it is two numbers", hint="--fold 0/3")
+    return numbers[0], numbers[1]
+
+
+def _command_line() -> str:
+    import shlex
+
+    return shlex.join(["localmel", *sys.argv[1:]])
+
+
+def _to_json(outcome: Outcome, out: Path) -> dict[str, Any]:
+    seeds = [
+        {
+            "seed": one.seed,
+            "network": str(one.network),
+            "epochs": one.epochs,
+            "best_epoch": one.best_epoch,
+            "seconds": one.seconds,
+            "was_there": one.was_there,
+            "validation": {name: asdict(ranks) for name, ranks in one.validation.items()},
+        }
+        for one in outcome.seeds
+    ]
+    return {
+        "run": str(out),
+        "dropped": outcome.dropped,
+        "seeds": seeds,
+        "best_seed": outcome.best.seed,
+        "mean": {name: outcome.mean(name) for name in _NUMBERS},
+        "deviation": {name: outcome.deviation(name) for name in _NUMBERS},
+    }
+
+
+def _print_outcome(outcome: Outcome, out: Path) -> None:
+    if all(one.was_there for one in outcome.seeds):
+        print_note(f"nothing to do: {out} holds the networks of this command")
+    rows = []
+    for one in outcome.seeds:
+        ranks = one.validation["all"]
+        scores = [f"{getattr(ranks, name):.4f}" for name in _NUMBERS]
+        rows.append((str(one.seed), f"{one.best_epoch} of {one.epochs}", *scores, f"{one.seconds:.0f}"))
+    if len(rows) > 1:
+        rows.append(("mean", "", *(f"{outcome.mean(name):.4f}" for name in _NUMBERS), ""))
+        rows.append(("deviation", "", *(f"{outcome.deviation(name):.4f}" for name in _NUMBERS), ""))
+    n = outcome.best.validation["all"].n
+    title = f"validation, {n:,} mentions, by vectors alone"
+    print_table(("seed", "best epoch", *_NUMBERS.values(), "seconds"), rows, title=title)
+    print(f"networks in {out}/seed-*/network; the best one by MRR is {outcome.best.network}")

@@ -1,0 +1,377 @@
+"""One or more systems on a split of a benchmark, by the strict protocol: what `localmel eval` runs.
+
+In: a plan and a KB.  Out: a report as JSON and as Markdown; with `out`, `<out>/evaluate/` with both and with every
+ranking.  The same inputs are not evaluated twice, and give the same bytes.  Chooses nothing and fits nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from localmel.artifacts import failed_writes_are_reported, new_folder, read_manifest, sha256_of
+from localmel.encode.space import TextEncoder
+from localmel.errors import BadInput, CorruptArtifact, UsageError, shell_line
+from localmel.evaluate.paired import compare
+from localmel.evaluate.paper import PaperCounts, PaperMention, paper_counts
+from localmel.evaluate.protocol import Evaluation, EvaluationSettings, Outcome, evaluate
+from localmel.evaluate.report import as_json, as_markdown
+from localmel.experiment.questions import GoldOutside, Question, Questions, questions_of
+from localmel.experiment.systems import CALIBRATED, Advance, Announce, Answer, Bench, answers_of, stated_of
+from localmel.experiment.withheld import check_switches, check_trained, parts_without, profile_without
+from localmel.kb.benchmarks import read_benchmark
+from localmel.kb.store import KnowledgeBase
+from localmel.retrieve.fused import Network, fuse_kb, load_network
+from localmel.settings import Profile, load_profile
+from localmel.shipped import weights_folder
+
+if TYPE_CHECKING:
+    from localmel.encode.kb_vectors import KbVectors
+    from localmel.kb.packed import PackedKb
+
+KIND, VERSION = "evaluation", 1
+_JSON, _MARKDOWN, _RANKINGS = "report.json", "report.md", "rankings.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is evaluated, and how."""
+
+    data: Path
+    "A benchmark folder."
+    datasets: tuple[str, ...] = ()
+    "Which of its datasets, each evaluated by itself; none named: the only one."
+    split: str = "val"
+    systems: tuple[str, ...] = ("linker",)
+    "The first is the one that the others are compared with."
+    profile: str = "embedded"
+    network: Path | None = None
+    "Stands in for the profile's fusion network."
+    scorer: Path | None = None
+    "Stands in for the profile's evidence scorer."
+    without: tuple[str, ...] = ()
+    "What is withheld; the keys of `withheld.CHANGES`."
+    k: int = 16
+    paper: bool = False
+    "Also count as published."
+    drop_leaked: bool = False
+    gold_outside: GoldOutside = "refuse"
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise UsageError(f"K is {self.k}; at least one candidate is needed", hint="--k 16")
+        if self.gold_outside not in ("refuse", "miss", "nil"):
+            raise UsageError(f"golds outside the KB cannot be {self.gold_outside!r}; miss or nil")
+        for name in ("systems", "without", "datasets"):
+            if len(set(given := getattr(self, name))) < len(given):
+                raise UsageError(f"{name} are named twice: {', '.join(given)}")
+        if not self.systems:
+            raise UsageError("no system to evaluate", hint="--system linker")
+        check_switches(self.without, self.systems)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Report:
+    """What came out."""
+
+    json: Mapping[str, Any]
+    markdown: str
+    made: bool
+    "False: the same inputs had been evaluated before."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Models:
+    profile: Profile
+    network: Network | None
+    scorer: Path | None
+
+
+def evaluate_systems(
+    plan: Plan,
+    kb: KnowledgeBase,
+    encoder: TextEncoder,
+    *,
+    out: Path | None = None,
+    command: str = "",
+    on_total: Announce = lambda _what, _total: None,
+    on_done: Advance = lambda _: None,
+) -> Report:
+    """Ask every system every question, and count.  `command` is kept, so that a run can be done again.
+
+    Raises UsageError, BadInput, and CorruptArtifact where `out` holds a damaged run."""
+    started = time.perf_counter()
+    kb.hold()
+    models = _models(plan)
+    benchmarks = [read_benchmark(plan.data, name) for name in plan.datasets or (None,)]
+    asked = [questions_of(one, plan.split, kb, drop=plan.drop_leaked, outside=plan.gold_outside) for one in benchmarks]
+    inputs = _inputs(plan, kb, models, asked)
+    if out and (stored := _stored(out / "evaluate", inputs)):
+        return stored
+    bench = _bench(plan, kb, encoder, models, on_total, on_done)
+    parts = [_evaluated(plan, bench, one, _head(inputs, kb, models)) for one in asked]
+    both = list(zip(asked, parts, strict=True))
+    report = Report(
+        json={"format": 1, **inputs["settings"], "datasets": {one.dataset: part.json for one, part in both}},
+        markdown="\n".join(part.markdown for part in parts),
+        made=True,
+    )
+    if out:
+        seconds = round(time.perf_counter() - started, 2)
+        facts = {"inputs": inputs, "command": command, "versions": _versions(), "seconds": seconds}
+        with new_folder(out / "evaluate", kind=KIND, version=VERSION, facts=facts) as folder:
+            _write(folder, report, (line for part in parts for line in part.rankings))
+    return report
+
+
+# --- what it is made from -------------------------------------------------------------------------------------------
+
+
+def _models(plan: Plan) -> _Models:
+    profile = profile_without(load_profile(plan.profile), plan.without, scorer_given=plan.scorer is not None)
+    network = scorer = None
+    if {"linker", "fused"} & set(plan.systems):
+        network = load_network(plan.network or weights_folder(profile.retrieve.network))
+        check_trained(plan.without, plan.systems, network, plan.scorer)
+    if "linker" in plan.systems:
+        scorer = plan.scorer or weights_folder(profile.rerank.weights)
+    return _Models(profile=profile, network=network, scorer=scorer)
+
+
+def _inputs(plan: Plan, kb: KnowledgeBase, models: _Models, asked: Sequence[Questions]) -> dict[str, Any]:
+    """Everything that decides the numbers, without the places where it lies."""
+    profile = asdict(models.profile)
+    if plan.scorer:
+        profile["rerank"]["weights"] = "given"
+    return {
+        "settings": {
+            "split": plan.split,
+            "systems": list(plan.systems),
+            "without": sorted(plan.without),
+            "profile": plan.profile,
+            "k": plan.k,
+            "protocol": "paper" if plan.paper else "strict",
+            "drop_leaked": plan.drop_leaked,
+            "gold_outside": plan.gold_outside,
+        },
+        "profile": profile,
+        "kb_fingerprint": kb.fingerprint,
+        "questions": {one.dataset: one.sha256 for one in asked},
+        "network_sha256": models.network.sha256 if models.network else None,
+        "scorer_sha256": _scorer_sha256(models.scorer) if models.scorer else None,
+        "localmel": _versions()["localmel"],
+    }
+
+
+def _scorer_sha256(folder: Path) -> str:
+    try:
+        parts = [sha256_of(folder / name) for name in ("scorer.json", "weights.safetensors")]
+    except OSError as error:
+        raise CorruptArtifact(f"{folder} holds no evidence scorer ({error})", hint=shell_line("ls", folder)) from None
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {"python": platform.python_version(), **{name: version(name) for name in ("localmel", "numpy", "torch")}}
+
+
+def _bench(
+    plan: Plan, kb: KnowledgeBase, encoder: TextEncoder, models: _Models, on_total: Announce, on_done: Advance
+) -> Bench:
+    from localmel.encode.kb_vectors import load_vectors
+
+    packed: PackedKb | None = None
+    vectors: KbVectors | None = None
+    network, given = models.network, None
+    if set(plan.systems) != {"names"}:
+        packed, vectors = load_vectors(kb, encoder.space)
+        if not len(packed.rows):
+            raise BadInput(f"kb {kb.name!r} has no entities", hint="localmel kb build NAME --help")
+        if network:
+            network.check_space(encoder.space)
+            widths = (network.settings.text_width, network.settings.triple_width)
+            if set(widths) != {encoder.space.width}:
+                raise BadInput(
+                    f"{network.folder} fuses text of width {widths[0]} and triples of width {widths[1]}; vectors of "
+                    f"{encoder.space.name} have {encoder.space.width}",
+                    hint="localmel train DATA --kb KB --out runs/NAME",
+                )
+            network, given = parts_without(network, vectors, plan.without)
+            fuse_kb(kb, packed, given, network, on_total=on_total, on_done=on_done)
+    return Bench(
+        kb=kb,
+        profile=models.profile,
+        encoder=encoder,
+        k=plan.k,
+        pictures="image" not in plan.without and network is not None,
+        packed=packed,
+        vectors=vectors,
+        given=given,
+        network=network,
+        scorer=models.scorer,
+        on_total=on_total,
+        on_done=on_done,
+    )
+
+
+# --- one dataset ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Part:
+    json: dict[str, Any]
+    markdown: str
+    rankings: list[dict[str, Any]]
+
+
+def _evaluated(plan: Plan, bench: Bench, questions: Questions, head: Sequence[str]) -> _Part:
+    settings = EvaluationSettings(k=plan.k)
+    asked = questions.asked
+    stated, unreadable = stated_of(bench, asked)
+    outcomes, paper, rankings = {}, {}, []
+    evaluations: dict[str, Evaluation] = {}
+    for system in plan.systems:
+        answers = answers_of(system, bench, asked, stated)
+        pairs = list(zip(asked, answers, stated, strict=True))
+        outcomes[system] = [_outcome(question, answer, bool(triples)) for question, answer, triples in pairs]
+        evaluations[system] = _evaluation(system, outcomes[system], settings)
+        rankings += [_line(questions.dataset, system, one, answer) for one, answer, _ in pairs]
+        if plan.paper and (counted := _paper(asked, answers)):
+            paper[system] = counted
+    first, *others = plan.systems
+    in_kb = any(one.gold is not None for one in asked)
+    comparisons = [
+        compare(outcomes[first], outcomes[other], settings, names=(first, other)) for other in others if in_kb
+    ]
+    notes = [*head, *questions.notes, *_notes(plan, unreadable)]
+    published = paper if plan.paper else None
+    return _Part(
+        json=as_json(evaluations, comparisons=comparisons, paper=published, notes=notes),
+        markdown=as_markdown(
+            evaluations,
+            comparisons=comparisons,
+            paper=published,
+            notes=notes,
+            title=f"{questions.dataset}, {questions.split}",
+        ),
+        rankings=rankings,
+    )
+
+
+def _outcome(question: Question, answer: Answer, has_triples: bool) -> Outcome:
+    return Outcome(
+        mention_id=answer.mention_id,
+        cluster=question.cluster,
+        gold=question.gold,
+        rank=answer.rank,
+        among_candidates=question.gold is not None and any(one.entity_id == question.gold for one in answer.candidates),
+        predicted=answer.predicted,
+        probability=answer.probability,
+        nil_probability=answer.nil_probability,
+        facts=replace(question.facts, mention_has_triples=has_triples),
+    )
+
+
+def _evaluation(system: str, outcomes: Sequence[Outcome], settings: EvaluationSettings) -> Evaluation:
+    """A cosine is no probability: where none is meant, there is no calibration error."""
+    found = evaluate(outcomes, settings)
+    if system in CALIBRATED:
+        return found
+    slices = (
+        replace(one, metrics={name: value for name, value in one.metrics.items() if name != "ece"})
+        for one in found.slices
+    )
+    return replace(found, slices=tuple(slices))
+
+
+def _paper(asked: Sequence[Question], answers: Sequence[Answer]) -> PaperCounts | None:
+    """Retrieval only: none of the systems answers in free text."""
+    mentions = [
+        PaperMention(mention_id=answer.mention_id, gold=one.gold, rank=answer.place)
+        for one, answer in zip(asked, answers, strict=True)
+        if one.gold is not None
+    ]
+    return paper_counts(mentions) if mentions else None
+
+
+def _line(dataset: str, system: str, question: Question, answer: Answer) -> dict[str, Any]:
+    """One line of rankings.jsonl: enough to count again, and to compare with another run."""
+    return {
+        "dataset": dataset,
+        "system": system,
+        "id": answer.mention_id,
+        "sentence": hashlib.sha256(question.cluster.encode("utf-8", "surrogatepass")).hexdigest()[:16],
+        "gold": question.gold,
+        "rank": answer.rank if math.isfinite(answer.rank) else None,
+        "predicted": answer.predicted,
+        "probability": round(answer.probability, 6),
+        "nil_probability": round(answer.nil_probability, 6),
+        "candidates": [[one.entity_id, round(one.score, 6)] for one in answer.candidates],
+    }
+
+
+def _head(inputs: Mapping[str, Any], kb: KnowledgeBase, models: _Models) -> list[str]:
+    without = inputs["settings"]["without"]
+    lines = [f"KB {kb.name}, {len(kb):,} entities (state {kb.fingerprint[:12]}); profile {models.profile.name}."]
+    if models.network:
+        lines.append(f"Fusion network {models.network.folder.name} ({models.network.sha256[:12]}).")
+    if models.scorer:
+        lines.append(f"Evidence scorer {models.scorer.name} ({inputs['scorer_sha256'][:12]}).")
+    lines.append(f"Withheld: {', '.join(without)}." if without else "Nothing was withheld.")
+    return lines
+
+
+def _notes(plan: Plan, unreadable: int) -> list[str]:
+    lines = []
+    if unreadable:
+        lines.append(f"Pictures that could not be read, whose mentions were asked without: {unreadable:,}.")
+    if doubtful := [one for one in plan.systems if one not in CALIBRATED]:
+        lines.append(
+            f"{', '.join(doubtful)}: no probabilities, so no ECE; NIL AUROC is that of the score of the first "
+            "candidate. NIL is answered by names only where no name fits, by vectors never."
+        )
+    return lines
+
+
+# --- the folder of a run --------------------------------------------------------------------------------------------
+
+
+def _stored(folder: Path, inputs: Mapping[str, Any]) -> Report | None:
+    """The report in the folder, where it was made from the same inputs."""
+    if not folder.exists() and not folder.is_symlink():
+        return None
+    again = shell_line("rm -r", folder, note="then run the same command again")
+    try:
+        manifest = read_manifest(folder, kind=KIND, version=VERSION, every_byte=True)
+        before = manifest["inputs"]
+        if before == json.loads(json.dumps(inputs)):
+            found = json.loads((folder / _JSON).read_text(encoding="utf-8"))
+            return Report(json=found, markdown=(folder / _MARKDOWN).read_text(encoding="utf-8"), made=False)
+        differ = [name for name in {**inputs, **before} if inputs.get(name) != before.get(name)]
+    except CorruptArtifact as error:
+        raise CorruptArtifact(error.fact, hint=error.hint or again) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptArtifact(f"{folder} is no finished evaluation ({error})", hint=again) from None
+    raise BadInput(
+        f"{folder} holds another evaluation: it differs in {', '.join(sorted(differ))}",
+        hint=f"choose another --out, or {shell_line('rm -r', folder)}",
+    )
+
+
+def _write(folder: Path, report: Report, rankings: Iterator[dict[str, Any]]) -> None:
+    """The systems stay in the order in which they were named."""
+    with failed_writes_are_reported(folder):
+        text = json.dumps(report.json, ensure_ascii=False, indent=1, allow_nan=False)
+        (folder / _JSON).write_text(text + "\n", encoding="utf-8")
+        (folder / _MARKDOWN).write_text(report.markdown, encoding="utf-8")
+        with (folder / _RANKINGS).open("w", encoding="utf-8") as file:
+            for line in rankings:
+                file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
