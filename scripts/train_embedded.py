@@ -77,7 +77,12 @@ def pack(outcome: Outcome, recipe: Recipe, kb: KnowledgeBase, encoder: MiniLM, e
         sys.exit(f"the network has {size:,} bytes; at most {MOST_BYTES:,} ship")
     seeds = {str(one.seed): {"best_epoch": one.best_epoch, "mrr": one.validation["all"].mrr} for one in outcome.seeds}
     card = {key: value for key, value in best.card.items() if key not in ("version", "fusion", "weights_sha256")}
-    card |= {"packed_from": best.sha256, "precision": str(weights["mix.weight"].dtype), "seeds": seeds}
+    card |= {
+        "command": COMMAND,
+        "packed_from": best.sha256,
+        "precision": str(weights["mix.weight"].dtype),
+        "seeds": seeds,
+    }
     card["lost_by_rounding"] = lost
     space = Space(name=card.pop("space"), width=encoder.space.width, weights_sha256=card.pop("space_sha256"))
     save_network(out, weights, best.settings, space, card)

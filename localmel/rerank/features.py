@@ -37,9 +37,9 @@ NAME = (
     "exact names in list",
     "found by vector only",
     "surface has no capital",
-    "label similarity",
-    "label words alike",
-    "label begins alike",
+    "likest name",
+    "likest name by words",
+    "likest name by beginning",
 )
 CONTEXT = (
     "fused cosine",
@@ -148,9 +148,9 @@ def features_of(
     positions = candidates.positions
     columns = [
         *_name_columns(context.surface, candidates.matches),
-        *_label_columns(context.surface, packed.folded_labels(positions)),
+        *_likeness_columns(context.surface, candidates.matches, packed.folded_labels(positions)),
         *_fused_columns(candidates.cosine),
-        *_context_columns(context, positions, support, packed, vectors),
+        *_context_columns(context, candidates, support, packed, vectors),
         *_count_columns(positions, packed),
     ]
     return np.stack(columns, axis=1).astype(np.float32)
@@ -186,22 +186,24 @@ def _name_columns(surface: str, matches: Sequence[NameMatch | None]) -> list[NDA
     return [*table.T, surface_words, exact, by_vector, common]
 
 
-def _label_columns(surface: str, labels: Sequence[str]) -> list[NDArray[Any]]:
-    """How like the surface each label is, also where the name index saw no likeness ("Finnish", "Finland").
+def _likeness_columns(surface: str, matches: Sequence[NameMatch | None], labels: Sequence[str]) -> list[NDArray[Any]]:
+    """How like the surface the label is, or the name that was found where that is more like it.
 
-    Edit similarity, similarity of the sets of words, and the share of the surface that the label begins with."""
+    Edit similarity, similarity of the sets of words, and the share of the surface that both begin with: also where the
+    name index saw no likeness ("Finnish", "Finland")."""
     import numpy as np
 
     folded = fold_mention(surface)
-    rows = [
-        (
-            fuzz.ratio(folded, label) / 100,
-            fuzz.token_set_ratio(folded, label) / 100,
-            Prefix.similarity(folded, label) / max(len(folded), 1),
-        )
-        for label in labels
-    ]
-    return list(np.array(rows, np.float32).reshape(len(labels), 3).T)
+
+    def likeness(name: str) -> tuple[float, float, float]:
+        same = Prefix.similarity(folded, name) / max(len(folded), 1)
+        return fuzz.ratio(folded, name) / 100, fuzz.token_set_ratio(folded, name) / 100, same
+
+    likest = np.array([likeness(label) for label in labels], np.float32).reshape(len(labels), 3)
+    for place, match in enumerate(matches):
+        if match and match.folded != labels[place]:
+            np.maximum(likest[place], likeness(match.folded), out=likest[place])
+    return list(likest.T)
 
 
 def _fused_columns(cosine: NDArray[Any]) -> list[NDArray[Any]]:
@@ -213,10 +215,11 @@ def _fused_columns(cosine: NDArray[Any]) -> list[NDArray[Any]]:
 
 
 def _context_columns(
-    context: ContextOf, positions: NDArray[Any], support: Support, packed: PackedKb, vectors: KbVectors
+    context: ContextOf, candidates: Candidates, support: Support, packed: PackedKb, vectors: KbVectors
 ) -> list[NDArray[Any]]:
     import numpy as np
 
+    positions = candidates.positions
     n = len(positions)
     cosine = (vectors.entities[positions].astype(np.float32) @ context.vectors.T).max(axis=1)
     phrase, top3 = _best_phrases(support, n)
@@ -226,6 +229,7 @@ def _context_columns(
     share = np.zeros(n)
     np.maximum.at(share, support.owner, support.share * np.minimum(support.overlap, 1.0))
     rest, missing, elsewhere = _rest_of_name(context, positions, packed)
+    elsewhere = elsewhere * [match is None for match in candidates.matches]  # what its name leads to is meant by it
     columns = []
     for values in (cosine, phrase, top3, described, tails):
         columns += [values, values - values.max(initial=-1.0)]

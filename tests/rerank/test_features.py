@@ -134,6 +134,11 @@ def expected_columns(
     def name(give: Callable[[Any], float]) -> list[float]:
         return [float(give(match)) if match else 0.0 for match in matches]
 
+    def likest(like: Callable[[str], float]) -> list[float]:
+        return [
+            max(like(label), like(match.folded) if match else 0.0) for label, match in zip(labels, matches, strict=True)
+        ]
+
     phrases_known = [math.log1p(len(phrases)) for phrases in facts]
     n_described = [len(set(stems(entity.description))) for entity in chosen]
     return {
@@ -152,11 +157,11 @@ def expected_columns(
         "exact names in list": [math.log1p(sum(match is not None and match.kind == "exact" for match in matches))] * n,
         "found by vector only": [float(match is None) for match in matches],
         "surface has no capital": [float(not any(char.isupper() for char in surface))] * len(matches),
-        "label similarity": [fuzz.ratio(folded, label) / 100 for label in labels],
-        "label words alike": [fuzz.token_set_ratio(folded, label) / 100 for label in labels],
-        "label begins alike": [
-            max(k for k in range(len(folded) + 1) if label[:k] == folded[:k]) / max(len(folded), 1) for label in labels
-        ],
+        "likest name": likest(lambda known: fuzz.ratio(folded, known) / 100),
+        "likest name by words": likest(lambda known: fuzz.token_set_ratio(folded, known) / 100),
+        "likest name by beginning": likest(
+            lambda known: max(k for k in range(len(folded) + 1) if known[:k] == folded[:k]) / max(len(folded), 1)
+        ),
         "fused cosine": fused,
         "fused cosine below best": below(fused, -1.0),
         "fused rank": [math.log1p(sum(other > own for other in fused)) for own in fused],
@@ -175,8 +180,8 @@ def expected_columns(
         "rest of name in context below best": below(rest, 0.0),
         "rest of name missing": missing,
         "named elsewhere in context": [
-            float(bool(label) and label <= words and not label & own)
-            for label in (set(stems(entity.label)) for entity in chosen)
+            float(match is None and bool(label) and label <= words and not label & own)
+            for label, match in zip((set(stems(entity.label)) for entity in chosen), matches, strict=True)
         ],
         "phrases": phrases_known,
         "phrases below most": below(phrases_known, 0.0),
