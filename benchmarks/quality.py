@@ -23,7 +23,7 @@ from localmel.settings import Profile, load_profile
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ASKED = {"richpediamel": 0.82, "wikimel": 0.81, "wikidiverse": 0.83}
+ASKED = {"richpediamel": 0.87, "wikimel": 0.86, "wikidiverse": 0.88}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -60,6 +60,7 @@ CONTEXT = (
     "rest of name in context below best",
     "rest of name missing",
     "named elsewhere in context",
+    "stated triples",
 )
 COUNTS = (
     "phrases",
@@ -230,10 +231,11 @@ def _context_columns(
     np.maximum.at(share, support.owner, support.share * np.minimum(support.overlap, 1.0))
     rest, missing, elsewhere = _rest_of_name(context, positions, packed)
     elsewhere = elsewhere * [match is None for match in candidates.matches]  # what its name leads to is meant by it
+    stated = np.full(n, np.log1p(len(context.vectors) - 1))  # with much written in the picture the sentence says less
     columns = []
     for values in (cosine, phrase, top3, described, tails):
         columns += [values, values - values.max(initial=-1.0)]
-    return [*columns, share, rest, rest - rest.max(initial=0.0), missing, elsewhere]
+    return [*columns, share, rest, rest - rest.max(initial=0.0), missing, elsewhere, stated]
 
 
 def _best_phrases(support: Support, n: int) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -183,6 +183,7 @@ def expected_columns(
             float(match is None and bool(label) and label <= words and not label & own)
             for label, match in zip((set(stems(entity.label)) for entity in chosen), matches, strict=True)
         ],
+        "stated triples": [math.log1p(len(vectors) - 1)] * n,
         "phrases": phrases_known,
         "phrases below most": below(phrases_known, 0.0),
         "popularity share": [(value or 0.0) / max(sum(known), 1e-12) for value in popularity],
