@@ -140,7 +140,12 @@ def interrupt(arguments: list[str], environment: dict[str, str], ready: Callable
     """Start a command, send Ctrl-C once `ready`, and return how it ended."""
     command = [sys.executable, "-m", "localmel.cli", *arguments]
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     ) as running:
         deadline = time.monotonic() + 60
         while not ready():
