@@ -112,14 +112,15 @@ def support_of(context: ContextOf, positions: NDArray[Any], packed: PackedKb, ve
     import numpy as np
 
     phrases, owner = packed.phrases.of(positions)
-    overlap, share = _shared_words(phrases, context, packed)
+    different, place = np.unique(phrases, return_inverse=True)
+    overlap, share = (of_phrase[place] for of_phrase in _shared_words(different, context, packed))
     counts = np.bincount(owner, minlength=len(positions))
     if len(phrases) and counts.max() > MOST_PHRASES:
         step = np.maximum(1, -(-counts // MOST_PHRASES))[owner]
         nth = np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner]
         kept = (nth % step == 0) | (overlap > 0)
         phrases, owner, overlap, share = phrases[kept], owner[kept], overlap[kept], share[kept]
-    different, place = np.unique(phrases, return_inverse=True)
+        different, place = np.unique(phrases, return_inverse=True)
     similarity = (context.vectors @ vectors.phrases[different].astype(np.float32).T)[:, place]
     return Support(phrases=phrases, owner=owner, similarity=similarity, overlap=overlap, share=share)
 
@@ -128,12 +129,11 @@ def _shared_words(phrases: NDArray[Any], context: ContextOf, packed: PackedKb) -
     """For each phrase the weight of the context words in its tail, and that as a share of the tail's own weight."""
     import numpy as np
 
-    different, place = np.unique(phrases, return_inverse=True)
-    words, owner = packed.phrase_words.of(different)
+    words, owner = packed.phrase_words.of(phrases)
     weights = packed.weights(words)
-    overlap = np.bincount(owner, weights * np.isin(words, context.words), minlength=len(different))
-    total = np.bincount(owner, weights, minlength=len(different))
-    return overlap[place], (overlap / np.maximum(total, 1e-6))[place]
+    overlap = np.bincount(owner, weights * np.isin(words, context.words), minlength=len(phrases))
+    total = np.bincount(owner, weights, minlength=len(phrases))
+    return overlap, overlap / np.maximum(total, 1e-6)
 
 
 def features_of(

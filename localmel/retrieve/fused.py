@@ -187,11 +187,9 @@ def _by_torch(network: Network) -> Callable[..., NDArray[Any]]:
     def fuse(*, text: NDArray[Any], triples: Any) -> NDArray[Any]:
         with torch.no_grad():
             given = torch.from_numpy(np.asarray(text, np.float32)).to(device)
-            fused = unit_rows(
-                module(text=given, triples=packed_triples(triples).to(device)), "row", np.arange(len(text))
-            )
-        made: NDArray[Any] = fused.cpu().numpy()
-        return made
+            made = module.embed(text=given, triples=packed_triples(triples).to(device))
+            fused: NDArray[Any] = unit_rows(made, "row", np.arange(len(text))).cpu().numpy()
+        return fused
 
     return fuse
 
