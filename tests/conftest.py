@@ -47,6 +47,17 @@ def tables() -> Callable[..., list[str | Path]]:
     return write_tables
 
 
+@pytest.fixture(scope="session")
+def write_split() -> Callable[[Path, Sequence[Sequence[object]]], None]:
+    """`write_split(path, rows)` writes (id, sentence, mention, answer) rows as a split of JSON lines."""
+
+    def write(path: Path, rows: Sequence[Sequence[object]]) -> None:
+        lines = [dict(zip(("id", "sentence", "mention", "answer"), row, strict=True)) for row in rows]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+    return write
+
+
 @pytest.fixture
 def change_kb(tmp_path: Path) -> Callable[..., Path]:
     """`change_kb(entities, facts, add=False, update=False)` builds or changes a KB in a folder of the test."""

@@ -26,13 +26,8 @@ VAL: list[tuple[str, str, str, str | None]] = [
 ]
 
 
-def write_split(path: Path, rows: list[Any]) -> None:
-    lines = [dict(zip(("id", "sentence", "mention", "answer"), row, strict=True)) for row in rows]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-
-
 @pytest.fixture
-def benchmark(tmp_path: Path) -> Path:
+def benchmark(tmp_path: Path, write_split: Callable[..., None]) -> Path:
     folder = tmp_path / "data"
     folder.mkdir()
     write_split(folder / "tiny-train.jsonl", TRAIN)
@@ -115,7 +110,7 @@ def test_what_does_not_fit_has_its_exit_code_and_no_traceback(
     ids=["empty", "gold outside the KB", "leak"],
 )
 def test_a_split_that_cannot_be_counted_is_refused(
-    localmel: Run, kb: str, benchmark: Path, rows: list[Any], said: str
+    localmel: Run, kb: str, benchmark: Path, write_split: Callable[..., None], rows: list[Any], said: str
 ) -> None:
     write_split(benchmark / "tiny-val.jsonl", rows)
     done = localmel("eval", benchmark, "--kb", kb, "--system", "names")

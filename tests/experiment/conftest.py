@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,13 +61,8 @@ VAL: list[tuple[str, str, str, str | None]] = [
 ]
 
 
-def write_split(path: Path, rows: Sequence[tuple[str, str, str, str | None]]) -> None:
-    lines = [dict(zip(("id", "sentence", "mention", "answer"), row, strict=True)) for row in rows]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-
-
 @pytest.fixture
-def benchmark(tmp_path: Path) -> Path:
+def benchmark(tmp_path: Path, write_split: Callable[..., None]) -> Path:
     folder = tmp_path / "data"
     folder.mkdir()
     write_split(folder / "tiny-train.jsonl", TRAIN)
