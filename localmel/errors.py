@@ -81,6 +81,10 @@ class MissingExtra(LocalmelError):
     exit_code = 5
 
 
+class EngineStopped(LocalmelError):
+    """The process or server that runs a model died, ran out of memory, or cannot be reached; finished answers stay."""
+
+
 class CorruptArtifact(LocalmelError):
     """A file written by localmel that is damaged, unfinished, or newer than this version reads."""
 
