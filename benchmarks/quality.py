@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.mel_kb import benchmark_kb
 from benchmarks.run import Figure
+from localmel.captions import Caption
 from localmel.encode.minilm import MiniLM
 from localmel.evaluate.metrics import area_under_roc, expected_calibration_error, f1_of, share_of
 from localmel.kb.names import NameIndex
 from localmel.kb.splits import read_split
 from localmel.kb.store import KnowledgeBase
-from localmel.linker import Caption, Linker
+from localmel.linker import Linker
 from localmel.records import Split
 from localmel.settings import Profile, load_profile
 

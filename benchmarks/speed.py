@@ -12,13 +12,14 @@ from pathlib import Path
 
 from benchmarks.mel_kb import benchmark_kb, shipped_network
 from benchmarks.run import ROOT, Figure
+from localmel.captions import Caption
 from localmel.encode.kb_vectors import load_vectors
 from localmel.encode.minilm import MiniLM
 from localmel.examples import read_examples
 from localmel.experiment.whole_kb import rank_in_kb
 from localmel.generate.embedded import stated_triples
 from localmel.kb.splits import read_split
-from localmel.linker import Caption, Linker
+from localmel.linker import Linker
 from localmel.retrieve.fused import fuse_kb, fused_folder, load_fused
 from localmel.retrieve.mention_vectors import mention_arrays
 

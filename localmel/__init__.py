@@ -10,15 +10,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from localmel.captions import Caption, LinkedCaption, LinkedMention
     from localmel.errors import LocalmelError
     from localmel.kb.places import open_kb
     from localmel.kb.store import KnowledgeBase
-    from localmel.linker import Caption, LinkedCaption, LinkedMention, Linker
+    from localmel.linker import Linker
     from localmel.records import Span
 
 __all__ = ["Caption", "KnowledgeBase", "LinkedCaption", "LinkedMention", "Linker", "LocalmelError", "Span", "open_kb"]
 
 _HOMES = {
+    "Caption": "localmel.captions",
+    "LinkedCaption": "localmel.captions",
+    "LinkedMention": "localmel.captions",
     "KnowledgeBase": "localmel.kb.store",
     "LocalmelError": "localmel.errors",
     "Span": "localmel.records",

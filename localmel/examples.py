@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localmel.linker import LinkedMention, Linker
+from localmel.captions import LinkedMention
+from localmel.linker import Linker
 from localmel.records import EntityId
 from localmel.shipped import shipped
 

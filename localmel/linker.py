@@ -16,18 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from localmel.captions import Caption, LinkedCaption, LinkedMention
 from localmel.encode.kb_vectors import load_vectors
-from localmel.encode.mention_texts import context_around
+from localmel.encode.mention_texts import mention_text
 from localmel.encode.minilm import MiniLM
 from localmel.encode.space import TextEncoder
 from localmel.engines.pictures import open_picture
-from localmel.errors import BadInput, BadMention, BadPicture, UsageError
+from localmel.errors import BadPicture, UsageError
 from localmel.generate.embedded import described, stated_triples
 from localmel.generate.visible_text import VisibleLine, visible_lines
 from localmel.kb.folding import fold
 from localmel.kb.mentions import check_text, detected_mentions, listed_mentions, marked_mentions
 from localmel.kb.store import KnowledgeBase
-from localmel.records import Candidate, Description, Entity, Evidence, Link, Mention, Ranking, Span, Triple
+from localmel.records import Candidate, Evidence, Link, Mention, Ranking, Triple
 from localmel.rerank.evidence import evidence_for, induced_triples
 from localmel.rerank.features import Support, context_of, features_of, support_of
 from localmel.rerank.scorer import EvidenceScorer
@@ -44,65 +45,6 @@ if TYPE_CHECKING:
 go_offline()
 
 _CAPTIONS_AT_ONCE = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caption:
-    """A text, the picture that goes with it, and where its names stand (None: find them)."""
-
-    text: str
-    image: Path | None = None
-    spans: tuple[Span, ...] | None = None
-
-    def __post_init__(self) -> None:
-        try:
-            self.text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise BadInput(
-                f"character {error.start} of the text is half of one ({self.text[error.start]!r})", hint="pass UTF-8"
-            ) from None
-        for span in self.spans or ():
-            if span.end > len(self.text):
-                raise BadMention(
-                    f"span {span.start}:{span.end} ends beyond the {len(self.text)} characters of the text"
-                )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkedMention:
-    """One mention with its link and all that led to it."""
-
-    mention: Mention
-    link: Link
-    entity: Entity | None
-    candidates: tuple[Entity, ...]
-    "In the order of `link.ranking`."
-    description: Description
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkedCaption:
-    """The answer for one captioned picture."""
-
-    profile: str
-    kb: str
-    caption: Caption
-    mentions: tuple[LinkedMention, ...]
-    notes: tuple[str, ...]
-    "What was done to the picture before it was read."
-    seconds: dict[str, float]
-
-    def to_json(self, *, explain: bool = False) -> dict[str, Any]:
-        """The form that `localmel link --json` prints; `explain` adds each mention's triples and the notes."""
-        return {
-            "profile": self.profile,
-            "kb": self.kb,
-            "image": str(self.caption.image) if self.caption.image else None,
-            "text": self.caption.text,
-            "links": [_mention_json(linked, explain=explain) for linked in self.mentions],
-            **({"notes": list(self.notes)} if explain else {}),
-            "seconds": {stage: round(seconds, 4) for stage, seconds in self.seconds.items()},
-        }
 
 
 class Linker:
@@ -338,8 +280,8 @@ class _Asked:
 
     @property
     def said(self) -> list[str]:
-        """The texts that are compared with the KB: the context, then the stated triples."""
-        return [context_around(self.mention), *(triple.tail for triple in self.stated)]
+        """The texts that are compared with the KB: the mention in its context, then the stated triples."""
+        return [mention_text(self.mention), *(triple.tail for triple in self.stated)]
 
 
 @contextmanager
@@ -347,35 +289,3 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
-
-
-def _mention_json(linked: LinkedMention, *, explain: bool) -> dict[str, Any]:
-    mention, link = linked.mention, linked.link
-    return {
-        "mention": {"surface": mention.surface, "start": mention.span.start, "end": mention.span.end},
-        "entity": _entity_json(linked.entity) if linked.entity else None,
-        "probability": round(link.probability, 4),
-        "decided_by": link.decided_by,
-        **({"triples": [_triple_json(triple) for triple in linked.description.triples]} if explain else {}),
-        "evidence": [
-            {
-                "mention_triple": [pair.mention_triple.head, pair.mention_triple.relation, pair.mention_triple.tail],
-                "entity_triple": [pair.entity_triple.head, pair.entity_triple.relation, pair.entity_triple.tail],
-                "similarity": pair.similarity,
-                "source": pair.mention_triple.source,
-            }
-            for pair in link.evidence
-        ],
-        "candidates": [
-            {"id": candidate.entity_id, "label": entity.label, "score": round(candidate.score, 6)}
-            for candidate, entity in zip(link.ranking.candidates, linked.candidates, strict=True)
-        ],
-    }
-
-
-def _triple_json(triple: Triple) -> dict[str, str]:
-    return {"head": triple.head, "relation": triple.relation, "tail": triple.tail, "source": triple.source}
-
-
-def _entity_json(entity: Entity) -> dict[str, str]:
-    return {"id": entity.id, "label": entity.label, "description": entity.description}

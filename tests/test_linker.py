@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from localmel.captions import Caption, LinkedCaption
 from localmel.errors import BadInput, BadMention, BadPicture, LocalmelError, UsageError
 from localmel.kb.store import KnowledgeBase
-from localmel.linker import Caption, LinkedCaption, Linker
+from localmel.linker import Linker
 from localmel.records import Span
 from localmel.shipped import shipped
 

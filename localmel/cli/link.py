@@ -11,7 +11,8 @@ import typer
 from localmel.cli.output import print_json, print_table, printable, progress
 
 if TYPE_CHECKING:
-    from localmel.linker import LinkedCaption, LinkedMention, Linker
+    from localmel.captions import LinkedCaption, LinkedMention
+    from localmel.linker import Linker
     from localmel.records import Triple
 
 Kb = Annotated[str, typer.Option("--kb", help="Name or path of a KB.")]

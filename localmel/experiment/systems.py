@@ -116,7 +116,8 @@ def answers_of(
 
 def _by_linker(bench: Bench, asked: Sequence[Question]) -> list[Answer]:
     """The candidates in the order of their probabilities; what these leave is the probability of NIL."""
-    from localmel.linker import Caption, Linker
+    from localmel.captions import Caption
+    from localmel.linker import Linker
 
     settings = bench.profile.retrieve
     every = max(1, settings.by_name + settings.by_vector)

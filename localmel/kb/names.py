@@ -1,13 +1,14 @@
 """A name in a text -> the entities that may bear it.
 
-In: a surface.  Out: name matches, best first: the whole name, part of it ("Washington" -> George Washington), and,
-where none of these is found, a name with a typing error.  Equal matches are ordered by what the KB says of an
-entity's prominence: its popularity, then how many triples it has.  Knows nothing of the context."""
+In: a surface.  Out: name matches, best first: the whole name, the place whose people it names ("Dutch" -> Netherlands),
+part of a name ("Washington" -> George Washington), and, where none of these is found, a name with a typing error.
+Equal matches are ordered by what the KB says of an entity's prominence: its popularity, then how many triples it has.
+Knows nothing of the context."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain, zip_longest
 from typing import Any, Literal
@@ -15,11 +16,12 @@ from typing import Any, Literal
 from rapidfuzz import fuzz, process
 from rapidfuzz.distance import OSA
 
+from localmel.kb.demonyms import places_of
 from localmel.kb.folding import fold_mention
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.words import FUNCTION_WORDS
 
-Kind = Literal["exact", "part", "some words", "fuzzy"]
+Kind = Literal["exact", "demonym", "part", "some words", "fuzzy"]
 _FIELDS = "n.entity, n.text, n.folded, n.is_label, e.popularity, e.n_triples"
 _JOINED = "JOIN names n ON n.name = w.rowid JOIN entities e ON e.row = n.entity"
 _TYPING_FLOOR = 0.7
@@ -29,6 +31,8 @@ _END = 3
 "A misspelt word has its first two letters right, or its last three."
 _LAST = "\U0010ffff"
 _PART_LIMIT = 160
+_PLACES = 4
+"Entities that a place named by its people may be."
 _SHARING_LIMIT = 32
 _STEM = 4
 "Letters that two nearly equal names share at their start at least."
@@ -77,10 +81,10 @@ class NameIndex:
         if len(folded) > _LONGEST or len(words) > _MOST_WORDS:
             _keep(found, self._exact(folded, words), limit)
             return tuple(found.values())
-        for search in (self._exact, self._containing, self._nearly, self._sharing_words):
+        for search in (self._exact, self._peopled, self._containing, self._nearly, self._sharing_words):
             if len(found) < limit:
                 _keep(found, search(folded, words), limit)
-        if not any(match.kind in ("exact", "part") for match in found.values()):
+        if not any(match.kind in ("exact", "demonym", "part") for match in found.values()):
             _keep(found, self._misspelt(folded, words), limit)
         return tuple(found.values())
 
@@ -88,6 +92,11 @@ class NameIndex:
         order = self._prominence + _SCATTERED
         sql = f"SELECT {_FIELDS} FROM names n JOIN entities e ON e.row = n.entity WHERE n.folded = ? ORDER BY {order}"
         return [_match(values, "exact", 1.0) for values in self._kb.select(sql, (folded,))]
+
+    def _peopled(self, folded: str, words: list[str]) -> list[NameMatch]:
+        """The place that a demonym belongs to, by each of its names."""
+        found = [match for place in places_of(folded) for match in self._exact(place, [])[:_PLACES]]
+        return [replace(match, kind="demonym", similarity=0.95) for match in found]
 
     def _containing(self, folded: str, words: list[str]) -> list[NameMatch]:
         """Names that hold every word: the most prominent and the shortest in turn, so that neither hides the other."""

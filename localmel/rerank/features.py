@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NAME = (
     "name exact",
+    "name demonym",
     "name part",
     "name some words",
     "name fuzzy",
@@ -164,11 +165,12 @@ def _name_columns(surface: str, matches: Sequence[NameMatch | None]) -> list[NDA
     rows = []
     for match in matches:
         if match is None:
-            rows.append((0.0,) * 9)
+            rows.append((0.0,) * 10)
             continue
         rows.append(
             (
                 match.kind == "exact",
+                match.kind == "demonym",
                 match.kind == "part",
                 match.kind == "some words",
                 match.kind == "fuzzy",
@@ -179,7 +181,7 @@ def _name_columns(surface: str, matches: Sequence[NameMatch | None]) -> list[NDA
                 match.folded.count(" ") + 1,
             )
         )
-    table = np.array(rows, np.float32).reshape(len(matches), 9)
+    table = np.array(rows, np.float32).reshape(len(matches), 10)
     surface_words = np.full(len(matches), folded.count(" ") + 1, np.float32)
     exact = np.full(len(matches), np.log1p(table[:, 0].sum()), np.float32)
     by_vector = np.array([match is None for match in matches], np.float32)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from localmel.captions import Caption
 from localmel.encode.kb_vectors import load_vectors
 from localmel.encode.space import Space
 from localmel.errors import BadInput, CorruptArtifact, LocalmelError, UsageError
@@ -18,7 +19,7 @@ from localmel.experiment.questions import questions_of
 from localmel.experiment.withheld import CHANGES, SYSTEMS
 from localmel.kb.benchmarks import read_benchmark
 from localmel.kb.store import KnowledgeBase
-from localmel.linker import Caption, Linker
+from localmel.linker import Linker
 from localmel.retrieve.fused import load_fused, load_network
 from localmel.retrieve.kb_triples import KbTriples
 from localmel.retrieve.mention_vectors import mention_arrays
