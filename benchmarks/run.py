@@ -1,6 +1,6 @@
 """`just bench`: every number that is asked of the embedded profile, measured now, with what was asked beside it.
 
-    python -m benchmarks.run [import|encoding|fusion|quality|speed|index|ablations] [--json FILE]
+    python -m benchmarks.run [import|encoding|fusion|quality|speed|index|ablations|generation] [--json FILE]
 
 Needs the shared data (LOCALMEL_SHARED, else ../shared beside the checkout).  The KB of the benchmark is built and
 indexed once under LOCALMEL_HOME and used again.  Times on a shared machine are noisy: ratios are taken from runs that
@@ -49,7 +49,7 @@ def shared_folder() -> Path:
 
 def main() -> None:
     """Run the sections asked for and print one table."""
-    from benchmarks import ablations, encoding, fusion, importing, index, quality, speed
+    from benchmarks import ablations, encoding, fusion, generation, importing, index, quality, speed
 
     sections: dict[str, Callable[[Path], list[Figure]]] = {
         "import": importing.measure,
@@ -59,6 +59,7 @@ def main() -> None:
         "speed": speed.measure,
         "index": index.measure,
         "ablations": ablations.measure,
+        "generation": generation.measure,
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", choices=[[], *sections])

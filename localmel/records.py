@@ -103,6 +103,15 @@ class Description:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unparsed:
+    """That nothing could be read about one mention in what the generator said, or that it said nothing."""
+
+    mention_id: MentionId
+    problem: str
+    raw: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """An entity that may be meant.  A higher score is better, everywhere."""
 

@@ -5,6 +5,8 @@ decoded without harm.  Knows no model."""
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 import stat
 import warnings
@@ -31,7 +33,7 @@ class Picture:
     """A decoded picture and what was done to it on the way."""
 
     path: Path
-    image: Image  # RGB, upright, longest side at most LONGEST_SIDE
+    image: Image  # RGB, upright, longest side at most what was asked for
     notes: tuple[str, ...]
 
     def pixels(self) -> NDArray[Any]:
@@ -40,10 +42,16 @@ class Picture:
 
         return np.asarray(self.image)
 
+    def data_url(self) -> str:
+        """The pixels as they are (PNG), in a URL: how a picture travels inside JSON."""
+        written = io.BytesIO()
+        self.image.save(written, "PNG", compress_level=1)
+        return f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"
 
-def open_picture(path: Path) -> Picture:
+
+def open_picture(path: Path, *, longest_side: int = LONGEST_SIDE) -> Picture:
     """Decode a picture.  Turned upright by its EXIF tag, CMYK and palettes become RGB, clear parts become white,
-    of an animation the first frame is taken.  Raises BadPicture."""
+    of an animation the first frame is taken; scaled down to `longest_side`.  Raises BadPicture."""
     try:
         found = path.stat()
     except (OSError, ValueError) as error:
@@ -58,7 +66,7 @@ def open_picture(path: Path) -> Picture:
         raise BadPicture(f"{_named(path)} is empty (0 bytes)", hint=shell_line("ls -l", path))
     if size > MOST_BYTES:
         raise BadPicture(f"{_named(path)} has {size:,} bytes; at most {MOST_BYTES:,} are read", hint="scale it down")
-    return _decode(path, size)
+    return _decode(path, size, longest_side)
 
 
 def _named(path: Path) -> str:
@@ -66,7 +74,7 @@ def _named(path: Path) -> str:
     return repr(text if len(text) <= 200 else f"{text[:100]}…{text[-99:]}")
 
 
-def _decode(path: Path, size: int) -> Picture:
+def _decode(path: Path, size: int, longest_side: int) -> Picture:
     from PIL import Image, UnidentifiedImageError
 
     Image.init()
@@ -79,8 +87,8 @@ def _decode(path: Path, size: int) -> Picture:
                 if width * height > MOST_PIXELS:
                     raise _too_many(path, f"{width:,} x {height:,}")
                 notes = _notes(image)
-                image.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))
-                picture = _upright_rgb(image)
+                image.draft("RGB", (longest_side, longest_side))
+                picture = _upright_rgb(image, longest_side)
     except BadPicture:
         raise
     except UnidentifiedImageError:
@@ -95,7 +103,7 @@ def _decode(path: Path, size: int) -> Picture:
     except Exception as error:  # noqa: BLE001 - on damaged bytes decoders raise whatever they stumble over
         fact = f"{_named(path)} is damaged or cut off ({str(error) or type(error).__name__}; {size:,} bytes)"
         raise BadPicture(fact, hint=shell_line("file", path)) from None
-    if max(width, height) > LONGEST_SIDE:
+    if max(width, height) > longest_side:
         notes = (*notes, f"scaled down from {width} x {height}")
     return Picture(path=path, image=picture, notes=notes)
 
@@ -116,7 +124,7 @@ def _notes(image: Image) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _upright_rgb(image: Image) -> Image:
+def _upright_rgb(image: Image, longest_side: int) -> Image:
     """Scaled down as early as possible, so that a large picture is held only once."""
     from PIL import ImageOps
 
@@ -125,7 +133,7 @@ def _upright_rgb(image: Image) -> Image:
         exif = image.getexif()
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         image.getexif().update(exif)
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    image.thumbnail((longest_side, longest_side))
     return _on_white(ImageOps.exif_transpose(image))
 
 

@@ -68,6 +68,8 @@ class Response:
     "Natural logarithms, normalised: over all choices the probabilities sum to 1.  Empty where the engine cannot tell."
     problem: str = ""
     'With `finish` "failed": a fact with its value.'
+    too_long_by: int = 0
+    "By how many tokens prompt and budget together exceed the context, where that is the problem; else 0."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

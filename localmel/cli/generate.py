@@ -1,0 +1,143 @@
+"""`localmel generate`: benchmark mentions and a vision-language model -> what the model says of each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from localmel.cli.output import print_json, print_note, print_table, progress
+from localmel.errors import UsageError
+
+if TYPE_CHECKING:
+    from localmel.experiment.run_folder import Stage
+    from localmel.records import Mention
+    from localmel.settings import GenerateSettings
+
+_COUNTS = {
+    "mentions": "mentions",
+    "sentences": "sentences with their pictures",
+    "described": "described",
+    "unparsed": "nothing could be read of",
+    "unanswered": "of these without an answer",
+    "triples": "triples",
+    "sentences_cut": "sentence cut to fit",
+    "without_picture": "asked without their picture",
+    "answers_cut_off": "answer cut off",
+    "answers": "answers",
+    "answers_now": "of these given now",
+    "failed": "requests that failed",
+    "prompt_tokens_per_mention": "prompt tokens per mention",
+    "image_tokens_per_mention": "of these for pictures",
+    "answers_per_second": "answers per second",
+    "peak_memory_bytes": "peak memory of the model, bytes",
+}
+"Figures of the manifest, in the order and the words in which they are printed."
+
+
+def generate_command(
+    data: Annotated[Path, typer.Argument(help="A file of JSON lines, or a benchmark folder.")],
+    run: Annotated[str, typer.Option("--run", help="Name of the run: runs/NAME here, or a path with a /.")],
+    profile: Annotated[str, typer.Option("--profile", help="Whose vision-language model is asked.")] = "paper",
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="Of a folder: train, val or test (repeatable); else val.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="Which dataset, where there are several.")] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Of a finished run, ask about the mentions that had no answer once more.")
+    ] = False,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Only the first mentions; 0 takes all.")] = 0,
+    answer_format: Annotated[
+        str | None, typer.Option("--format", help="json: under a schema.  line: the three steps of the paper.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="vllm, transformers, server or scripted, for the profile's.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option("--engine-weights", help="Name or path of the model, for the profile's.")
+    ] = None,
+    quantization: Annotated[
+        str | None, typer.Option("--engine-quantization", help="4bit, 8bit, awq, gptq, compressed-tensors or fp8.")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--engine-device", help="auto, cuda or cpu.")] = None,
+    url: Annotated[str | None, typer.Option("--engine-url", help="Where the server listens (engine server).")] = None,
+    at_once: Annotated[
+        int | None, typer.Option("--engine-at-once", help="How many requests are under way at a time.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
+) -> None:
+    """Let a vision-language model describe every mention; the same command goes on where it was interrupted."""
+    from localmel.experiment.run_folder import run_folder
+    from localmel.experiment.stage_mentions import mentions_from
+
+    model = {
+        "engine": engine,
+        "weights": weights,
+        "quantization": quantization,
+        "device": device,
+        "url": url,
+        "at_once": at_once,
+    }
+    settings = _settings(profile, {"format": answer_format}, model)
+    folder = run_folder(run)
+    mentions = mentions_from(data, split or (), dataset, most=limit)
+    stage = _generated(mentions, settings, folder, again=again)
+    if not stage.made:
+        print_note(f"nothing to do: {stage.folder} holds the descriptions of these mentions")
+    if unanswered := _figures(stage)["unanswered"]:
+        print_note(f"{unanswered:,} mentions had no answer; the same command with --again asks about them once more")
+    print_json(_to_json(stage)) if as_json else _print_stage(stage)
+
+
+def _settings(profile: str, own: dict[str, Any], model: dict[str, Any]) -> GenerateSettings:
+    """The profile's, with what the options say in its place; checked as a profile is."""
+    from localmel.settings import EngineSettings, GenerateSettings, load_profile
+    from localmel.settings.checks import check_table
+
+    settings = load_profile(profile).generate
+    own, model = ({key: value for key, value in given.items() if value is not None} for given in (own, model))
+    check_table(own, GenerateSettings, "--format")
+    check_table(model, EngineSettings, "--engine")
+    settings = replace(settings, **own, model=replace(settings.model, **model))
+    if model:
+        settings = replace(settings, backend="vlm")
+    if settings.backend != "vlm" or not settings.model.engine:
+        fact = f"profile {profile!r} asks no model for triples"
+        raise UsageError(fact, hint="--profile paper, or --engine and --engine-weights")
+    return settings
+
+
+def _generated(mentions: tuple[Mention, ...], settings: GenerateSettings, folder: Path, *, again: bool) -> Stage:
+    import shlex
+    import sys
+
+    from localmel.experiment.run_folder import journal_of
+    from localmel.experiment.stages import GENERATE, Listener, generate_stage
+    from localmel.weights.open import open_model
+
+    command = shlex.join(["localmel", *sys.argv[1:]])
+    try:
+        with open_model(settings.model) as engine, progress() as (announce, advance):
+            listener = Listener(on_total=announce, on_done=advance, on_note=print_note)
+            return generate_stage(mentions, settings, engine, folder, again=again, command=command, listener=listener)
+    except KeyboardInterrupt:
+        print_note(f"the same command goes on where this one stopped; its answers: {journal_of(folder, GENERATE)}")
+        raise
+
+
+def _to_json(stage: Stage) -> dict[str, Any]:
+    return {"folder": str(stage.folder), "made": stage.made, "seconds": stage.manifest["seconds"], **_figures(stage)}
+
+
+def _figures(stage: Stage) -> dict[str, Any]:
+    figures: dict[str, Any] = stage.manifest["figures"]
+    return figures
+
+
+def _print_stage(stage: Stage) -> None:
+    figures = _figures(stage)
+    rows = [(words, f"{figures[name]:,}") for name, words in _COUNTS.items() if name in figures]
+    print_table(("", ""), [*rows, ("seconds", f"{stage.manifest['seconds']:,}")])
+    print(f"descriptions and what could not be read are in {stage.folder}")

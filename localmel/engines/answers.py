@@ -1,0 +1,117 @@
+"""What an answer of a model becomes: a Response that keeps what the request asked for, or says why there is none.
+
+In: a request and what a model gave.  Out: a Response.  The same for every engine, so that a schema, a closed choice
+and a budget mean the same whoever answers.  Knows no model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+from localmel.engines.json_schema import check_schema, fault_of
+from localmel.engines.protocol import Request, Response
+from localmel.errors import BadInput, LocalmelError
+
+_LEAST = -10_000.0
+"Stands for the logarithm of nothing, which JSON cannot say."
+
+
+def failed(request: Request, problem: str, **costs: Any) -> Response:
+    """No answer, and why; `costs` are further fields of Response."""
+    return Response(request_id=request.id, text="", finish="failed", problem=problem, **costs)
+
+
+def failure(request: Request, error: LocalmelError) -> Response:
+    """An error that concerns this request alone."""
+    return failed(request, error.fact)
+
+
+def too_long(request: Request, prompt_tokens: int, context: int, answer_tokens: int, image_tokens: int = 0) -> Response:
+    """The prompt, or the prompt with the room its answer needs, does not fit; the asker may cut and ask again."""
+    return failed(
+        request,
+        f"the prompt has {prompt_tokens:,} tokens ({image_tokens:,} of pictures) and its answer may take "
+        f"{answer_tokens:,}; the context holds {context:,}",
+        too_long_by=prompt_tokens + answer_tokens - context,
+        prompt_tokens=prompt_tokens,
+        image_tokens=image_tokens,
+    )
+
+
+def refused(request: Request) -> Response | None:
+    """A failed response where no engine could keep what is asked for; None where it can be asked."""
+    if request.schema is not None:
+        try:
+            check_schema(request.schema)
+        except BadInput as error:
+            return failure(request, error)
+    return None
+
+
+def kept(request: Request, response: Response) -> Response:
+    """The response, if what it says is what was asked for; a failed one with the difference otherwise.
+
+    An answer that its budget cut off (`finish` "length") is passed on as it is: the asker sees that it is a part."""
+    if response.finish != "stop":
+        return response
+    if problem := _broken(request, response.text):
+        return replace(response, text="", finish="failed", problem=problem, choice_logprobs={})
+    return response
+
+
+def _broken(request: Request, text: str) -> str:
+    if request.choices and text not in request.choices:
+        return f"the answer {_short(text)} is none of the {len(request.choices)} choices"
+    if request.schema is None:
+        return ""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return f"the answer is no JSON ({error}): {_short(text)}"
+    if fault := fault_of(value, request.schema):
+        return f"the answer does not keep its schema: {fault}"
+    return ""
+
+
+def normalised(logprobs: Mapping[str, float]) -> dict[str, float]:
+    """Log probabilities of some answers -> of these answers and no others.  Raises BadInput where none is finite."""
+    highest = max(logprobs.values(), default=-math.inf)
+    if not math.isfinite(highest):
+        raise BadInput(f"none of the {len(logprobs)} choices has a probability the model can tell")
+    total = highest + math.log(sum(math.exp(value - highest) for value in logprobs.values()))
+    return {choice: max(value - total, _LEAST) for choice, value in logprobs.items()}
+
+
+def chosen(request: Request, logprobs: Mapping[str, float]) -> str:
+    """The likeliest choice, the first of equals; with a temperature, one drawn with the request's seed."""
+    if request.temperature <= 0:
+        return max(request.choices, key=lambda choice: logprobs[choice])
+    highest = max(logprobs.values())
+    weights = [math.exp((logprobs[choice] - highest) / request.temperature) for choice in request.choices]
+    return Random(request.seed).choices(request.choices, weights)[0]
+
+
+def choice_response(request: Request, logprobs: Mapping[str, float], **costs: Any) -> Response:
+    """The answer to a closed question.  `logprobs` of every choice, of any common offset."""
+    try:
+        shares = normalised(logprobs)
+    except BadInput as error:
+        return failure(request, error)
+    return Response(request_id=request.id, text=chosen(request, shares), finish="stop", choice_logprobs=shares, **costs)
+
+
+def fingerprint(request: Request) -> str:
+    """Hex digest over everything that a model meets: what it may be told by, bytes of pictures excepted."""
+    parts = [[message.role, *(str(part) for part in message.parts)] for message in request.messages]
+    seed = request.seed if request.temperature > 0 else 0
+    told = [parts, request.schema, request.choices, request.max_tokens, request.temperature, seed]
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=dict).encode()).hexdigest()
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")

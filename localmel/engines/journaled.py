@@ -1,0 +1,128 @@
+"""Ask a model only what the journal does not answer.
+
+In: requests, an engine, a journal.  Out: one response per request; those that the journal answers come first.  A new
+answer is in the journal before it is handed on; what failed is noted there, and is asked again by the next run.
+Two requests with the same content are sent once.  Where the journal answers everything, the engine is not touched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, replace
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from localmel.artifacts import sha256_of
+from localmel.engines.protocol import Engine, EngineFacts, Request, Response
+from localmel.errors import EngineStopped
+from localmel.journal import Journal
+from localmel.settings import EngineSettings
+
+_SHAPES_ANSWERS = ("quantization", "dtype", "device", "context", "longest_side")
+_KNOWN = {field.name for field in fields(Response)} - {"request_id"}
+
+
+def ask(
+    requests: Iterable[Request], engine: Engine, journal: Journal | None, *, settings: EngineSettings | None = None
+) -> Iterator[Response]:
+    """One response per request, as they are finished.  Without a journal everything is sent.
+
+    `requests` is read as the engine asks for more, so it may grow by what comes out.  `settings` are those of the
+    engine: a model in 4 bit does not answer for the one in 16.  Raises EngineStopped; what was yielded is kept."""
+    if journal is None:
+        yield from engine.generate(requests)
+        return
+    key_of = Keys(engine.facts(), settings)
+    remaining = iter(requests)
+    for request in remaining:
+        if (kept := journal.get(key_of(request))) is None:
+            yield from _sent(chain([request], remaining), engine, journal, key_of)
+            return
+        yield _response(request.id, kept)
+
+
+def _sent(requests: Iterator[Request], engine: Engine, journal: Journal, key_of: Keys) -> Iterator[Response]:
+    known: deque[tuple[str, str]] = deque()  # (request, key) that the journal answers
+    waiting: dict[str, list[str]] = {}  # key that was sent -> every request with this content
+    sent: dict[str, str] = {}  # request that was sent -> its key
+
+    def unanswered() -> Iterator[Request]:
+        for request in requests:
+            key = key_of(request)
+            if key in waiting:
+                waiting[key].append(request.id)
+            elif key in journal:
+                known.append((request.id, key))
+            else:
+                waiting[key] = [request.id]
+                sent[request.id] = key
+                yield request
+
+    def from_journal() -> Iterator[Response]:
+        while known:
+            request_id, key = known.popleft()
+            yield _response(request_id, journal.get(key) or {})
+
+    for response in engine.generate(unanswered()):
+        key = sent.pop(response.request_id)
+        keep = journal.keep_failure if response.finish == "failed" else journal.keep
+        keep(key, _to_json(response))
+        yield from from_journal()
+        for request_id in waiting.pop(key):
+            yield replace(response, request_id=request_id)
+    yield from from_journal()
+    if sent:
+        raise EngineStopped(f"the engine ended with {len(sent):,} requests unanswered", hint="run the same again")
+
+
+class Keys:
+    """What decides an answer -> its key: the model, the words, the bytes of the pictures, the sampling."""
+
+    def __init__(self, facts: EngineFacts, settings: EngineSettings | None = None) -> None:
+        how = {name: getattr(settings, name) for name in _SHAPES_ANSWERS} if settings else {}
+        self._model = [facts.engine, facts.revision, dict(facts.versions), how]
+
+    def __call__(self, request: Request) -> str:
+        """64 hexadecimal digits.  The order of keys in a schema counts: it is the order in which is answered."""
+        messages = [
+            [message.role, [_picture(part) if isinstance(part, Path) else part for part in message.parts]]
+            for message in request.messages
+        ]
+        seed = request.seed if request.temperature > 0 else 0  # without chance a seed decides nothing
+        sampling = [request.max_tokens, request.temperature, seed]
+        asked = [self._model, messages, request.schema, request.choices, sampling]
+        return hashlib.sha256(json.dumps(asked).encode("ascii")).hexdigest()
+
+
+def _picture(path: Path) -> dict[str, str]:
+    try:
+        found = path.stat()
+        return {"picture": _hashed(path, found.st_size, found.st_mtime_ns)}
+    except OSError as error:  # the engine says what is wrong with it, and that is no answer
+        return {"picture": f"unreadable: {error.strerror}"}
+
+
+@lru_cache(maxsize=4096)
+def _hashed(path: Path, _size: int, _changed: int) -> str:
+    """Of a picture that many sentences share, the bytes are read once."""
+    return sha256_of(path)
+
+
+def _to_json(response: Response) -> dict[str, Any]:
+    row = {name: getattr(response, name) for name in _KNOWN}
+    row["choice_logprobs"] = {
+        choice: value if math.isfinite(value) else None for choice, value in response.choice_logprobs.items()
+    }
+    return {name: row[name] for name in sorted(row) if name in ("text", "finish") or row[name] not in (None, "", 0, {})}
+
+
+def _response(request_id: str, kept: Mapping[str, Any]) -> Response:
+    given = {name: value for name, value in kept.items() if name in _KNOWN}
+    logprobs = given.pop("choice_logprobs", {})
+    known = {choice: -math.inf if value is None else value for choice, value in logprobs.items()}
+    return Response(request_id=request_id, choice_logprobs=known, **given)

@@ -1,0 +1,354 @@
+"""An OpenAI-compatible server on this machine as an engine: vllm serve, llama.cpp, ollama.
+
+In: requests.  Out: responses as they are finished, several under way at a time.  A server that is busy or stumbles is
+asked again, as long as `timeout` lasts; what it refuses fails alone; where it is gone, everything stops.  Nothing
+leaves this machine unless permitted: no proxy is used, no redirection followed, and the address is checked before."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+
+from localmel.engines.answers import choice_response, failed, failure, kept, refused
+from localmel.engines.choices import ChoiceTokens, Tokens, choice_tokens
+from localmel.engines.loopback import checked_place
+from localmel.engines.openai_protocol import (
+    Json,
+    Server,
+    Stream,
+    body_of,
+    event_of,
+    message_of,
+    parsed,
+    read_logprobs,
+    reading_body,
+    refusal,
+    response_of,
+)
+from localmel.engines.protocol import EngineFacts, Request, Response
+from localmel.errors import BadInput, EngineStopped, MissingWeights
+from localmel.settings import EngineSettings
+
+_ATTEMPTS = 5
+"How often one request is sent before it counts as failed."
+_PAUSE = 0.5
+"Seconds before the second attempt; doubled for each further one."
+_BUSY = (408, 409, 425, 429, 500, 502, 503, 504)
+_GONE = (401, 403, 404)
+_MOST_CHARACTERS = 16_000_000
+"Of one answer; a server that never ends is no server."
+_NO_END = -1
+
+
+class _Again(Exception):
+    """This attempt failed in a way that may pass; says how, and how long to wait."""
+
+    def __init__(self, problem: str, seconds: float = 0.0) -> None:
+        super().__init__(problem)
+        self.seconds = seconds
+
+
+class ServerEngine:
+    """One server, asked over `at_once` connections."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        """Checks the address; nothing is sent before the first request.  Raises UsageError."""
+        self._settings = settings
+        self._place = checked_place(settings.url, allow_remote=settings.allow_remote)
+        self._client = httpx2.Client(
+            headers={"Host": self._place.host},
+            trust_env=False,
+            follow_redirects=False,
+            timeout=httpx2.Timeout(settings.timeout, connect=min(10.0, settings.timeout)),
+            limits=httpx2.Limits(max_connections=settings.at_once + 1),
+        )
+        self._met: Server | None = None
+        self._version = ""
+        self._choice_tokens: dict[tuple[str, ...], ChoiceTokens | None] = {}
+
+    # --- requests ----------------------------------------------------------------------------------------------
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Response]:
+        """One response per request as they are finished.  Raises EngineStopped where the server is gone."""
+        tasks: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        done: queue.SimpleQueue[Response | BaseException] = queue.SimpleQueue()
+        n_asked, source = 0, iter(requests)
+        threads: list[threading.Thread] = []
+        try:
+            while True:
+                while n_asked < 2 * self._settings.at_once and (request := next(source, None)) is not None:
+                    if (refused_response := refused(request)) is not None:
+                        yield refused_response
+                        continue
+                    self._server()
+                    if len(threads) < self._settings.at_once:
+                        threads.append(threading.Thread(target=self._work, args=(tasks, done), daemon=True))
+                        threads[-1].start()
+                    tasks.put(request)
+                    n_asked += 1
+                if not n_asked:
+                    return
+                response = done.get()
+                if isinstance(response, BaseException):
+                    raise response
+                n_asked -= 1
+                yield response
+        finally:
+            with suppress(queue.Empty):
+                while True:  # what no thread has begun is not begun any more
+                    tasks.get_nowait()
+            for _ in threads:
+                tasks.put(None)
+
+    def _work(
+        self, tasks: queue.SimpleQueue[Request | None], done: queue.SimpleQueue[Response | BaseException]
+    ) -> None:
+        while (request := tasks.get()) is not None:
+            try:
+                started = time.perf_counter()
+                response = kept(request, self._answered(request))
+                done.put(replace(response, seconds=time.perf_counter() - started))
+            except BadInput as error:
+                done.put(failure(request, error))
+            except BaseException as error:  # noqa: BLE001 - raised again where the answers are waited for
+                done.put(error)
+
+    def _answered(self, request: Request) -> Response:
+        body = body_of(request, self._server(), longest_side=self._settings.longest_side)
+        deadline = time.monotonic() + self._settings.timeout
+        if request.choices and (tokens := self._tokens_of(request)) is not None:
+            return self._read(request, body, tokens, deadline)
+        problem = ""
+        for attempt in range(_ATTEMPTS):
+            try:
+                return self._streamed(request, body, deadline)
+            except _Again as again:
+                problem = str(again)
+                if not self._paused(attempt, again.seconds, deadline):
+                    break
+        return failed(request, f"{problem} (asked {attempt + 1} times)")
+
+    def _paused(self, attempt: int, seconds: float, deadline: float) -> bool:
+        """Wait before the next attempt; False where there is no time for one."""
+        pause = max(seconds, _PAUSE * 2**attempt)
+        if attempt + 1 == _ATTEMPTS or time.monotonic() + pause >= deadline:
+            return False
+        time.sleep(pause)
+        return True
+
+    def _streamed(self, request: Request, body: Json, deadline: float) -> Response:
+        """One attempt.  Raises _Again for what may pass, EngineStopped for what will not."""
+        started = time.perf_counter()
+        stream, first = Stream(), None
+        try:
+            with self._client.stream("POST", f"{self._place.url}/chat/completions", json=body) as answer:
+                if answer.status_code != 200:
+                    return self._not_answered(request, answer)
+                if "json" in (kind := answer.headers.get("content-type", "")):
+                    stream.take(parsed(answer.read().decode("utf-8", "replace")))
+                elif not kind.startswith("text/event-stream"):
+                    begins = answer.read()[:120].decode("utf-8", "replace")
+                    raise BadInput(f"the server answered with {kind or 'no content type'}: {begins!r}")
+                for line in answer.iter_lines() if not answer.is_closed else ():
+                    if event := event_of(line):
+                        stream.take(event)
+                        first = first or (time.perf_counter() - started if stream.text else None)
+                    if time.monotonic() > deadline or len(stream.text) > _MOST_CHARACTERS:
+                        raise httpx2.ReadTimeout("it writes on and on")
+        except httpx2.TimeoutException:
+            return failed(request, f"no whole answer within {self._settings.timeout:g} s")
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            raise self._unreachable(error) from None
+        except httpx2.TransportError as error:
+            raise _Again(f"the connection broke off after {len(stream.text)} characters ({error})") from None
+        if not stream.finish and not stream.problem:
+            raise _Again(f"the answer broke off after {len(stream.text)} characters")
+        return response_of(request, stream, self._server(), first_token_seconds=first)
+
+    def _not_answered(self, request: Request, answer: httpx2.Response) -> Response:
+        """What a status other than 200 means.  Raises _Again or EngineStopped."""
+        status, said = answer.status_code, _said(answer)
+        if status in _BUSY:
+            raise _Again(f"the server answers with status {status}: {said}", _retry_after(answer))
+        if status in _GONE or answer.is_redirect:
+            raise EngineStopped(f"the server at {self._settings.url} answers with status {status}: {said}")
+        response = refusal(request, status, said)
+        if response.too_long_by and self._server().is_vllm:
+            return self._counted(request, response)
+        return response
+
+    def _counted(self, request: Request, response: Response) -> Response:
+        """vLLM stops counting a prompt where it is too long; its tokenizer counts to the end."""
+        body = body_of(request, self._server(), longest_side=self._settings.longest_side)
+        asked = {key: body[key] for key in ("model", "messages", "chat_template_kwargs")}
+        try:
+            answer = self._posted("/tokenize", asked, root=True)
+            n_prompt, limit = int(answer["count"]), int(answer["max_model_len"])
+        except (BadInput, KeyError, TypeError, ValueError, _Again):
+            return response
+        by = max(n_prompt + request.max_tokens - limit, response.too_long_by)
+        return replace(response, too_long_by=by, prompt_tokens=max(n_prompt, response.prompt_tokens))
+
+    # --- closed choices --------------------------------------------------------------------------------------------
+
+    def _tokens_of(self, request: Request) -> ChoiceTokens | None:
+        """The choices in the server's tokens; None where only vLLM could tell them, or their ends would count."""
+        if not self._server().is_vllm:
+            return None
+        if request.choices not in self._choice_tokens:
+            try:
+                found = choice_tokens(request.choices, self._tokenized, _NO_END)
+            except (BadInput, _Again):
+                found = None
+            if found and any(_NO_END in tokens for tokens in found.tokens.values()):
+                found = None
+            self._choice_tokens[request.choices] = found
+        return self._choice_tokens[request.choices]
+
+    def _tokenized(self, text: str) -> list[int]:
+        asked = {"model": self._server().model, "prompt": text, "add_special_tokens": False}
+        tokens = self._posted("/tokenize", asked, root=True).get("tokens")
+        if not isinstance(tokens, list):
+            raise BadInput("the server does not tell its tokens")
+        return [int(token) for token in tokens]
+
+    def _read(self, request: Request, body: Json, tokens: ChoiceTokens, deadline: float) -> Response:
+        """Ask how probable each choice is, token by token; the server's prefix cache makes all but the first cheap."""
+        told: dict[Tokens, dict[int, float]] = {}
+        usage: Json = {}
+        for beginning, wanted in tokens.asked_after().items():
+            answer = self._patiently(reading_body(body, self._text(beginning), wanted), deadline)
+            if isinstance(answer, str):
+                return failed(request, answer)
+            if isinstance(answer, httpx2.Response):
+                return self._not_answered(request, answer)
+            usage = usage or answer.get("usage") or {}
+            known = read_logprobs(answer)
+            if missing := [token for token in wanted if token not in known]:
+                return failed(request, f"the server did not tell how probable token {missing[0]} is")
+            told[beginning] = {token: known[token] for token in wanted}
+        n_prompt = int(usage.get("prompt_tokens") or 0)
+        return choice_response(request, tokens.logprobs(told), prompt_tokens=n_prompt)
+
+    def _text(self, tokens: Tokens) -> str:
+        if not tokens:
+            return ""
+        asked = {"model": self._server().model, "tokens": list(tokens)}
+        return str(self._posted("/detokenize", asked, root=True).get("prompt", ""))
+
+    def _patiently(self, body: Json, deadline: float) -> Json | httpx2.Response | str:
+        """An answer, a refusal, or after all attempts what the problem is."""
+        problem = ""
+        for attempt in range(_ATTEMPTS):
+            try:
+                return self._posted("/chat/completions", body)
+            except httpx2.HTTPStatusError as error:
+                if error.response.status_code not in _BUSY:
+                    return error.response
+                problem = f"the server answers with status {error.response.status_code}: {_said(error.response)}"
+                seconds = _retry_after(error.response)
+            except _Again as again:
+                problem, seconds = str(again), 0.0
+            if not self._paused(attempt, seconds, deadline):
+                break
+        return f"{problem} (asked {attempt + 1} times)"
+
+    # --- the server itself ---------------------------------------------------------------------------------------
+
+    def _posted(self, path: str, body: Json, *, root: bool = False) -> Json:
+        """One plain answer.  Raises HTTPStatusError, _Again, BadInput, EngineStopped."""
+        base = self._place.url.removesuffix("/v1") if root else self._place.url
+        try:
+            answer = self._client.post(f"{base}{path}", json=body)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+            raise self._unreachable(error) from None
+        except httpx2.TransportError as error:
+            raise _Again(f"no answer ({type(error).__name__}: {error})") from None
+        if root and answer.status_code != 200:
+            raise BadInput(f"the server has no {path} (status {answer.status_code})")
+        if answer.status_code != 200:
+            raise httpx2.HTTPStatusError(_said(answer), request=answer.request, response=answer)
+        return parsed(answer.text)
+
+    def _server(self) -> Server:
+        """Who answers, asked once.  Raises EngineStopped where nobody does, MissingWeights for another model."""
+        if self._met is None:
+            try:
+                answer = self._client.get(f"{self._place.url}/models")
+            except httpx2.TransportError as error:
+                raise self._unreachable(error) from None
+            self._met = self._found(answer)
+            with suppress(httpx2.TransportError, BadInput, ValueError):
+                told = self._client.get(f"{self._place.url.removesuffix('/v1')}/version")
+                self._version = str(parsed(told.text).get("version", "")) if told.status_code == 200 else ""
+        return self._met
+
+    def _found(self, answer: httpx2.Response) -> Server:
+        url, wanted = self._settings.url, self._settings.weights
+        try:
+            if answer.status_code != 200:
+                raise BadInput(f"status {answer.status_code}: {_said(answer)}")
+            models: list[Any] = parsed(answer.text)["data"]
+            by_name = {str(model["id"]): model for model in models}
+        except (BadInput, KeyError, TypeError) as error:
+            raise EngineStopped(f"{url} is no OpenAI-compatible server ({error})") from None
+        found = by_name.get(wanted) or by_name.get(f"{wanted}:latest")
+        if found is None:
+            names = ", ".join(sorted(by_name)) or "none"
+            raise MissingWeights(f"the server at {url} has no model {wanted!r}; it has {names}")
+        told = [found.get(key) for key in ("id", "root", "created" if found.get("owned_by") == "library" else "")]
+        name = " ".join(dict.fromkeys(str(part) for part in told if part))
+        return Server(model=str(found["id"]), kind=str(found.get("owned_by") or ""), name=name)
+
+    def _unreachable(self, error: Exception) -> EngineStopped:
+        return EngineStopped(
+            f"no server answers at {self._settings.url} ({error})",
+            hint=f"curl {self._settings.url}/models   # once the server is started",
+        )
+
+    def facts(self) -> EngineFacts:
+        """As the server tells them; what it runs on, it does not say."""
+        server = self._server()
+        versions = {server.kind or "server": self._version or "unknown"}
+        return EngineFacts(engine="server", model=server.model, revision=server.name, versions=versions)
+
+    def close(self) -> None:
+        """Let go of the connections; the server stays."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _said(answer: httpx2.Response) -> str:
+    """The words of an answer that is no answer."""
+    try:
+        text = answer.read()[:4000].decode("utf-8", "replace")
+    except httpx2.HTTPError:
+        return "nothing"
+    try:
+        told = parsed(text)
+        return message_of(told.get("error") or told)
+    except BadInput:
+        return repr(text[:120])
+
+
+def _retry_after(answer: httpx2.Response) -> float:
+    """Seconds that a busy server asks for; 0 where it names none, or a date."""
+    try:
+        return max(0.0, float(answer.headers.get("retry-after", "0")))
+    except ValueError:
+        return 0.0

@@ -1,0 +1,289 @@
+"""A model run by Hugging Face transformers, on a CPU or on one GPU, inside a worker.
+
+In: requests.  Out: responses, as rows of a batch end.  Batches are made of requests of one kind and of like length,
+padded on the left.  Weights are safetensors of a folder; code from it is never run.  Where memory runs out, the batch
+is halved, and stays so; a request that does not fit alone fails alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from localmel.engines.answers import choice_response, failed, failure
+from localmel.engines.decoding import Decoding, Grammars, Row
+from localmel.engines.facts import peak_bytes
+from localmel.engines.memory import free_memory
+from localmel.engines.model_folder import ModelFolder
+from localmel.engines.prompts import Prompter
+from localmel.engines.protocol import Request, Response
+from localmel.engines.scoring import choice_logprobs
+from localmel.errors import LocalmelError
+from localmel.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Answer = Callable[[int, Response], None]
+_LEFT_PADDED = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
+_KEPT_WHOLE = ["lm_head", "vision_tower", "visual", "vision_model", "multi_modal_projector"]
+"Parts that bitsandbytes leaves as they are: small beside the language model, and worth their bits."
+
+
+class TransformersModel:
+    """One loaded model, and the requests that wait for it."""
+
+    def __init__(
+        self, folder: ModelFolder, settings: EngineSettings, answer: Answer, is_dropped: Callable[[int], bool]
+    ) -> None:
+        import torch
+
+        transformers = _hugging_face()
+        transformers.logging.disable_progress_bar()
+        self._answer, self._is_dropped = answer, is_dropped
+        self._at_once = settings.at_once
+        self.device = settings.device if settings.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        context = settings.context or folder.context
+        self._prompter = Prompter(folder, longest_side=settings.longest_side, context=context)
+        kinds = transformers.AutoModelForImageTextToText if folder.takes_pictures else transformers.AutoModelForCausalLM
+        self._model = kinds.from_pretrained(
+            folder.path,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            device_map={"": self.device},
+            dtype=_dtype(settings, self.device),
+            quantization_config=_quantization(settings, self.device),
+        ).eval()
+        pad = self._prompter.pad_token
+        self._model.generation_config = transformers.GenerationConfig(pad_token_id=pad, do_sample=False)
+        n_scores = self._model.config.get_text_config().vocab_size
+        self._grammars = Grammars(self._prompter.tokenizer, n_scores, self._prompter.stop_tokens)
+        self._waiting: list[Row] = []
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits."""
+        return not self._waiting
+
+    def peak_bytes(self) -> int:
+        """The most memory the process has held on the device."""
+        return peak_bytes(self.device)
+
+    def take(self, serial: int, request: Request) -> None:
+        """Prepare a request; one that cannot be asked is answered at once."""
+        if request.schema is not None:
+            self._grammars.matcher(request.schema)  # raises here, for this request alone
+        prompt = self._prompter.prompt(request)
+        if isinstance(prompt, Response):
+            self._answer(serial, prompt)
+        else:
+            self._waiting.append(Row(serial=serial, prompt=prompt))
+
+    def drop(self, serials: Collection[int]) -> None:
+        """These answers are not wanted any more."""
+        self._waiting = [row for row in self._waiting if row.serial not in serials]
+
+    def step(self) -> None:
+        """Answer one batch."""
+        batch = self._next_batch()
+        self._waiting = [row for row in self._waiting if row not in batch]
+        self._run(batch)
+
+    def _next_batch(self) -> list[Row]:
+        """The oldest request with those most like it: same kind, as many pictures, nearest in length."""
+
+        def kind(row: Row) -> tuple[bool, int]:
+            return row.prompt.choices is not None, len(row.prompt.pictures)
+
+        oldest = self._waiting[0]
+        alike = [row for row in self._waiting if kind(row) == kind(oldest)]
+        alike.sort(key=lambda row: (abs(row.prompt.n_tokens - oldest.prompt.n_tokens), row.serial))
+        return alike[: self._at_once]
+
+    def _run(self, batch: Sequence[Row]) -> None:
+        import torch
+
+        try:
+            rows, inputs = self._inputs(batch)
+            if not rows:
+                return
+            if rows[0].prompt.choices is not None:
+                self._score(rows, inputs)
+            else:
+                self._write(rows, inputs)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return
+        self._try_smaller([row for row in batch if not row.finish])  # outside: the error holds the batch's memory
+
+    def _try_smaller(self, batch: Sequence[Row]) -> None:
+        import torch
+
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+        if len(batch) == 1:
+            row = batch[0]
+            problem = f"memory ran out over a prompt of {row.prompt.n_tokens:,} tokens ({free_memory(self.device)})"
+            self._answer(row.serial, failed(row.prompt.request, problem, **_costs(row)))
+            return
+        self._at_once = max(1, len(batch) // 2)
+        for start in range(0, len(batch), self._at_once):
+            self._run(batch[start : start + self._at_once])
+
+    def _inputs(self, batch: Iterable[Row]) -> tuple[list[Row], dict[str, Tensor]]:
+        """What the model takes, left-padded; a row whose pictures the processor refuses is answered and left out."""
+        rows, parts = [], []
+        for row in batch:
+            try:
+                parts.append(self._processed(row))
+                rows.append(row)
+            except (ValueError, RuntimeError, TypeError, ZeroDivisionError) as error:
+                if is_out_of_memory(error):
+                    raise
+                row.finish = "failed"
+                problem = f"the model's processor refuses it ({str(error) or type(error).__name__})"
+                self._answer(row.serial, failed(row.prompt.request, problem, **_costs(row)))
+        if not rows:
+            return [], {}
+        joined = collated(parts, pad_token=self._prompter.pad_token)
+        dtype = self._model.dtype
+        return rows, {
+            name: tensor.to(self.device, dtype if tensor.is_floating_point() else None)
+            for name, tensor in joined.items()
+        }
+
+    def _processed(self, row: Row) -> Mapping[str, Tensor]:
+        import torch
+
+        prompt = row.prompt
+        if not prompt.pictures:
+            token_ids = torch.tensor([prompt.token_ids])
+            return {"input_ids": token_ids, "attention_mask": torch.ones_like(token_ids)}
+        images = [picture.image for picture in prompt.pictures]
+        special = not self._prompter.begins(prompt.text)
+        found: Mapping[str, Tensor] = self._prompter.processor(
+            text=[prompt.text], images=images, return_tensors="pt", add_special_tokens=special
+        )
+        return found
+
+    def _write(self, rows: Sequence[Row], inputs: Mapping[str, Tensor]) -> None:
+        import torch
+
+        matchers = {}
+        for place, row in enumerate(rows):
+            row.tokens.clear()  # of an attempt for which memory ran out
+            if (schema := row.prompt.request.schema) is not None:
+                matchers[place] = self._grammars.matcher(schema)
+        decoding = Decoding(
+            rows,
+            matchers,
+            self._grammars,
+            stop_tokens=self._prompter.stop_tokens,
+            pad_token=self._prompter.pad_token,
+            n_tokens=len(self._prompter.tokenizer),
+            on_end=self._hand_out,
+            is_dropped=self._is_dropped,
+        )
+        with torch.inference_mode():
+            self._model.generate(
+                **inputs,
+                max_new_tokens=max(row.prompt.request.max_tokens for row in rows),
+                logits_processor=[decoding.choose],
+                stopping_criteria=[decoding.ended],
+            )
+
+    def _hand_out(self, row: Row) -> None:
+        if row.finish == "dropped":
+            return
+        response = Response(
+            request_id=row.prompt.request.id,
+            text=self._prompter.decoded(row.tokens),
+            finish="stop" if row.finish == "stop" else "length",
+            output_tokens=len(row.tokens) + (row.finish == "stop"),
+            seconds=row.seconds,
+            first_token_seconds=row.first_token_seconds,
+            **_costs(row),
+        )
+        self._answer(row.serial, response)
+
+    def _score(self, rows: Sequence[Row], inputs: Mapping[str, Tensor]) -> None:
+        started = time.perf_counter()
+        choices = [row.prompt.choices for row in rows if row.prompt.choices is not None]
+        scored = choice_logprobs(self._model, inputs, choices, at_once=self._at_once)
+        seconds = time.perf_counter() - started
+        for row, its, logprobs in zip(rows, choices, scored, strict=True):
+            row.finish = "stop"
+            costs = {"output_tokens": its.longest, "seconds": seconds, **_costs(row)}
+            try:
+                response = choice_response(row.prompt.request, logprobs, **costs)
+            except LocalmelError as error:
+                response = failure(row.prompt.request, error)
+            self._answer(row.serial, response)
+
+
+def collated(parts: Sequence[Mapping[str, Tensor]], *, pad_token: int) -> dict[str, Tensor]:
+    """Inputs of single prompts -> of a batch.  Tokens are padded on the left; pictures, of whatever shape their model
+    wants, are put behind one another, those cut into tiles with as many tiles as the largest has."""
+    import torch
+    from torch.nn.functional import pad
+
+    joined = {}
+    longest = max(part["input_ids"].shape[1] for part in parts)
+    for name in parts[0]:
+        tensors = [part[name] for part in parts]
+        if name in _LEFT_PADDED:
+            filler = pad_token if name == "input_ids" else 0
+            tensors = [pad(tensor, (longest - tensor.shape[1], 0), value=filler) for tensor in tensors]
+        elif tensors[0].ndim == 5:  # (pictures, tiles, channels, height, width)
+            most = max(tensor.shape[1] for tensor in tensors)
+            tensors = [pad(tensor, (0,) * 6 + (0, most - tensor.shape[1])) for tensor in tensors]
+        joined[name] = torch.cat(tensors)
+    return joined
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says, in one of the ways of torch and the system, that memory ran out."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(
+        words in said for words in ("out of memory", "can't allocate memory", "cannot allocate memory")
+    )
+
+
+def _costs(row: Row) -> dict[str, Any]:
+    return {"prompt_tokens": row.prompt.n_tokens, "image_tokens": row.prompt.n_image_tokens}
+
+
+def _hugging_face() -> Any:
+    import transformers
+
+    return transformers
+
+
+def _dtype(settings: EngineSettings, device: str) -> Any:
+    """The dtype asked for; `auto` takes float32 on a CPU, where it is exact and often fastest, else the stored one."""
+    import torch
+
+    if settings.dtype == "auto":
+        return torch.float32 if device == "cpu" else "auto"
+    return getattr(torch, settings.dtype)
+
+
+def _quantization(settings: EngineSettings, device: str) -> Any:
+    """Settings of bitsandbytes, or None."""
+    if settings.quantization not in ("4bit", "8bit"):
+        return None
+    import torch
+
+    if settings.quantization == "8bit":
+        return _hugging_face().BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_KEPT_WHOLE)
+    computed_in = torch.float32 if device == "cpu" else torch.bfloat16
+    return _hugging_face().BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=computed_in,
+        llm_int8_skip_modules=_KEPT_WHOLE,
+    )

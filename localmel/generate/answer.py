@@ -1,0 +1,216 @@
+"""What an answer says of each name, read strictly.
+
+In: the text of a model, and the names it was asked about.  Out: for each name what is said of it, or why nothing can
+be read.  JSON under the schema made here, or lines (`line_format`).  Knows no picture and no mention.
+
+An answer that ended because its tokens were used up is read as far as it is whole."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+LONGEST_SUMMARY = 240
+LONGEST_TAIL = 80
+"Characters."
+_SAYS_NOTHING = frozenset(
+    (
+        "",
+        "unknown",
+        "none",
+        "n/a",
+        "na",
+        "null",
+        "nothing",
+        "unspecified",
+        "not specified",
+        "not applicable",
+        "no triple",
+    )
+)
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+EvidenceSource = Literal["text", "image"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vocabulary:
+    """What may be said."""
+
+    entity_types: tuple[str, ...]
+    relations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaidTriple:
+    """Relation and tail of a triple whose head is the name."""
+
+    relation: str
+    tail: str
+    source: EvidenceSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What an answer says of one name."""
+
+    entity_type: str = ""
+    summary: str = ""
+    triples: tuple[SaidTriple, ...] = ()
+    whole: bool = True
+    "False: the answer ended in the middle of it."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unread:
+    """Why an answer says nothing that can be read of one name."""
+
+    problem: str
+
+
+Reading = dict[str, Said | Unread]
+"Name -> what is said of it; every name that was asked is there."
+
+
+@lru_cache(maxsize=1)
+def vocabulary() -> Vocabulary:
+    """The entity types and relations of vocabulary.toml."""
+    table = tomllib.loads(Path(__file__).with_name("vocabulary.toml").read_text(encoding="utf-8"))
+    return Vocabulary(entity_types=tuple(table["entity_types"]), relations=tuple(table["relations"]))
+
+
+def schema_for(labels: Sequence[str], *, most_triples: int, with_image: bool, max_tokens: int) -> dict[str, Any]:
+    """The JSON schema of an answer: an object with each name as a key, in this order, none left out, no other.
+
+    Texts in it are short enough for one name with a triple to be whole within `max_tokens` of 256 or more, even where
+    each token is a single character: a model that never comes to an end by itself is brought to one."""
+    words = vocabulary()
+    triple = _object(
+        {
+            "relation": {"type": "string", "enum": list(words.relations)},
+            "tail": {"type": "string", "minLength": 1, "maxLength": max(16, min(LONGEST_TAIL, max_tokens // 8))},
+            "evidence": {"type": "string", "enum": ["text", "image"] if with_image else ["text"]},
+        }
+    )
+    longest_summary = max(16, min(LONGEST_SUMMARY, max_tokens // 4))
+    entry = _object(
+        {
+            "type": {"type": "string", "enum": list(words.entity_types)},
+            "description": {"type": "string", "minLength": 1, "maxLength": longest_summary},
+            "triples": {"type": "array", "items": triple, "minItems": 0, "maxItems": most_triples},
+        }
+    )
+    return _object(dict.fromkeys(labels, entry))
+
+
+def read_json(text: str, labels: Sequence[str], *, most_triples: int, cut_off: bool) -> Reading:
+    """Read an answer under `schema_for`.  `cut_off`: its tokens were used up before it came to its end."""
+    partial = False
+    try:
+        said = _loads(text)
+    except _NotJson as error:
+        if not cut_off:
+            return dict.fromkeys(labels, Unread(problem=str(error)))
+        whole, partial = _whole_part(text)
+        try:
+            said = _loads(whole)
+        except _NotJson:
+            return dict.fromkeys(labels, Unread(problem="the answer was cut off before it said anything"))
+    last = next(reversed(said), None) if partial else None
+    return {
+        label: _entry(said, label, most_triples=most_triples, whole=label != last, cut_off=cut_off) for label in labels
+    }
+
+
+def says_something(tail: str) -> bool:
+    """False for "unknown", "none" and the like, and where no letter or digit is; "canzone nonet" says something."""
+    plain = " ".join(tail.casefold().split()).strip(" .!?*-–—_\"'()[]")
+    return plain not in _SAYS_NOTHING and any(char.isalnum() for char in plain)
+
+
+def tidy(text: str) -> str:
+    """One line, without control characters and without half characters, which no file can hold."""
+    return " ".join(_CONTROLS.sub(" ", text).split())
+
+
+class _NotJson(ValueError):
+    """An answer that is no JSON object in which each key stands once."""
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _loads(text: str) -> dict[str, Any]:
+    try:
+        said = json.loads(text, object_pairs_hook=_once, strict=False)  # grammars let tabs through
+    except (ValueError, RecursionError) as error:
+        raise _NotJson(f"the answer is not JSON ({error})") from None
+    if not isinstance(said, dict):
+        raise _NotJson(f"the answer is {type(said).__name__}, not an object")
+    return said
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _entry(said: Mapping[str, Any], label: str, *, most_triples: int, whole: bool, cut_off: bool) -> Said | Unread:
+    if label not in said:
+        return Unread(problem="the answer was cut off before this name" if cut_off else "the answer lacks this name")
+    entry, words = said[label], vocabulary()
+    try:
+        kind, summary, triples = entry["type"], entry["description"], entry["triples"]
+        if kind not in words.entity_types or not isinstance(summary, str) or not isinstance(triples, list):
+            raise ValueError(f"type {kind!r:.60}, description {summary!r:.60}, triples {triples!r:.60}")
+        found = [_triple(triple, words) for triple in triples[:most_triples]]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return Unread(problem=f"what it says of this name does not fit ({type(error).__name__}: {error})")
+    return Said(
+        entity_type=kind,
+        summary=tidy(summary)[:LONGEST_SUMMARY],
+        triples=tuple(dict.fromkeys(one for one in found if says_something(one.tail))),
+        whole=whole,
+    )
+
+
+def _triple(said: Mapping[str, Any], words: Vocabulary) -> SaidTriple:
+    relation, tail, source = said["relation"], said["tail"], said["evidence"]
+    if relation not in words.relations or not isinstance(tail, str) or source not in ("text", "image"):
+        raise ValueError(f"triple {said!r:.100}")
+    return SaidTriple(relation=relation, tail=tidy(tail)[:LONGEST_TAIL].strip(), source=source)
+
+
+def _whole_part(text: str) -> tuple[str, bool]:
+    """JSON that was cut off, up to the last object or list in it that is whole, with what is open there closed.
+
+    And whether a name was open there, so that what is said of it may lack something."""
+    open_, in_text, escaped = "", False, False
+    end, still_open = 0, ""
+    for place, char in enumerate(text):
+        if in_text:
+            in_text = escaped or char != '"'
+            escaped = char == "\\" and not escaped
+        elif char == '"':
+            in_text = True
+        elif char in "{[":
+            open_ += "}" if char == "{" else "]"
+        elif char in "}]":
+            if not open_.endswith(char):
+                break
+            open_ = open_[:-1]
+            end, still_open = place + 1, open_
+    return text[:end] + still_open[::-1], len(still_open) > 1
