@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from localmel.cli import data, evaluate, kb, link, train
+from localmel.cli import config, data, doctor, evaluate, generate, kb, link, train, weights
 from localmel.errors import LocalmelError
 
 INTERRUPTED = 130
@@ -30,6 +30,10 @@ app.command("index")(kb.index_command)
 app.add_typer(data.app, name="data")
 app.command("train")(train.train_command)
 app.command("eval")(evaluate.eval_command)
+app.command("generate")(generate.generate_command)
+app.add_typer(weights.app, name="weights")
+app.command("config")(config.config_command)
+app.command("doctor")(doctor.doctor_command)
 
 
 def _version(wanted: bool) -> None:

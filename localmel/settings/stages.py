@@ -1,48 +1,10 @@
-"""What can be set, field by field, and the profiles that set it.
+"""What can be set, field by field: frozen, free of I/O, saved with every run.
 
-In: the name of a profile or a TOML file.  Out: frozen settings, saved with every run.  An unknown key is an error.
-Also the switches that keep every library offline; they are set before any heavy import."""
+A profile holds one backend with its settings for each stage."""
 
 from __future__ import annotations
 
-import math
-import os
-import tomllib
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
-
-from localmel.errors import UsageError
-
-OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
-    "DO_NOT_TRACK": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_DO_NOT_TRACK": "1",
-    "ORT_DISABLE_TELEMETRY": "1",
-}
-"Telemetry off, hubs off.  Read by the libraries when they are imported, so set before."
-
-HOME = "LOCALMEL_HOME"
-"The variable that says where KBs and caches stand; without it, the usual folder of the platform."
-
-
-def go_offline() -> None:
-    """Set the switches of OFFLINE in this process and, by inheritance, in every worker."""
-    os.environ.update(OFFLINE)
-
-
-def home_folder() -> Path:
-    """Where KBs and derived files of this user stand."""
-    if chosen := os.environ.get(HOME):
-        return Path(chosen).expanduser()
-    from platformdirs import user_data_path
-
-    return user_data_path("localmel", appauthor=False)
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +77,7 @@ class EncodeSettings:
     """Which model makes vectors."""
 
     model: str = "all-MiniLM-L6-v2"
+    "`all-MiniLM-L6-v2`, or a CLIP model: its name in the catalog of weights, or a path with a /."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +90,8 @@ class RetrieveSettings:
     "And this many whose fused vector is nearest to the mention's."
     network: str = "kgmel-minilm"
     "Folder of the fusion network: a name under weights/, or a path with a /."
+    index: str = "auto"
+    "How fused vectors are searched: scan, float32, float16, bfloat16, int8, binary, hnsw; auto scans below a million."
     use_counts: bool = True
     "Order equal names by popularity and number of triples."
 
@@ -172,78 +137,3 @@ class Profile:
     encode: EncodeSettings = EncodeSettings()
     retrieve: RetrieveSettings = RetrieveSettings()
     rerank: RerankSettings = RerankSettings()
-
-
-_SHIPPED = Path(__file__).parent / "profiles"
-_STAGES: dict[str, type[Any]] = {
-    "generate": GenerateSettings,
-    "encode": EncodeSettings,
-    "retrieve": RetrieveSettings,
-    "rerank": RerankSettings,
-}
-_ENGINES = ("", "vllm", "transformers", "server", "scripted")
-_CHOICES = {
-    ("generate", "backend"): ("embedded", "vlm"),
-    ("generate", "format"): ("json", "line"),
-    ("encode", "model"): ("all-MiniLM-L6-v2",),
-    ("rerank", "backend"): ("evidence", "llm"),
-}
-
-
-def load_profile(name: str) -> Profile:
-    """A shipped profile by name, or one from a TOML file by path.  Raises UsageError."""
-    path = _SHIPPED / f"{name}.toml" if "/" not in name and not name.endswith(".toml") else Path(name)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        shipped = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.toml")))
-        raise UsageError(
-            f"there is no profile {name!r}; this version has {shipped}", hint="--profile embedded"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not a profile ({error})") from None
-    return profile_from(table, where=str(path))
-
-
-def profile_from(table: dict[str, Any], *, where: str) -> Profile:
-    """A profile from a parsed table; every key must be known and of the right type."""
-    table, stages = dict(table), {}
-    for stage, kind in _STAGES.items():
-        given = table.pop(stage, {})
-        if not isinstance(given, dict):
-            raise UsageError(f"{where}: {stage} is no table")
-        stages[stage] = kind(**_checked(given, kind, f"{where}: [{stage}]"))
-        if (model := getattr(stages[stage], "model", None)) and isinstance(model, EngineSettings):
-            _check_engine(model, used=stages[stage].backend in ("vlm", "llm"), where=f"{where}: [{stage}.model]")
-    for (stage, key), choices in _CHOICES.items():
-        if (chosen := getattr(stages[stage], key)) not in choices:
-            raise UsageError(f"{where}: [{stage}] has {key} {chosen!r}; this version has {', '.join(choices)}")
-    if "name" not in table:
-        raise UsageError(f"{where}: a profile needs a name")
-    return Profile(**_checked(table, Profile, where), **stages)
-
-
-def _check_engine(model: EngineSettings, *, used: bool, where: str) -> None:
-    if model.engine not in _ENGINES or (used and not model.engine):
-        raise UsageError(f"{where} has engine {model.engine!r}; this version has {', '.join(_ENGINES[1:])}")
-    if model.engine and not model.weights:
-        raise UsageError(f"{where} names no weights", hint="localmel weights list")
-
-
-def _checked(table: dict[str, Any], kind: type[Any], where: str) -> dict[str, Any]:
-    known = {field.name: str(field.type) for field in fields(kind) if field.name not in _STAGES}
-    checked = dict(table)
-    for key, value in table.items():
-        if key not in known:
-            raise UsageError(f"{where} has an unknown key {key!r}; known are {', '.join(known)}")
-        if known[key] == "EngineSettings":
-            if not isinstance(value, dict):
-                raise UsageError(f"{where}: {key} is no table")
-            checked[key] = EngineSettings(**_checked(value, EngineSettings, f"{where[:-1]}.{key}]"))
-            continue
-        expected: tuple[type, ...] = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}[known[key]]
-        if not isinstance(value, expected) or (isinstance(value, bool) and known[key] != "bool"):
-            raise UsageError(f"{where}: {key} must be {known[key]}, not {value!r}")
-        if isinstance(value, int | float) and not 0 <= value < math.inf:
-            raise UsageError(f"{where}: {key} must be 0 or more, not {value!r}")
-    return checked

@@ -1,0 +1,271 @@
+"""`localmel weights list|show|verify|pack|install|rm`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from localmel.cli.output import print_json, print_note, print_table, printable, progress
+from localmel.errors import UsageError
+
+if TYPE_CHECKING:
+    from localmel.weights.listing import Listed
+    from localmel.weights.pack import Packed
+    from localmel.weights.remove import Removal
+    from localmel.weights.verify import Verified
+
+app = typer.Typer(
+    help="Open weights: carry them over, check them, put them in place.", no_args_is_help=True, rich_markup_mode=None
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Replace what stands there once the new one is whole.")]
+
+
+@app.command("list")
+def list_command(
+    here: Annotated[bool, typer.Option("--here", help="Only what is on this machine.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The catalog, and what of it and beside it is on this machine."""
+    from localmel.weights.listing import listing
+    from localmel.weights.remove import unfinished
+
+    found = [one for one in listing() if not here or one.state != "not here"]
+    left = unfinished()
+    if as_json:
+        print_json({"weights": [one.to_json() for one in found], "unfinished": [one.to_json() for one in left]})
+        return
+    rows = [(one.name, one.purpose, one.state, _size(one.disk_bytes), _memory(one), one.licence) for one in found]
+    print_table(("name", "for", "state", "on disk", "memory (estimate)", "licence"), rows)
+    for one in found:
+        if one.problem:
+            print_note(f"{one.name}: {one.problem}")
+    if left:
+        size = _size(sum(one.bytes for one in left))
+        print_note(f"interrupted installs hold {size}: run them again, or localmel weights rm --unfinished")
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A name in the catalog or of installed weights.")],
+    sbom: Annotated[bool, typer.Option("--sbom", help="Print its CycloneDX document (installed weights).")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print what is known of one model: source, licence, files, memory."""
+    from localmel.weights.listing import described, sbom_of
+
+    if sbom:
+        print_json(sbom_of(name))
+        return
+    facts = described(name)
+    if as_json:
+        print_json(facts)
+        return
+    cells = [(key.replace("_", " "), _cell(key, value)) for key, value in facts.items()]
+    print_table(("", ""), [pair for pair in cells if pair[1]])
+
+
+@app.command()
+def verify(
+    name: Annotated[str | None, typer.Argument(help="Name, or path of a fetched folder; all that are here without it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hash every byte and hold it against what was recorded; 4 where a file is missing, 6 where one is another."""
+    from localmel.weights.verify import verify_all
+
+    with _bytes_bar() as (announce, advance):
+        found = verify_all(name, on_total=announce, on_bytes=advance)
+    if as_json:
+        print_json([one.to_json() for one in found])
+    else:
+        for one in found:
+            print(_verified_line(one))
+    if wrong := [error for one in found if (error := one.error())]:
+        raise max(wrong, key=lambda error: error.exit_code)
+
+
+@app.command()
+def pack(
+    sources: Annotated[list[str], typer.Argument(help="Names of installed weights, or folders.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write (a tar).")],
+    name: Annotated[str, typer.Option("--name", help="What to call the model of a single folder.")] = "",
+    licence: Annotated[
+        Path | None, typer.Option("--licence", help="Text of its licence, if the folder has none.")
+    ] = None,
+    sign: Annotated[Path | None, typer.Option("--sign", help="An SSH key to sign the bundle with.")] = None,
+    replace: Replace = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make one bundle: the models, a hash for every file, licences, a list for other tools, perhaps a signature."""
+    from localmel.weights.pack import pack as pack_bundle
+
+    with _bytes_bar() as (announce, advance):
+        packed = pack_bundle(
+            sources,
+            output,
+            name=name,
+            licence=licence,
+            key=sign,
+            replace_output=replace,
+            on_total=lambda total: announce("packing", total),
+            on_bytes=advance,
+        )
+    print_json(packed.to_json()) if as_json else _tell_packed(packed)
+
+
+@app.command()
+def install(
+    bundle: Annotated[Path | None, typer.Argument(help="A bundle that `localmel weights pack` wrote.")] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="File of public SSH keys; one of them must have signed.")
+    ] = None,
+    adopt: Annotated[
+        Path | None, typer.Option("--adopt", help="Instead of a bundle: a folder or Hugging Face cache, left in place.")
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="What to call an adopted folder.")] = "",
+    replace: Replace = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put models in place from a bundle, every byte checked first; or take a folder as it is (--adopt)."""
+    if (bundle is None) == (adopt is None):
+        raise UsageError("give a bundle, or --adopt FOLDER", hint="localmel weights install BUNDLE.tar")
+    if (name and bundle) or (key and adopt):
+        raise UsageError("--name goes with --adopt, and --key with a bundle", hint="localmel weights install --help")
+    if adopt:
+        _adopt(adopt, name, replace, as_json)
+    if bundle:
+        _install(bundle, key, replace, as_json)
+
+
+@app.command()
+def rm(
+    name: Annotated[str | None, typer.Argument(help="Which weights.  Adopted ones are forgotten, not removed.")] = None,
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="What interrupted installs left behind.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove installed weights; forget adopted ones."""
+    from localmel.weights.remove import removal, remove, remove_unfinished
+    from localmel.weights.remove import unfinished as find_unfinished
+
+    if (name is None) == (not unfinished):
+        raise UsageError("give a name, or --unfinished", hint="localmel weights list --here")
+    planned = [removal(name)] if name else find_unfinished()
+    if planned and not yes:
+        _ask(planned)
+    removed = [remove(name)] if name else remove_unfinished()
+    if as_json:
+        print_json([one.to_json() for one in removed])
+        return
+    for one in removed:
+        kept = f"; {one.folder} was not touched" if one.adopted else ""
+        print(printable(f"{'forgotten' if one.adopted else 'removed'}: {one.name}, {_size(one.bytes)} freed{kept}"))
+    if not removed:
+        print("nothing to remove")
+
+
+def _adopt(folder: Path, name: str, replace: bool, as_json: bool) -> None:
+    from localmel.weights.adopt import adopt
+
+    with _bytes_bar() as (announce, advance):
+
+        def total(number: int) -> None:
+            announce("reading", number)
+
+        record = adopt(folder, name=name, replace_installed=replace, on_total=total, on_bytes=advance)
+    if as_json:
+        print_json(record.to_json())
+        return
+    print(printable(f"adopted: {record.name}, {len(record.files)} files, {_size(record.total_bytes)}"))
+    print(printable(f"they stay in {record.adopted}; when they change there, localmel will say so"))
+
+
+def _install(bundle: Path, key: Path | None, replace: bool, as_json: bool) -> None:
+    from localmel.weights.install import install_bundle
+
+    with _bytes_bar() as (announce, advance):
+
+        def total(number: int) -> None:
+            announce("installing", number)
+
+        installed = install_bundle(bundle, key=key, replace_installed=replace, on_total=total, on_bytes=advance)
+    if as_json:
+        print_json([one.to_json() for one in installed])
+        return
+    for one in installed:
+        state = "was there already" if one.already else "installed"
+        signed = f", signed by {one.signed_by}" if one.signed_by else ""
+        size = _size(one.record.total_bytes)
+        print(printable(f"{state}: {one.record.name}, {len(one.record.files)} files, {size}{signed}"))
+    if installed[0].unchecked_signature:
+        print_note("the bundle is signed; its signature was not checked, as no --key was given")
+
+
+def _ask(planned: list[Removal]) -> None:
+    """Raises UsageError where nobody can answer, Abort where the answer is no."""
+    what = ", ".join(f"{one.name} ({'forget' if one.adopted else _size(one.bytes)})" for one in planned)
+    if not sys.stdin.isatty():
+        raise UsageError(f"nobody can be asked whether to remove {what}", hint="add --yes")
+    typer.confirm(printable(f"remove {what}?"), abort=True, err=True)
+
+
+def _tell_packed(packed: Packed) -> None:
+    signed = ", signed" if packed.signed else ""
+    print(printable(f"packed: {packed.path}, {len(packed.records)} models, {_size(packed.bytes)}{signed}"))
+    print(f"sha256 of its manifest: {packed.manifest_sha256}")
+    for path, reason in packed.left_out.items():
+        print_note(f"left out: {path} {reason}")
+    for name in packed.without_licence:
+        print_note(f"no licence text stands in the folder of {name}; its licence may ask for one: --licence FILE")
+
+
+def _verified_line(one: Verified) -> str:
+    state = "as recorded" if not one.findings else "; ".join(finding.fact for finding in one.findings)
+    return printable(f"{one.name}: {one.files} files, {_size(one.bytes)}: {state}")
+
+
+def _memory(one: Listed) -> str:
+    return ", ".join(f"{way} {_size(number)}" for way, number in one.memory.items())
+
+
+def _cell(key: str, value: object) -> str:
+    if isinstance(value, dict) and key == "files":
+        return ", ".join(f"{name} ({_size(facts['bytes'])})" for name, facts in value.items())
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_size(number)}" for name, number in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return _size(value) if key.endswith("bytes") else f"{value:,}" if value else ""
+    return str(value or "")
+
+
+def _size(number: int) -> str:
+    """Bytes as people read them, in powers of ten as disks are sold."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if number >= factor:
+            return f"{number / factor:.1f} {unit}"
+    return f"{number} B"
+
+
+@contextmanager
+def _bytes_bar() -> Iterator[tuple[Callable[[str, int], None], Callable[[int], None]]]:
+    """The bar of `progress`, counting megabytes where it is told bytes."""
+    megabyte, left = 10**6, 0
+    with progress() as (announce, advance):
+
+        def advance_bytes(more: int) -> None:
+            nonlocal left
+            whole, left = divmod(left + more, megabyte)
+            if whole:
+                advance(whole)
+
+        yield lambda what, total: announce(f"{what} (MB)", -(-total // megabyte)), advance_bytes

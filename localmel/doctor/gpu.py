@@ -1,0 +1,190 @@
+"""The GPUs of this machine, and whether each profile fits on them.
+
+In: what nvidia-smi and torch say.  Out: checks.  Loads nothing and changes nothing on a card."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from localmel.doctor.check import Check, fail, from_error, ok, skip, warn
+from localmel.doctor.installation import fitting, is_cpu_vllm, torch_cuda
+from localmel.doctor.memory import MemoryNeed, gib, memory_need, what_would_fit
+from localmel.doctor.needs import ModelNeed, models_of
+from localmel.doctor.probe import Probed, SeenGpu
+from localmel.engines.memory import Memory, free_memory
+from localmel.errors import LocalmelError
+from localmel.settings import Profile, load_profile, profile_names
+
+_SECONDS = 4.0
+"nvidia-smi answers in well under one; with a broken driver it never does."
+_ASKED = "name,memory.free,memory.total,compute_cap,driver_version"
+_FP8_FROM = (8, 9)
+_EXIT = LocalmelError.exit_code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cards:
+    """What is known of the GPUs."""
+
+    gpus: tuple[SeenGpu, ...] = ()
+    driver: str = ""
+    problem: str = ""
+    "Why there are none, in words."
+
+
+def cards(probed: Probed) -> Cards:
+    """The GPUs, as torch sees them where it was asked, otherwise as the driver does."""
+    told = _ask_driver()
+    if probed.gpus:
+        return Cards(gpus=tuple(probed.gpus), driver=told.driver)
+    if told.gpus and probed.cuda_problem:
+        return Cards(gpus=told.gpus, driver=told.driver, problem=f"torch finds none: {probed.cuda_problem}")
+    return told
+
+
+def _ask_driver() -> Cards:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        there = Path("/proc/driver/nvidia/version").exists()
+        return Cards(problem="a driver is loaded, but nvidia-smi is not on the path" if there else "no NVIDIA driver")
+    try:
+        done = subprocess.run(
+            [program, f"--query-gpu={_ASKED}", "--format=csv,noheader,nounits"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Cards(problem=f"nvidia-smi does not answer within {_SECONDS:.0f} s")
+    except OSError as error:
+        return Cards(problem=f"nvidia-smi cannot be run ({error.strerror})")
+    lines = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.strip()]
+    if done.returncode or not lines:
+        said = (done.stderr.strip() or done.stdout.strip() or "it says nothing").splitlines()[0]
+        return Cards(problem=f"nvidia-smi finds no GPU: {said[:200]}")
+    try:
+        gpus = tuple(_gpu(cells) for cells in lines)
+    except (ValueError, IndexError):
+        return Cards(problem=f"nvidia-smi says what is not understood here: {done.stdout.splitlines()[0][:200]!r}")
+    return Cards(gpus=gpus, driver=lines[0][4])
+
+
+def _gpu(cells: list[str]) -> SeenGpu:
+    name, free, total, capability, _ = cells
+    return SeenGpu(name=name, free_bytes=int(free) << 20, total_bytes=int(total) << 20, capability=capability)
+
+
+def look_at_gpus(profile: Profile, found: Cards) -> Iterator[Check]:
+    """The driver for this profile, and the memory for every profile there is."""
+    yield driver_check(profile, found)
+    yield from memory_checks(profile, found, needed=True)
+    for name in profile_names():
+        if name == profile.name:
+            continue
+        try:
+            yield from memory_checks(load_profile(name), found, needed=False)
+        except LocalmelError as error:
+            yield from_error(f"profile.{name}", error, needed=False)
+
+
+def driver_check(profile: Profile, found: Cards) -> Check:
+    """Whether there is a GPU that torch can use, where the profile wants one."""
+    name, on_gpu = "gpu.driver", _on_gpu(profile)
+    cuda = torch_cuda() or ""
+    seen = ", ".join(f"{gpu.name} ({gib(gpu.total_bytes)})" for gpu in found.gpus)
+    driver = f"driver {found.driver}" if found.driver else "driver not told"
+    if not on_gpu:
+        return ok(name, f"{seen}, {driver}; not needed") if seen else skip(name, f"{found.problem}; not needed")
+    must = any(need.engine.engine == "vllm" or need.engine.device == "cuda" for need in on_gpu)
+    if not found.gpus or found.problem:
+        fact = f"profile {profile.name} runs its models on a GPU; {found.problem}"
+        hint = "nvidia-smi   # or a profile that runs on a CPU: localmel config --list"
+        return fail(name, fact, hint=hint, exit_code=_EXIT) if must else warn(name, fact, hint=hint)
+    oldest = fitting()["driver"].get(cuda.split(".")[0], 0)
+    if found.driver and oldest and _major(found.driver) < oldest:
+        fact = f"driver {found.driver} is too old for torch's CUDA {cuda}: {oldest} or newer is needed"
+        return fail(name, fact, hint=f"install an NVIDIA driver from {oldest} on", exit_code=_EXIT)
+    for need in on_gpu:
+        if need.engine.quantization == "fp8" and any(_capability(gpu) < _FP8_FROM for gpu in found.gpus):
+            fact = f"[{need.stage}.model] asks for fp8, which needs compute capability 8.9; here is {seen}"
+            return fail(name, fact, hint='quantization = "awq" or "4bit"', exit_code=_EXIT)
+    return ok(name, f"{seen}, {driver}" + (f", CUDA {cuda}" if cuda else ""))
+
+
+def _on_gpu(profile: Profile) -> list[ModelNeed]:
+    return [need for need in models_of(profile) if need.is_local and _device(need) == "cuda"]
+
+
+def _major(version: str) -> int:
+    digits = re.match(r"\d+", version)
+    return int(digits[0]) if digits else 0
+
+
+def _capability(gpu: SeenGpu) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", gpu.capability))
+
+
+def memory_checks(profile: Profile, found: Cards, *, needed: bool) -> Iterator[Check]:
+    """The largest of a profile's models against the smallest of the cards it takes; they run one after the other."""
+    name = f"gpu.memory.{profile.name}"
+    local = [need for need in models_of(profile) if need.is_local]
+    if not local:
+        yield skip(name, "no model of this profile runs on a GPU")
+        return
+    sized = {need.engine: memory_need(need.engine, _device(need)) for need in local}
+    if lacking := [engine.weights for engine, memory in sized.items() if memory is None]:
+        yield skip(name, f"it is not known how large {' and '.join(lacking)} is: neither here nor in the catalog")
+        return
+    need = max(local, key=lambda need: _bytes(sized[need.engine]))
+    if memory := sized[need.engine]:
+        look = _against_cards if _device(need) == "cuda" else _against_main_memory
+        yield look(name, need, memory, found, needed)
+
+
+def _device(need: ModelNeed) -> str:
+    return "cpu" if need.engine.device == "cpu" or (need.engine.engine == "vllm" and is_cpu_vllm()) else "cuda"
+
+
+def _bytes(memory: MemoryNeed | None) -> int:
+    return memory.bytes if memory else 0
+
+
+def _against_cards(name: str, need: ModelNeed, memory: MemoryNeed, found: Cards, needed: bool) -> Check:
+    engine, fact = need.engine, f"{need.engine.weights} needs {memory}"
+    taken = engine.tensor_parallel * engine.pipeline_parallel
+    if len(found.gpus) < taken:
+        there = f"{len(found.gpus)} GPUs are there, {taken} are asked for" if found.gpus else "there is no GPU"
+        return skip(name, f"{fact}; {there}")
+    card = min(found.gpus[:taken], key=lambda gpu: gpu.total_bytes)
+    share = engine.memory_share if engine.engine == "vllm" else 1.0
+    fits = what_would_fit(
+        memory, engine, Memory(device=card.name, free=card.free_bytes, total=card.total_bytes), "cuda"
+    )
+    if memory.bytes > share * card.total_bytes:
+        fact = f"{fact}; {card.name} has {gib(card.total_bytes)}, of which {share:.0%} may be used"
+        hint = f"in [{need.stage}.model] of a profile of your own: {fits}" if fits else "localmel config --list"
+        return fail(name, fact, hint=hint, exit_code=_EXIT) if needed else skip(name, fact)
+    wanted = share * card.total_bytes if engine.engine == "vllm" else memory.bytes
+    if needed and wanted > card.free_bytes:
+        fact = f"{engine.engine} will ask for {gib(wanted)} of {card.name}, of which {gib(card.free_bytes)} are free"
+        hint = "nvidia-smi   # what holds the rest" + (f"; or in [{need.stage}.model]: {fits}" if fits else "")
+        return fail(name, fact, hint=hint, exit_code=_EXIT)
+    return ok(name, f"{fact}; {card.name} has {gib(card.total_bytes)}")
+
+
+def _against_main_memory(name: str, need: ModelNeed, memory: MemoryNeed, _: Cards, needed: bool) -> Check:
+    room = free_memory("cpu")
+    fact = f"on the CPU: {need.engine.weights} needs {memory}; {room.device} has {gib(room.total)}"
+    if memory.bytes <= room.total:
+        return ok(name, fact)
+    fits = what_would_fit(memory, need.engine, room, "cpu")
+    hint = f"in [{need.stage}.model] of a profile of your own: {fits}" if fits else "localmel config --list"
+    return fail(name, fact, hint=hint, exit_code=_EXIT) if needed else skip(name, fact)

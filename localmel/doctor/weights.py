@@ -1,0 +1,116 @@
+"""The weights that a profile names: here, whole, of the right kind, and on request hashed byte for byte.
+
+In: a profile.  Out: one check for each model, for the fusion network and for the scorer.  Reads headers and sizes;
+`thorough` reads everything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from localmel.doctor.check import Check, fail, from_error, guarded, ok, skip
+from localmel.doctor.memory import gib
+from localmel.doctor.needs import ModelNeed, models_of
+from localmel.errors import BadInput, MissingWeights, UsageError
+from localmel.settings import Profile
+from localmel.shipped import weights_folder
+from localmel.weights.catalog import MINILM, catalog, verified_folder
+from localmel.weights.find import model_facts
+from localmel.weights.network import network_folder, training_line
+from localmel.weights.verify import verify
+
+
+def look_at_weights(profile: Profile, *, readable: bool = True, thorough: bool = False) -> Iterator[Check]:
+    """Everything the profile loads, in the order of the stages.
+
+    `readable`: whether numpy and safetensors, which read the small ones, can be imported at all."""
+    for need in models_of(profile):
+        if need.is_local:
+            name = check_name(need.engine.weights)
+            yield from guarded(name, partial(large_model, name, need, thorough=thorough))
+        else:
+            yield skip(f"weights.{need.stage}", f"{need.engine.engine} holds its own weights: {need.engine.weights}")
+    name = check_name(profile.encode.model)
+    yield from guarded(name, partial(encoder, name, profile, thorough=thorough))
+    for weights, look in ((profile.retrieve.network, network), (profile.rerank.weights, scorer)):
+        name = check_name(weights)
+        if readable:
+            yield from guarded(name, partial(look, name, profile))
+        else:
+            yield skip(name, "numpy or safetensors, which read it, cannot be imported")
+
+
+def check_name(weights: str) -> str:
+    """The id of the check: the name of the weights, or the last part of their path."""
+    return f"weights.{re.sub(r'[^A-Za-z0-9_.+-]', '-', Path(weights).name) or 'unnamed'}"
+
+
+def large_model(name: str, need: ModelNeed, *, thorough: bool) -> Iterator[Check]:
+    """A VLM or LLM, by its configuration and the headers of its files."""
+    weights, engine = need.engine.weights, need.engine
+    try:
+        facts = model_facts(weights)
+    except MissingWeights as error:
+        yield fail(name, error.fact, hint=_how_to_get(weights) or error.hint, exit_code=error.exit_code)
+        return
+    if need.sees and "vision_config" not in facts.configuration:
+        fact = f"[{need.stage}.model] weights {weights} is {facts.architecture or 'a model'} that sees no pictures"
+        yield fail(name, fact, hint="localmel weights list", exit_code=UsageError.exit_code)
+    elif engine.context and facts.context and engine.context > facts.context:
+        fact = f"[{need.stage}.model] context is {engine.context:,}; {weights} was made for {facts.context:,}"
+        yield fail(name, fact, hint=f"context = {facts.context}", exit_code=UsageError.exit_code)
+    elif thorough and facts.record and (damage := verify(facts.record.name).error()):
+        yield from_error(name, damage, needed=True)
+    else:
+        said = "every byte as recorded" if thorough and facts.record else "whole by sizes and headers"
+        yield ok(name, f"{facts.architecture}, {gib(facts.weight_bytes)} in {facts.folder}: {said}")
+
+
+def _how_to_get(weights: str) -> str:
+    if weights not in catalog():
+        return ""
+    return f"localmel weights install BUNDLE.tar   # on a connected machine: python scripts/fetch_weights.py {weights}"
+
+
+def encoder(name: str, profile: Profile, *, thorough: bool) -> Iterator[Check]:
+    """The model that makes vectors."""
+    model = profile.encode.model
+    if model == MINILM.name:
+        yield ok(name, f"{verified_folder(MINILM)}: sha256 as published")
+        return
+    from localmel.encode.clip_folder import read_clip_folder
+
+    try:
+        facts = model_facts(model)
+        read_clip_folder(facts.folder)
+    except MissingWeights as error:
+        yield fail(name, error.fact, hint=_how_to_get(model) or error.hint, exit_code=error.exit_code)
+        return
+    if thorough and facts.record and (damage := verify(facts.record.name).error()):
+        yield from_error(name, damage, needed=True)
+    else:
+        yield ok(name, f"CLIP, {gib(facts.weight_bytes)} in {facts.folder}")
+
+
+def network(name: str, profile: Profile) -> Iterator[Check]:
+    """The fusion network, which ships for MiniLM and is trained by the user for any other encoder."""
+    from localmel.retrieve.fused import load_network
+
+    folder = network_folder(profile)
+    loaded = load_network(folder)
+    if (loaded.space == MINILM.name) == (profile.encode.model == MINILM.name):
+        yield ok(name, f"{folder}: for vectors of {loaded.space}, sha256 {loaded.sha256[:12]}")
+        return
+    fact = f"{folder} was trained on vectors of {loaded.space}; the profile encodes with {profile.encode.model}"
+    yield fail(name, fact, hint=training_line(profile), exit_code=BadInput.exit_code)
+
+
+def scorer(name: str, profile: Profile) -> Iterator[Check]:
+    """The evidence scorer."""
+    from localmel.rerank.scorer import EvidenceScorer
+
+    folder = weights_folder(profile.rerank.weights)
+    EvidenceScorer(folder)
+    yield ok(name, f"{folder}")

@@ -1,0 +1,43 @@
+"""What can be set, the profiles that set it, where a user's files stand, and the switches that keep it offline."""
+
+from localmel.settings.checks import profile_from
+from localmel.settings.places import CONFIG, HOME, config_folder, home_folder
+from localmel.settings.profiles import (
+    ProfileFile,
+    Setting,
+    load_profile,
+    profile_files,
+    profile_names,
+    settings_in_force,
+)
+from localmel.settings.stages import (
+    EncodeSettings,
+    EngineSettings,
+    GenerateSettings,
+    Profile,
+    RerankSettings,
+    RetrieveSettings,
+)
+from localmel.settings.switches import OFFLINE, go_offline
+
+__all__ = [
+    "CONFIG",
+    "HOME",
+    "OFFLINE",
+    "EncodeSettings",
+    "EngineSettings",
+    "GenerateSettings",
+    "Profile",
+    "ProfileFile",
+    "RerankSettings",
+    "RetrieveSettings",
+    "Setting",
+    "config_folder",
+    "go_offline",
+    "home_folder",
+    "load_profile",
+    "profile_files",
+    "profile_from",
+    "profile_names",
+    "settings_in_force",
+]

@@ -1,0 +1,45 @@
+"""Weights that lie somewhere else -> a model with a name, without copying a byte.
+
+In: a plain folder, or one of a Hugging Face cache.  Out: a record of every file's size, hash and time of change under
+the user's home.  The folder itself is only read; when it changes later, the next look-up says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from localmel.artifacts import replace_folder, temporary_folder
+from localmel.errors import BadInput, UsageError
+from localmel.weights.catalog import MINILM
+from localmel.weights.install import exclusive
+from localmel.weights.manifest import ModelRecord, write_record
+from localmel.weights.places import checked_name, place_of, weights_home
+from localmel.weights.sources import OnBytes, hashed_record, model_source, suggested_name
+
+
+def adopt(
+    folder: Path,
+    *,
+    name: str = "",
+    replace_installed: bool = False,
+    on_total: OnBytes = lambda _: None,
+    on_bytes: OnBytes = lambda _: None,
+) -> ModelRecord:
+    """Record a folder under a name (without one: as the catalog or the folder calls it).
+
+    Raises what `model_folder` raises, CorruptArtifact for a damaged file of a cache, BadInput for a name in use."""
+    if not folder.is_dir():
+        raise BadInput(f"there is no folder {folder}")
+    source = model_source(folder.absolute())
+    name = checked_name(name or suggested_name(folder))
+    if name == MINILM.name:
+        raise UsageError(f"{name!r} comes with a Python package", hint="--name another-name")
+    if source.folder.resolve().is_relative_to(weights_home().resolve()):
+        raise UsageError(f"{folder} is installed already", hint="localmel weights list")
+    place = place_of(name)
+    if place.exists() and not replace_installed:
+        raise BadInput(f"weights are installed as {name!r}", hint=f"add --replace, or: localmel weights rm {name}")
+    record = hashed_record(source, name, adopted=True, on_total=on_total, on_bytes=on_bytes)
+    with exclusive(), temporary_folder(place) as temporary:
+        write_record(temporary, record)
+        replace_folder(temporary, place)
+    return record

@@ -1,0 +1,234 @@
+"""A bundle -> models in their places, or nothing.
+
+In: a bundle, perhaps a public key.  Out: folders under the user's home, each with its record.  What the bundle says
+is checked first, then signature and disk space; files are hashed while they are unpacked into a folder of their own,
+looked at, and renamed into place when every one of them was right.  An install that was killed goes on from the files
+it had finished; one that was refused leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from filelock import FileLock, Timeout
+
+from localmel.artifacts import failed_writes_are_reported, replace_folder
+from localmel.errors import BadInput, CorruptArtifact, LocalmelError, OutOfSpace, UsageError, shell_line
+from localmel.weights.archive import Member, opened
+from localmel.weights.bundle import Bundle, read_bundle
+from localmel.weights.catalog import MINILM
+from localmel.weights.complete import whole_model
+from localmel.weights.contents import PIECE, check_beginning, check_configuration
+from localmel.weights.manifest import FileRecord, ModelRecord, check_quickly, read_record, write_record
+from localmel.weights.places import INCOMING, place_of, weights_home
+from localmel.weights.signature import check
+from localmel.weights.sources import OnBytes, sha256_counted
+from localmel.weights.tensor_files import read_header
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """What became of one model of a bundle."""
+
+    record: ModelRecord
+    folder: Path
+    already: bool
+    "It was there before, the same in every file."
+    signed_by: str = ""
+    "Fingerprint of the key whose signature was checked now."
+    unchecked_signature: bool = False
+    "The bundle carries a signature that nobody asked to be checked."
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.record.name,
+            "folder": str(self.folder),
+            "already": self.already,
+            "files": len(self.record.files),
+            "bytes": self.record.total_bytes,
+            "signed_by": self.signed_by,
+            "unchecked_signature": self.unchecked_signature,
+        }
+
+
+def install_bundle(
+    path: Path,
+    *,
+    key: Path | None = None,
+    replace_installed: bool = False,
+    on_total: OnBytes = lambda _: None,
+    on_bytes: OnBytes = lambda _: None,
+) -> list[Installed]:
+    """Install all models of a bundle.  With `key`, only if one of its public keys signed.
+
+    Raises CorruptArtifact (cut, altered, a wrong hash or signature), UnsafeWeights (what may not be there, by name),
+    MissingWeights (a model with parts missing), BadInput (another model has that name), OutOfSpace."""
+    with opened(path) as file:
+        bundle = read_bundle(file, path)
+        signed_by = _signed_by(bundle, key)
+        with exclusive():
+            already = [record for record in bundle.records if _is_installed(record, replace_installed)]
+            wanted = [record for record in bundle.records if record not in already]
+            with _staging(bundle) as staging:
+                on_total(sum(record.total_bytes for record in wanted))
+                _check_space(wanted, staging)
+                for record in wanted:
+                    _unpack(file, bundle, record, staging / record.name, on_bytes)
+                for record in wanted:
+                    _put_in_place(staging / record.name, replace(record, signed_by=signed_by))
+            for record in already if signed_by else ():
+                write_record(place_of(record.name), replace(record, signed_by=signed_by))
+    return [
+        Installed(
+            record=record,
+            folder=place_of(record.name),
+            already=record in already,
+            signed_by=signed_by,
+            unchecked_signature=bundle.signature is not None and not signed_by,
+        )
+        for record in bundle.records
+    ]
+
+
+@contextmanager
+def exclusive() -> Iterator[None]:
+    """Only one process changes installed weights at a time.  Raises BadInput where another one does."""
+    home = weights_home()
+    with failed_writes_are_reported(home):
+        home.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(home / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise BadInput(f"another process is changing {home}", hint="wait until it has ended") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _signed_by(bundle: Bundle, key: Path | None) -> str:
+    if key is None:
+        return ""
+    if bundle.signature is None:
+        raise CorruptArtifact(
+            f"{bundle.path} carries no signature, and --key was given", hint="pack it with --sign KEY"
+        )
+    return check(bundle.manifest, bundle.signature, key, where=str(bundle.path))
+
+
+def _is_installed(record: ModelRecord, replace_installed: bool) -> bool:
+    """Whether the same model is there already.  Raises BadInput where the name is taken by another."""
+    if record.name == MINILM.name:
+        raise UsageError(
+            f"{record.name!r} comes with a Python package", hint="give the folder another name: pack --name"
+        )
+    place = place_of(record.name)
+    if not os.path.lexists(place):
+        return False
+    try:
+        present = read_record(place)
+        if not present.adopted and present.files == record.files:
+            check_quickly(present, place)
+            return True
+        fact = f"other weights are installed as {record.name!r}"
+    except LocalmelError as error:
+        fact = f"damaged weights are installed as {record.name!r} ({error.fact})"
+    if not replace_installed:
+        raise BadInput(fact, hint=f"add --replace, or: localmel weights rm {record.name}")
+    return False
+
+
+@contextmanager
+def _staging(bundle: Bundle) -> Iterator[Path]:
+    """A folder for the files of this bundle; it stays when the process is interrupted, so that the next one goes on."""
+    staging = weights_home() / f"{INCOMING}{bundle.digest[:16]}"
+    with failed_writes_are_reported(staging):
+        staging.mkdir(exist_ok=True)
+        try:
+            yield staging
+        except OutOfSpace:
+            raise
+        except LocalmelError:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _check_space(wanted: list[ModelRecord], staging: Path) -> None:
+    there = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file())
+    needed = sum(record.total_bytes for record in wanted) - there
+    if (free := shutil.disk_usage(staging).free) < needed:
+        fact = f"{needed:,} more bytes are needed under {weights_home()}, {free:,} are free"
+        raise OutOfSpace(fact, hint=shell_line("df -h", weights_home(), note="then run the same command again"))
+
+
+def _unpack(file: BinaryIO, bundle: Bundle, record: ModelRecord, folder: Path, on_bytes: OnBytes) -> None:
+    """All files of one model, each checked; those that an earlier attempt had finished are read instead of written."""
+    for name, recorded in sorted(record.files.items()):
+        target, shown = folder / name, f"{bundle.path}: {record.name}/{name}"
+        left_by_another = target.is_file() and not target.is_symlink() and target.stat().st_size == recorded.bytes
+        if left_by_another and sha256_counted(target, on_bytes) == recorded.sha256:
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _unpack_file(file, bundle.members[record.name, name], recorded, target, shown, on_bytes)
+    for path in sorted(folder.rglob("*")):  # of an earlier attempt at something else there may be more
+        if path.is_file() and path.relative_to(folder).as_posix() not in record.files:
+            path.unlink()
+    try:
+        whole_model(folder)
+    except LocalmelError as error:
+        fact = error.fact.replace(f"{folder}/", "").replace(str(folder), record.name)
+        raise type(error)(f"{bundle.path}: {fact}", hint=error.hint) from None
+
+
+def _unpack_file(
+    file: BinaryIO, member: Member, recorded: FileRecord, target: Path, shown: str, on_bytes: OnBytes
+) -> None:
+    file.seek(member.start)
+    partial = target.with_name(f".{target.name}.part")
+    partial.unlink(missing_ok=True)
+    digest, left = sha256(), member.size
+    with partial.open("xb") as out:
+        while left:
+            piece = file.read(min(left, PIECE))
+            if not piece:
+                raise CorruptArtifact(f"{shown} is cut off")
+            if left == member.size:
+                check_beginning(shown, piece)
+            digest.update(piece)
+            out.write(piece)
+            left -= len(piece)
+            on_bytes(len(piece))
+        if digest.hexdigest() != recorded.sha256:
+            raise CorruptArtifact(
+                f"{shown} is damaged: its sha256 is {digest.hexdigest()}, the manifest says {recorded.sha256}",
+                hint="copy the bundle again from where it was packed",
+            )
+        out.flush()
+        os.fsync(out.fileno())
+    check_configuration(shown, partial)
+    if target.suffix == ".safetensors":
+        _check_header(partial, shown)
+    partial.replace(target)
+
+
+def _check_header(path: Path, shown: str) -> None:
+    try:
+        read_header(path)
+    except CorruptArtifact as error:
+        raise CorruptArtifact(error.fact.replace(str(path), shown)) from None
+
+
+def _put_in_place(staged: Path, record: ModelRecord) -> None:
+    write_record(staged, record)
+    place = place_of(record.name)
+    if place.is_symlink() or place.is_file():
+        place.unlink()
+    replace_folder(staged, place)

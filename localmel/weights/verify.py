@@ -1,0 +1,146 @@
+"""Whether every byte is still the one that was recorded.
+
+In: names of installed, adopted or packaged weights.  Out: for each of them what is missing, changed or new.  Needs no
+network: the record that came with the weights is what they are held against."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from localmel.artifacts import MANIFEST
+from localmel.errors import CorruptArtifact, LocalmelError, MissingWeights
+from localmel.weights.catalog import MINILM, verified_folder
+from localmel.weights.complete import whole_model
+from localmel.weights.find import INSTALL
+from localmel.weights.manifest import ModelRecord, read_record
+from localmel.weights.places import installed_names, place_of
+from localmel.weights.sources import OnBytes, sha256_counted
+
+Kind = Literal["missing", "changed", "not recorded", "unusable"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is not as it was recorded."""
+
+    file: str
+    kind: Kind
+    fact: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """What a look at every byte of one model found."""
+
+    name: str
+    folder: Path
+    files: int
+    bytes: int
+    signed_by: str
+    findings: tuple[Finding, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "folder": str(self.folder), "findings": [asdict(one) for one in self.findings]}
+
+    def error(self) -> LocalmelError | None:
+        """The findings as one error: MissingWeights where a file is gone, else CorruptArtifact."""
+        if not self.findings:
+            return None
+        first, more = self.findings[0], len(self.findings) - 1
+        fact = f"{self.name}: {first.fact}" + (f" (and {more} more)" if more else "")
+        kind = MissingWeights if any(one.kind == "missing" for one in self.findings) else CorruptArtifact
+        return kind(fact, hint="localmel weights install --replace BUNDLE.tar")
+
+
+def verify_all(
+    name: str | None = None,
+    *,
+    on_total: Callable[[str, int], None] = lambda _, __: None,
+    on_bytes: OnBytes = lambda _: None,
+) -> list[Verified]:
+    """One model, or all that are here, the packaged one among them.  One that cannot be read is a finding, too."""
+    if name is not None:
+        return [verify(name, on_total=on_total, on_bytes=on_bytes)]
+    found = []
+    for one in (MINILM.name, *installed_names()):
+        try:
+            found.append(verify(one, on_total=on_total, on_bytes=on_bytes))
+        except LocalmelError as error:
+            kind: Kind = "missing" if isinstance(error, MissingWeights) else "unusable"
+            finding = Finding(file="", kind=kind, fact=error.fact)
+            found.append(Verified(name=one, folder=place_of(one), files=0, bytes=0, signed_by="", findings=(finding,)))
+    return found
+
+
+def verify(
+    name: str,
+    *,
+    on_total: Callable[[str, int], None] = lambda _, __: None,
+    on_bytes: OnBytes = lambda _: None,
+) -> Verified:
+    """Hash every file of a model, given by name or by the path of a folder that has a record (as fetched ones have).
+
+    Raises MissingWeights where there is none, CorruptArtifact for a record that cannot be read; what is wrong with
+    files stands in the result."""
+    if name == MINILM.name:
+        return _packaged()
+    place = Path(name).expanduser() if "/" in name else place_of(name)
+    if not (place / MANIFEST).is_file():
+        what = f"{place} has no {MANIFEST}" if "/" in name else f"no weights are installed as {name!r}"
+        raise MissingWeights(what, hint=INSTALL)
+    record = read_record(place)
+    folder = Path(record.adopted) if record.adopted else place
+    on_total(name, record.total_bytes)
+    findings = [finding for path in sorted(record.files) if (finding := _file(folder, path, record, on_bytes))]
+    if not record.adopted:
+        findings += _not_recorded(folder, record)
+    if not findings:
+        try:
+            whole_model(folder)
+        except LocalmelError as error:
+            findings.append(Finding(file="", kind="unusable", fact=error.fact))
+    return Verified(
+        name=name,
+        folder=folder,
+        files=len(record.files),
+        bytes=record.total_bytes,
+        signed_by=record.signed_by,
+        findings=tuple(findings),
+    )
+
+
+def _file(folder: Path, path: str, record: ModelRecord, on_bytes: OnBytes) -> Finding | None:
+    recorded, file = record.files[path], folder / path
+    try:
+        size = file.stat().st_size
+        if size != recorded.bytes:
+            fact = f"{file} has {size:,} bytes; {recorded.bytes:,} were recorded"
+            return Finding(file=path, kind="changed", fact=fact)
+        if (found := sha256_counted(file, on_bytes)) != recorded.sha256:
+            fact = f"{file} has sha256 {found}; {recorded.sha256} was recorded"
+            return Finding(file=path, kind="changed", fact=fact)
+    except OSError as error:
+        return Finding(file=path, kind="missing", fact=f"{file} cannot be read ({error.strerror})")
+    return None
+
+
+def _not_recorded(folder: Path, record: ModelRecord) -> list[Finding]:
+    """Files that somebody put into a folder of ours."""
+    found = []
+    for parent, _, names in os.walk(folder):
+        for name in sorted(names):
+            path = (Path(parent) / name).relative_to(folder).as_posix()
+            if path != MANIFEST and path not in record.files:
+                fact = f"{folder / path} was not part of the weights when they were installed"
+                found.append(Finding(file=path, kind="not recorded", fact=fact))
+    return sorted(found, key=lambda finding: finding.file)
+
+
+def _packaged() -> Verified:
+    folder = verified_folder(MINILM)
+    total = sum((folder / name).stat().st_size for name in MINILM.sha256)
+    return Verified(name=MINILM.name, folder=folder, files=len(MINILM.sha256), bytes=total, signed_by="", findings=())

@@ -1,0 +1,148 @@
+"""Folders and caches of others are used where they are; what changes there is noticed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from localmel.errors import BadInput, CorruptArtifact, MissingWeights, UsageError
+from localmel.weights.adopt import adopt
+from localmel.weights.contents import UnsafeWeights
+from localmel.weights.find import model_facts, model_folder
+from localmel.weights.places import installed_names, place_of
+from localmel.weights.remove import remove
+from localmel.weights.verify import verify
+from tests.weights import small
+
+COMMIT = "a09a35458c702b33eeacc393d103063234e8bc28"
+
+
+def cache(root: Path, files: dict[str, bytes], repository: str = "Qwen/Qwen2.5-7B-Instruct") -> Path:
+    """A Hugging Face cache of one model: blobs named by their hashes, a snapshot of links to them."""
+    folder = root / f"models--{repository.replace('/', '--')}"
+    for name, data in files.items():
+        blob = folder / "blobs" / small.sha256(data)
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(data)
+        link = folder / "snapshots" / COMMIT / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(COMMIT, encoding="utf-8")
+    return folder
+
+
+def test_a_folder_is_used_where_it_is(own_home: Path, model: Path) -> None:
+    record = adopt(model)
+    assert model_folder("small") == model
+    assert [path.name for path in place_of("small").iterdir()] == ["manifest.json"]
+    assert record.files["config.json"].sha256 == small.sha256((model / "config.json").read_bytes())
+    assert verify("small").findings == ()
+
+
+@pytest.mark.parametrize("way", ["cache", "snapshot"])
+def test_a_cache_gives_repository_revision_and_licence(own_home: Path, tmp_path: Path, way: str) -> None:
+    folder = cache(tmp_path / "hub", small.language_model(shards=2))
+    snapshot = folder / "snapshots" / COMMIT
+    record = adopt(folder if way == "cache" else snapshot)
+    assert (record.name, record.repository) == ("qwen2.5-7b-instruct", "Qwen/Qwen2.5-7B-Instruct")
+    assert (record.revision, record.licence, record.purpose) == (COMMIT, "apache-2.0", "llm")
+    assert model_folder("qwen2.5-7b-instruct") == snapshot
+    assert model_facts("qwen2.5-7b-instruct").n_parameters == 128
+
+
+def test_a_damaged_blob_of_a_cache_is_found_when_it_is_adopted(own_home: Path, tmp_path: Path) -> None:
+    folder = cache(tmp_path / "hub", small.language_model())
+    weights = (folder / "snapshots" / COMMIT / "model.safetensors").resolve()
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(CorruptArtifact, match=r"model\.safetensors is damaged: the cache names it by"):
+        adopt(folder)
+    assert installed_names() == []
+
+
+def test_a_cache_with_a_link_into_nowhere_is_half_a_model(own_home: Path, tmp_path: Path) -> None:
+    folder = cache(tmp_path / "hub", small.language_model(shards=2))
+    (folder / "snapshots" / COMMIT / "model-00002-of-00002.safetensors").resolve().unlink()
+    with pytest.raises(MissingWeights, match="model-00002-of-00002"):
+        adopt(folder)
+
+
+def test_a_cache_with_two_snapshots_and_no_main_is_not_guessed(own_home: Path, tmp_path: Path) -> None:
+    folder = cache(tmp_path / "hub", small.language_model())
+    (folder / "snapshots" / ("b" * 40)).mkdir()
+    assert adopt(folder).revision == COMMIT
+    (folder / "refs" / "main").unlink()
+    with pytest.raises(MissingWeights, match="no one snapshot"):
+        adopt(folder, name="other")
+
+
+def change_size(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+def change_time(path: Path) -> None:
+    os.utime(path, ns=(1, 1))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model-00001-of-00002.safetensors"])
+@pytest.mark.parametrize("change", [change_size, change_time, Path.unlink])
+def test_a_later_change_is_noticed_by_the_next_look(own_home: Path, model: Path, name: str, change: object) -> None:
+    adopt(model)
+    change(model / name)  # type: ignore[operator]
+    with pytest.raises((CorruptArtifact, MissingWeights)) as caught:
+        model_folder("small")
+    assert str(model / name) in caught.value.fact
+    assert "localmel weights" in caught.value.hint
+
+
+def test_a_file_that_was_only_touched_verifies_and_can_be_adopted_again(own_home: Path, model: Path) -> None:
+    adopt(model)
+    change_time(model / "config.json")
+    assert verify("small").findings == ()
+    with pytest.raises(BadInput, match="weights are installed as 'small'"):
+        adopt(model)
+    adopt(model, replace_installed=True)
+    assert model_folder("small") == model
+
+
+def test_a_new_file_beside_adopted_ones_is_the_owner_s_business_unless_it_asks_for_code(
+    own_home: Path, model: Path
+) -> None:
+    adopt(model)
+    (model / "notes.txt").write_text("mine", encoding="utf-8")
+    assert verify("small").findings == ()
+    (model / "processor_config.json").write_text('{"auto_map": {}}', encoding="utf-8")
+    with pytest.raises(UnsafeWeights, match="processor_config"):
+        model_folder("small")
+    assert [finding.kind for finding in verify("small").findings] == ["unusable"]
+
+
+def test_adopted_weights_are_forgotten_not_removed(own_home: Path, model: Path) -> None:
+    adopt(model)
+    removed = remove("small")
+    assert (removed.adopted, removed.bytes, removed.folder) == (True, 0, model)
+    assert {path.name for path in model.iterdir()} == set(small.language_model(shards=2))
+    assert installed_names() == []
+
+
+def test_what_is_installed_already_cannot_be_adopted(own_home: Path, model: Path, tmp_path: Path) -> None:
+    inside = small.write(place_of("other"), small.language_model())
+    with pytest.raises(UsageError, match="installed already"):
+        adopt(inside)
+
+
+@pytest.mark.parametrize("name", ["../x", ".hidden", "a/b", "all-MiniLM-L6-v2", "x" * 90])
+def test_a_name_that_would_not_do_is_refused(own_home: Path, model: Path, name: str) -> None:
+    with pytest.raises(UsageError):
+        adopt(model, name=name)
+    assert installed_names() == []
+
+
+def test_a_folder_that_is_none_is_bad_input(own_home: Path, model: Path) -> None:
+    for folder in (model / "config.json", model / "none"):
+        with pytest.raises(BadInput, match="there is no folder"):
+            adopt(folder)

@@ -1,0 +1,355 @@
+"""A bundle is in place, every byte of it checked, or it is not there at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localmel.errors import BadInput, CorruptArtifact, LocalmelError, MissingWeights, OutOfSpace
+from localmel.weights import install as installing
+from localmel.weights.contents import UnsafeWeights
+from localmel.weights.find import model_facts, model_folder
+from localmel.weights.install import exclusive, install_bundle
+from localmel.weights.pack import pack
+from localmel.weights.places import installed_names, weights_home
+from localmel.weights.verify import verify
+from tests.weights import small
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def left_behind(home: Path) -> list[str]:
+    """Everything under the home but the lock."""
+    return sorted(path.relative_to(home).as_posix() for path in home.rglob("*") if path.name != ".lock")
+
+
+def refused(bundle: Path, home: Path, kind: type[LocalmelError], *said: str) -> None:
+    """The bundle is refused with these words, and leaves nothing."""
+    with pytest.raises(kind) as caught:
+        install_bundle(bundle)
+    for words in (bundle.name, *said):
+        assert words in caught.value.fact
+    assert left_behind(home) in ([], ["weights"])
+
+
+def test_what_was_packed_is_installed_and_found(own_home: Path, model: Path, tmp_path: Path) -> None:
+    pack([f"{model}/"], tmp_path / "b.tar")
+    (installed,) = install_bundle(tmp_path / "b.tar")
+    files = small.language_model(shards=2)
+    assert {name: (installed.folder / name).read_bytes() for name in files} == files
+    assert model_folder("small") == installed.folder == weights_home() / "small"
+    facts = model_facts("small")
+    assert (facts.architecture, facts.context, facts.n_parameters) == ("LlamaForCausalLM", 64, 128)
+    assert facts.record is not None
+    assert facts.record.licence == "mit"
+    assert verify("small").findings == ()
+    assert sorted(path.name for path in weights_home().iterdir()) == [".lock", "small"]
+
+
+@pytest.mark.parametrize("layout", [small.language_model(), small.vision_language_model(), small.clip()])
+def test_every_layout_survives_the_way(own_home: Path, tmp_path: Path, layout: dict[str, bytes]) -> None:
+    folder = small.write(tmp_path / "any", layout)
+    pack([f"{folder}/"], tmp_path / "b.tar", name="other-name")
+    (installed,) = install_bundle(tmp_path / "b.tar")
+    assert {name: (installed.folder / name).read_bytes() for name in layout} == layout
+
+
+def test_several_models_travel_in_one_bundle(own_home: Path, model: Path, tmp_path: Path) -> None:
+    other = small.write(tmp_path / "clip", small.clip())
+    pack([f"{model}/", f"{other}/"], tmp_path / "b.tar")
+    assert [one.record.name for one in install_bundle(tmp_path / "b.tar")] == ["clip", "small"]
+    assert installed_names() == ["clip", "small"]
+
+
+def test_installing_again_changes_nothing(own_home: Path, model: Path, tmp_path: Path) -> None:
+    pack([f"{model}/"], tmp_path / "b.tar")
+    (first,) = install_bundle(tmp_path / "b.tar")
+    before = {path: path.stat().st_mtime_ns for path in first.folder.rglob("*")}
+    (second,) = install_bundle(tmp_path / "b.tar")
+    assert (first.already, second.already) == (False, True)
+    assert {path: path.stat().st_mtime_ns for path in first.folder.rglob("*")} == before
+
+
+def test_another_model_of_that_name_is_replaced_only_when_asked(own_home: Path, model: Path, tmp_path: Path) -> None:
+    pack([f"{model}/"], tmp_path / "b.tar")
+    other = small.write(tmp_path / "other", small.language_model(seed=1))
+    pack([f"{other}/"], tmp_path / "c.tar", name="small")
+    install_bundle(tmp_path / "b.tar")
+    with pytest.raises(BadInput, match="other weights are installed"):
+        install_bundle(tmp_path / "c.tar")
+    assert verify("small").findings == ()
+    install_bundle(tmp_path / "c.tar", replace_installed=True)
+    assert (model_folder("small") / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+    assert not (model_folder("small") / "model.safetensors.index.json").exists()
+
+
+def test_damaged_weights_are_put_right_by_the_same_bundle(own_home: Path, model: Path, tmp_path: Path) -> None:
+    pack([f"{model}/"], tmp_path / "b.tar")
+    (installed,) = install_bundle(tmp_path / "b.tar")
+    (installed.folder / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(BadInput, match="damaged weights are installed"):
+        install_bundle(tmp_path / "b.tar")
+    install_bundle(tmp_path / "b.tar", replace_installed=True)
+    assert verify("small").findings == ()
+
+
+# --- what may not be in a bundle, though its manifest tells the truth about it -----------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("pytorch_model.bin", b"\x80\x04.", "pickle"),
+        ("modeling_small.py", b"import os\n", "code"),
+        ("run.sh", b"#!/bin/sh\n", "code"),
+        ("config.json", b'{"auto_map": {"AutoConfig": "evil.Config"}, "vocab_size": 8}', "'auto_map'"),
+        ("processor_config.json", b'{"a": [{"auto_map": 1}]}', "'auto_map'"),
+        ("vocab.txt", b"\x80\x04\x95.", "pickle"),
+        ("extra.safetensors", b"PK\x03\x04" + bytes(30), "no safetensors"),
+        ("extra.json", b"\x7fELF", "a program"),
+        ("tokenizer.model", b"PK\x03\x04", "zip"),
+        ("../escape.json", b"{}", "lead out"),
+        ("/etc/localmel.json", b"{}", "lead out"),
+        ("manifest.json", b"{}", "gives itself"),
+    ],
+)
+def test_what_has_no_place_in_a_model_is_refused_by_name(
+    own_home: Path, tmp_path: Path, name: str, data: bytes, said: str
+) -> None:
+    bundle = small.forge(tmp_path / "evil.tar", small.language_model() | {name: data})
+    refused(bundle, own_home, UnsafeWeights, name, said)
+    assert not (tmp_path / "escape.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("model.safetensors", small.tensors({"a": (2,)})[:-1], "no whole safetensors file"),
+        ("extra.safetensors", (9).to_bytes(8, "little") + b'{"a": 1} ', "no whole safetensors file"),
+        ("model.safetensors", b"", "no whole safetensors file"),
+        ("config.json", b"", "config.json"),
+        ("config.json", b"{", "not JSON"),
+    ],
+)
+def test_a_damaged_model_is_refused_though_its_hashes_are_right(
+    own_home: Path, tmp_path: Path, name: str, data: bytes, said: str
+) -> None:
+    bundle = small.forge(tmp_path / "evil.tar", small.language_model() | {name: data})
+    refused(bundle, own_home, LocalmelError, name, said)  # type: ignore[type-abstract]
+
+
+@pytest.mark.parametrize("lacking", ["config.json", "tokenizer.json", "model-00002-of-00002.safetensors"])
+def test_half_a_model_is_refused_by_what_it_lacks(own_home: Path, tmp_path: Path, lacking: str) -> None:
+    files = small.language_model(shards=2)
+    del files[lacking]
+    refused(small.forge(tmp_path / "half.tar", files), own_home, MissingWeights, lacking.partition(".")[0])
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])
+def test_links_devices_and_pipes_are_refused_before_a_byte_is_written(
+    own_home: Path, tmp_path: Path, kind: bytes
+) -> None:
+    member = tarfile.TarInfo("models/small/link.json")
+    member.type, member.linkname = kind, "../../../../etc/passwd"
+    bundle = small.forge_with(tmp_path / "evil.tar", small.language_model(), [member])
+    refused(bundle, own_home, UnsafeWeights, "models/small/link.json")
+
+
+def test_members_that_the_manifest_does_not_name_are_refused(own_home: Path, tmp_path: Path) -> None:
+    record = small.record("small", small.language_model()).to_json()
+    bundle = small.forge(tmp_path / "b.tar", small.language_model() | {"extra.json": b"{}"}, records=[record])
+    refused(bundle, own_home, UnsafeWeights, "extra.json", "does not name")
+
+
+def test_members_in_another_order_are_refused(own_home: Path, tmp_path: Path) -> None:
+    bundle = small.forge(tmp_path / "b.tar", small.language_model())
+    whole = bundle.read_bytes()
+    with tarfile.open(bundle) as tar:
+        *_, before, last = tar.getmembers()
+    swapped = whole[last.offset : -1024] + whole[before.offset : last.offset]
+    bundle.write_bytes(whole[: before.offset] + swapped + bytes(1024))
+    refused(bundle, own_home, CorruptArtifact, "another order")
+
+
+def test_the_list_of_parts_is_under_the_manifest_s_hash_too(own_home: Path, tmp_path: Path) -> None:
+    bundle = small.forge(tmp_path / "b.tar", small.language_model())
+    with tarfile.open(bundle) as tar:
+        at = tar.getmember("sbom.cdx.json").offset_data
+    with bundle.open("r+b") as file:
+        file.seek(at)
+        file.write(b"[")
+    refused(bundle, own_home, CorruptArtifact, "sbom.cdx.json")
+
+
+def test_a_configuration_that_asks_for_code_is_refused_before_gigabytes_are_unpacked(
+    own_home: Path, tmp_path: Path
+) -> None:
+    files = small.language_model(rows=300_000) | {"config.json": b'{"auto_map": {}}'}
+    told: list[int] = []
+    with pytest.raises(UnsafeWeights, match="auto_map"):
+        install_bundle(small.forge(tmp_path / "b.tar", files), on_bytes=told.append)
+    assert sum(told) < 10_000
+
+
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda table: table["files"].pop("config.json"), "does not name"),
+        (lambda table: table["files"]["config.json"].update(bytes=1), "has 110 bytes"),
+        (lambda table: table["files"]["config.json"].update(bytes=-1), "no count"),
+        (lambda table: table["files"]["config.json"].update(bytes=1 << 60), "bytes"),
+        (lambda table: table["files"]["config.json"].update(sha256="0" * 64), "its sha256 is"),
+        (lambda table: table["files"]["config.json"].update(sha256="x"), "without size and sha256"),
+        (lambda table: table["files"]["config.json"].update(more=1), "without size and sha256"),
+        (
+            lambda table: table["files"].update({"none.json": {"bytes": 1, "sha256": "0" * 64}}),
+            "lacks models/small/none",
+        ),
+        (lambda table: table["files"].update({"CONFIG.json": table["files"]["config.json"]}), "upper and lower"),
+        (lambda table: table["files"].update({"LICENSE/x.json": table["files"]["LICENSE"]}), "below a file"),
+        (lambda table: table["files"].update({"../x.json": table["files"]["LICENSE"]}), "lead out"),
+        (lambda table: table.update(name="../evil"), "the name"),
+        (lambda table: table.update(name=".hidden"), "the name"),
+        (lambda table: table.update(name="all-MiniLM-L6-v2"), "MiniLM"),
+        (lambda table: table.update(adopted="/etc"), "only the receiving machine"),
+        (lambda table: table.update(signed_by="SHA256:me"), "only the receiving machine"),
+        (lambda table: table.update(files={}), "0 files"),
+        (lambda table: table.update(files=[]), "no record"),
+        (lambda table: table.update(more="x"), "unknown key"),
+        (lambda table: table.update(licence=["x"]), "no short text"),
+        (lambda table: table.update(licence="x" * 3000), "no short text"),
+        (lambda table: table.pop("name"), "no record"),
+    ],
+)
+def test_a_manifest_that_lies_is_refused(own_home: Path, tmp_path: Path, change: Change, said: str) -> None:
+    files = small.language_model()
+    table = small.record("small", files).to_json()
+    change(table)
+    bundle = small.forge(tmp_path / "b.tar", files, records=[table])
+    with pytest.raises(LocalmelError) as caught:
+        install_bundle(bundle)
+    assert said in caught.value.fact
+    assert left_behind(own_home) in ([], ["weights"])
+
+
+def test_a_wrong_hash_names_the_file_and_both_hashes(own_home: Path, model: Path, tmp_path: Path) -> None:
+    pack([f"{model}/"], tmp_path / "b.tar")
+    whole = bytearray((tmp_path / "b.tar").read_bytes())
+    data = (model / "model-00001-of-00002.safetensors").read_bytes()
+    at = whole.index(data) + len(data) - 1
+    whole[at] ^= 1
+    (tmp_path / "b.tar").write_bytes(whole)
+    wrong = small.sha256(bytes(whole[at + 1 - len(data) : at + 1]))
+    refused(tmp_path / "b.tar", own_home, CorruptArtifact, "model-00001-of-00002", small.sha256(data), wrong)
+
+
+def test_a_refused_replacement_leaves_what_stood_there(own_home: Path, model: Path, tmp_path: Path) -> None:
+    pack([f"{model}/"], tmp_path / "b.tar")
+    install_bundle(tmp_path / "b.tar")
+    small.forge(tmp_path / "evil.tar", small.language_model() | {"config.json": b'{"auto_map": 1}'})
+    with pytest.raises(UnsafeWeights):
+        install_bundle(tmp_path / "evil.tar", replace_installed=True)
+    assert verify("small").findings == ()
+    assert sorted(path.name for path in weights_home().iterdir()) == [".lock", "small"]
+
+
+# --- space, other processes, interruptions -------------------------------------------------------------------------
+
+
+def test_too_little_space_is_said_before_anything_is_written(
+    own_home: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack([f"{model}/"], tmp_path / "b.tar")
+    monkeypatch.setattr(installing.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 5))
+    with pytest.raises(OutOfSpace, match=r"more bytes are needed under .*, 5 are free"):
+        install_bundle(tmp_path / "b.tar")
+    assert [path for path in left_behind(own_home) if not path.startswith("weights/.incoming-")] == ["weights"]
+    assert not [path for path in own_home.rglob("*") if path.is_file() and path.name != ".lock"]
+
+
+def test_two_installs_at_once_are_one_too_many(own_home: Path, model: Path, tmp_path: Path) -> None:
+    pack([f"{model}/"], tmp_path / "b.tar")
+    program = "from localmel.weights.install import exclusive\nwith exclusive(): print('held', flush=True); input()"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(BadInput, match="another process"):
+            install_bundle(tmp_path / "b.tar")
+        other.communicate("\n", timeout=30)
+    install_bundle(tmp_path / "b.tar")
+    with exclusive():
+        pass
+
+
+def test_an_interrupted_install_goes_on_from_the_files_it_had(
+    own_home: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack([f"{model}/"], tmp_path / "b.tar")
+    written: list[str] = []
+    true_unpack = installing._unpack_file
+
+    def counted(file: Any, member: Any, *rest: Any) -> None:
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        written.append(member.name)
+        true_unpack(file, member, *rest)
+
+    monkeypatch.setattr(installing, "_unpack_file", counted)
+    with pytest.raises(KeyboardInterrupt):
+        install_bundle(tmp_path / "b.tar")
+    assert installed_names() == []
+    finished = written.copy()
+    staged = next(weights_home().glob(".incoming-*/small"))
+    (staged / finished[0]).write_bytes(b"x" * (staged / finished[0]).stat().st_size)  # damaged in the meantime
+    (staged / "left.py").write_text("x", encoding="utf-8")
+    written[:] = ["", "", "", "", ""]
+    install_bundle(tmp_path / "b.tar")
+    assert sorted(written[5:]) == sorted({*small.language_model(shards=2)} - set(finished[1:]))
+    assert verify("small").findings == ()
+
+
+@pytest.mark.parametrize("round_number", range(4))
+def test_a_killed_install_is_finished_by_the_next(own_home: Path, tmp_path: Path, round_number: int) -> None:
+    """The process dies at four different moments; what it leaves is either nothing or a whole model."""
+    folder = small.write(tmp_path / "big", small.language_model(shards=4, rows=400_000))
+    pack([f"{folder}/"], tmp_path / "b.tar")
+    program = "from pathlib import Path\nfrom localmel.weights.install import install_bundle\n"
+    program += f"install_bundle(Path({str(tmp_path / 'b.tar')!r}))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE) as running:
+        deadline = time.monotonic() + 60
+        while running.poll() is None and time.monotonic() < deadline:
+            if len(list(weights_home().glob(".incoming-*/big/*.safetensors"))) >= round_number:
+                running.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.0005)
+        running.wait(60)
+    assert installed_names() in ([], ["big"])
+    install_bundle(tmp_path / "b.tar")
+    assert verify("big").findings == ()
+    assert sorted(path.name for path in weights_home().iterdir()) == [".lock", "big"]
+
+
+def test_the_manifest_of_an_installed_model_says_where_it_is_from(own_home: Path, model: Path, tmp_path: Path) -> None:
+    pack([f"{model}/"], tmp_path / "b.tar")
+    (installed,) = install_bundle(tmp_path / "b.tar")
+    table = json.loads((installed.folder / "manifest.json").read_text(encoding="utf-8"))
+    assert (table["kind"], table["version"], table["name"], table["licence"]) == ("weights", 1, "small", "mit")
+    assert table["files"]["LICENSE"] == {"bytes": len(small.LICENCE), "sha256": small.sha256(small.LICENCE.encode())}
