@@ -2,41 +2,46 @@
 
     text + picture -> mentions -> triples -> vectors -> candidates -> evidence -> link or NIL
 
-Every stage is a function of the layer that bears its name; this page only hands results on."""
+Every stage is a function of the layer that bears its name; this page only hands results on.  Where a profile names a
+model for the triples or for the choice, each is in memory for its own stage only, and many captions go through a stage
+together."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from localmel.captions import Caption, LinkedCaption, LinkedMention
 from localmel.encode.kb_vectors import load_vectors
-from localmel.encode.mention_texts import mention_text
-from localmel.encode.minilm import MiniLM
+from localmel.encode.open import open_encoder
 from localmel.encode.space import TextEncoder
 from localmel.engines.pictures import open_picture
+from localmel.engines.protocol import Engine
 from localmel.errors import BadPicture, UsageError
 from localmel.generate.embedded import described, stated_triples
+from localmel.generate.question import asked_of
 from localmel.generate.visible_text import VisibleLine, visible_lines
-from localmel.kb.folding import fold
+from localmel.generate.vlm import Generated, describe
 from localmel.kb.mentions import check_text, detected_mentions, listed_mentions, marked_mentions
 from localmel.kb.store import KnowledgeBase
-from localmel.records import Candidate, Evidence, Link, Mention, Ranking, Triple
-from localmel.rerank.evidence import evidence_for, induced_triples
-from localmel.rerank.features import Support, context_of, features_of, support_of
+from localmel.records import Description, Entity, Link, Mention, Unparsed
+from localmel.rerank.choice import link_of
+from localmel.rerank.choice_calibration import load_calibration
+from localmel.rerank.llm import choose
+from localmel.rerank.questions import QuestionWriter, Retrieved
 from localmel.rerank.scorer import EvidenceScorer
-from localmel.retrieve.candidates import CandidateFinder, Candidates
+from localmel.rerank.weighing import Spoken, Weighed, Weigher, retrieved, with_model
+from localmel.retrieve.candidates import CandidateFinder
+from localmel.retrieve.entity_index import load_entity_index
 from localmel.retrieve.fused import Network, load_fused, load_network
 from localmel.retrieve.indexing import ready_kb
 from localmel.retrieve.mention_vectors import mention_arrays, mention_texts
-from localmel.settings import Profile, go_offline, load_profile
+from localmel.settings import EngineSettings, Profile, go_offline, load_profile
 from localmel.shipped import weights_folder
 
 if TYPE_CHECKING:
@@ -44,11 +49,16 @@ if TYPE_CHECKING:
 
 go_offline()
 
-_CAPTIONS_AT_ONCE = 64
+_CAPTIONS_AT_ONCE, _MENTIONS_AT_ONCE = 64, 128
+_WITH_MODELS_AT_ONCE = 1024
+"Each stage's model is loaded once for so many captions."
+EVIDENCE_SCORER, NO_CANDIDATE = "evidence scorer", "no candidate"
 
 
 class Linker:
-    """Links names to one KB with one profile.  Models are loaded when they are first needed, and kept."""
+    """Links names to one KB with one profile.  Models are loaded when they are first needed.
+
+    The embedded ones are kept; a model that a profile names lives for one stage."""
 
     def __init__(
         self,
@@ -59,13 +69,15 @@ class Linker:
         encoder: TextEncoder | None = None,
         network: Network | None = None,
         scorer: Path | None = None,
+        open_engine: Callable[[EngineSettings], Engine] | None = None,
     ) -> None:
-        """`network` and `scorer` (a folder) stand in for those that the profile names."""
+        """`network` and `scorer` (a folder) stand in for those that the profile names, `open_engine` for its models."""
         if top_k < 1:
             raise UsageError(f"top-k is {top_k}; at least one candidate is needed")
         self.profile = load_profile(profile) if isinstance(profile, str) else profile
         self._top_k = top_k
-        self._encoder = encoder or MiniLM()
+        self._open_engine = open_engine or _open_model
+        self._encoder = encoder or open_encoder(self.profile.encode).text
         if not isinstance(kb, KnowledgeBase | Path | str):
             raise UsageError(f"kb is {type(kb).__name__}; it is a name, a path or a KnowledgeBase")
         if isinstance(kb, Path):
@@ -76,14 +88,16 @@ class Linker:
         self._packed, self._vectors = load_vectors(self.kb, self._encoder.space)
         self._network.check_space(self._encoder.space)
         fused = load_fused(self.kb, self._packed, self._network)
-        self._finder = CandidateFinder(self.kb, self._packed, fused, self.profile.retrieve)
-        self._scorer = EvidenceScorer(scorer or weights_folder(self.profile.rerank.weights))
+        index = load_entity_index(self.kb, self._packed, self._network, self.profile.retrieve.index)
+        self._finder = CandidateFinder(self.kb, self._packed, fused, self.profile.retrieve, index=index)
+        judge = EvidenceScorer(scorer or weights_folder(self.profile.rerank.weights))
+        self._weigher = Weigher(self.kb, self._packed, self._vectors, judge, self.profile)
 
     def link(self, image: Path | str | None, text: str, mentions: Sequence[str] | None = None) -> LinkedCaption:
         """Link the names in one captioned picture.
 
         Names are those in `mentions` and in [[ ]] in the text; where there are none, those that the KB finds.
-        Raises BadPicture, BadMention or BadInput."""
+        Raises BadPicture, BadMention or BadInput; with a profile that names models, EngineStopped."""
         if isinstance(mentions, str):
             raise UsageError(f"mentions is one text, {mentions!r}; it is to be a list", hint=f"mentions=[{mentions!r}]")
         if not isinstance(text, str):
@@ -102,25 +116,47 @@ class Linker:
         A picture that cannot be read raises BadPicture; with `without_bad_pictures` its caption is linked without
         it, and `notes` says so."""
         remaining = iter(captions)
-        while batch := list(islice(remaining, _CAPTIONS_AT_ONCE)):
+        at_once = _WITH_MODELS_AT_ONCE if self._uses_models else _CAPTIONS_AT_ONCE
+        while batch := list(islice(remaining, at_once)):
             yield from self._link_batch(batch, without_bad_pictures)
 
     def weigh_many(self, captions: Iterable[tuple[Caption, Sequence[VisibleLine]]]) -> Iterator[Weighed]:
         """Everything known about each mention before a decision; what a scorer is fitted on.
 
         Each caption comes with the lines that are read in its picture; the picture itself is not opened."""
-        remaining = iter(captions)
-        while batch := list(islice(remaining, _CAPTIONS_AT_ONCE)):
-            yield from self._weigh([caption for caption, _ in batch], [lines for _, lines in batch], {})
+        spoken = (
+            _stated(mention, lines)
+            for number, (caption, lines) in enumerate(captions)
+            for mention in self._mentions(number, caption)
+        )
+        yield from self._weigh(spoken, {})
+
+    def retrieve(self, spoken: Iterable[Spoken]) -> Iterator[Retrieved]:
+        """The ranking of each mention by the scorer, in order, from what is said of it already."""
+        for weighed in self._weigh(spoken, {}):
+            yield retrieved(weighed.spoken, self._weigher.rank(weighed, self._top_k))
+
+    @property
+    def _uses_models(self) -> bool:
+        return self.profile.generate.backend == "vlm" or self.profile.rerank.backend == "llm"
 
     def _link_batch(self, captions: Sequence[Caption], without_bad_pictures: bool) -> list[LinkedCaption]:
         seconds: dict[str, float] = {}
+        notes: list[list[str]] = [[] for _ in captions]
         with _timed(seconds, "read"):
-            seen = [self._read(caption.image, without_bad_pictures) for caption in captions]
+            pictures = [self._read(caption.image, without_bad_pictures, notes[n]) for n, caption in enumerate(captions)]
+        with _timed(seconds, "generate"):
+            spoken = [
+                _stated(mention, lines)
+                for number, (caption, (image, lines)) in enumerate(zip(captions, pictures, strict=True))
+                for mention in self._mentions(number, replace(caption, image=image))
+            ]
+            if self.profile.generate.backend == "vlm" and spoken:
+                spoken = self._asked_about(spoken, notes)
         answers: list[list[LinkedMention]] = [[] for _ in captions]
-        for weighed in self._weigh(captions, [lines for lines, _ in seen], seconds):
-            with _timed(seconds, "rerank"):
-                answers[weighed.caption].append(self._decide(weighed))
+        decide = self._chosen if self.profile.rerank.backend == "llm" else self._scored
+        for linked in decide(self._weigh(spoken, seconds), seconds):
+            answers[_number_of(linked.mention)].append(linked)
         share = {stage: spent / len(captions) for stage, spent in seconds.items()}
         return [
             LinkedCaption(
@@ -128,43 +164,29 @@ class Linker:
                 kb=self.kb.name,
                 caption=caption,
                 mentions=tuple(answer),
-                notes=notes,
+                notes=tuple(dict.fromkeys(said)),
                 seconds=share,
             )
-            for caption, answer, (_, notes) in zip(captions, answers, seen, strict=True)
+            for caption, answer, said in zip(captions, answers, notes, strict=True)
         ]
 
-    def _weigh(
-        self, captions: Sequence[Caption], lines: Sequence[Sequence[VisibleLine]], seconds: dict[str, float]
-    ) -> Iterator[Weighed]:
-        with _timed(seconds, "generate"):
-            asked = [
-                _Asked(caption=number, mention=mention, stated=stated_triples(mention, lines[number]))
-                for number, caption in enumerate(captions)
-                for mention in self._mentions(number, caption)
-            ]
-        if not asked:
-            return
-        with _timed(seconds, "encode"):
-            contexts, fused = self._vectors_of(asked)
-        with _timed(seconds, "retrieve"):
-            found = self._finder.find([question.mention.surface for question in asked], fused)
-        for question, candidates, context in zip(asked, found, contexts, strict=True):
-            with _timed(seconds, "rerank"):
-                weighed = self._weigh_one(question, candidates, context)
-            yield weighed
-
-    def _read(self, image: Path | None, without_bad: bool) -> tuple[tuple[VisibleLine, ...], tuple[str, ...]]:
-        """The lines in a picture, and notes on how it was read."""
+    def _read(
+        self, image: Path | None, without_bad: bool, notes: list[str]
+    ) -> tuple[Path | None, tuple[VisibleLine, ...]]:
+        """The picture, where it can be used, and the lines in it."""
         if image is None:
-            return (), ()
+            return None, ()
         try:
             picture = open_picture(Path(image))
         except BadPicture as error:
             if not without_bad:
                 raise
-            return (), (f"linked without its picture: {error.fact}",)
-        return visible_lines(picture, self.profile.generate), picture.notes
+            notes.append(f"linked without its picture: {error.fact}")
+            return None, ()
+        notes.extend(picture.notes)
+        settings = self.profile.generate
+        wanted = settings.backend == "embedded" or settings.read_writing
+        return image, visible_lines(picture, settings) if wanted else ()
 
     def _mentions(self, number: int, caption: Caption) -> Iterator[Mention]:
         spans = caption.spans if caption.spans is not None else detected_mentions(caption.text, self.kb)
@@ -172,13 +194,38 @@ class Linker:
             surface = caption.text[span.start : span.end]
             yield Mention(id=f"{number}-{place}", surface=surface, context=caption.text, span=span, image=caption.image)
 
-    def _vectors_of(self, asked: Sequence[_Asked]) -> tuple[list[NDArray[Any]], NDArray[Any]]:
-        """For each mention (1 + stated, width): its context, then its stated triples; and (m, width) fused vectors.
+    def _asked_about(self, spoken: Sequence[Spoken], notes: list[list[str]]) -> list[Spoken]:
+        """What the vision-language model says of each mention, beside what is stated already."""
+        settings = self.profile.generate
+        with self._open_engine(settings.model) as engine:
+            asked = asked_of(one.mention for one in spoken)
+            generated = {one.mention.id: one for one in describe(asked, engine, settings)}
+        both = []
+        for one in spoken:
+            answer = generated[one.mention.id]
+            notes[_number_of(one.mention)] += _notes_on(answer)
+            both.append(with_model(one, answer.result, keep_stated=settings.read_writing))
+        return both
+
+    def _weigh(self, spoken: Iterable[Spoken], seconds: dict[str, float]) -> Iterator[Weighed]:
+        remaining = iter(spoken)
+        while batch := list(islice(remaining, _MENTIONS_AT_ONCE)):
+            with _timed(seconds, "encode"):
+                contexts, fused = self._vectors_of(batch)
+            with _timed(seconds, "retrieve"):
+                found = self._finder.find([one.mention.surface for one in batch], fused)
+            for one, candidates, context in zip(batch, found, contexts, strict=True):
+                with _timed(seconds, "rerank"):
+                    weighed = self._weigher.weigh(one, candidates, context)
+                yield weighed
+
+    def _vectors_of(self, spoken: Sequence[Spoken]) -> tuple[list[NDArray[Any]], NDArray[Any]]:
+        """For each mention (1 + triples, width): its own text, then its triples; and (m, width) fused vectors.
 
         Each different text is encoded once."""
-        mentions = [question.mention for question in asked]
-        stated = [question.stated for question in asked]
-        texts = dict.fromkeys([*mention_texts(mentions, stated), *(text for one in asked for text in one.said)])
+        mentions = [one.mention for one in spoken]
+        stated = [one.description.triples for one in spoken]
+        texts = mention_texts(mentions, stated)
         place = {text: number for number, text in enumerate(texts)}
         vectors = self._encoder.encode(list(texts))
 
@@ -187,101 +234,77 @@ class Linker:
             return known
 
         text, triples = mention_arrays(mentions, stated, encoded)
-        return [encoded(question.said) for question in asked], self._network.encoder.fuse(text=text, triples=triples)
+        return [encoded(one.said) for one in spoken], self._network.encoder.fuse(text=text, triples=triples)
 
-    def _weigh_one(self, question: _Asked, candidates: Candidates, vectors: NDArray[Any]) -> Weighed:
-        words = [word for text in question.said for word in fold(text).split()]
-        context = context_of(question.mention.surface, words, vectors, self._packed)
-        positions = candidates.positions
-        support = support_of(context, positions, self._packed, self._vectors)
-        features = features_of(context, candidates, support, self._packed, self._vectors)
-        return Weighed(
-            caption=question.caption,
-            mention=question.mention,
-            stated=question.stated,
-            rows=self._packed.rows[positions],
-            by_name=sum(match is not None for match in candidates.matches),
-            support=support,
-            features=features,
-        )
+    def _scored(self, weighed: Iterable[Weighed], seconds: dict[str, float]) -> Iterator[LinkedMention]:
+        """Decided by the evidence scorer."""
+        for one in weighed:
+            with _timed(seconds, "rerank"):
+                ranked = self._weigher.rank(one, self._top_k)
+                best = ranked.ranking.candidates[0].score if ranked.entities else 0.0
+                said = bool(ranked.entities) and (ranked.nil < self.profile.rerank.nil_from or ranked.nil < best)
+                link = Link(
+                    mention_id=one.spoken.mention.id,
+                    entity_id=ranked.entities[0].id if said else None,
+                    probability=best if said else ranked.nil,
+                    decided_by=EVIDENCE_SCORER if ranked.entities else NO_CANDIDATE,
+                    evidence=self._weigher.evidence(one, ranked) if said else (),
+                    ranking=ranked.ranking,
+                )
+                linked = self._linked(one, link, ranked.entities)
+            yield linked
 
-    def _decide(self, weighed: Weighed) -> LinkedMention:
-        mention, settings = weighed.mention, self.profile.rerank
-        judgement = self._scorer.judge(weighed.features)
-        order = np.argsort(-judgement.probabilities, kind="stable")[: self._top_k]
-        entities = tuple(self.kb.entities_at([int(row) for row in weighed.rows[order]]))
-        scores = [float(judgement.probabilities[place]) for place in order]
-        chosen = entities[0] if entities and (judgement.nil < settings.nil_from or judgement.nil < scores[0]) else None
-        link = Link(
-            mention_id=mention.id,
-            entity_id=chosen.id if chosen else None,
-            probability=scores[0] if chosen else judgement.nil,
-            decided_by="evidence scorer" if entities else "no candidate",
-            evidence=self._evidence(weighed, int(order[0]), chosen.label) if chosen else (),
-            ranking=Ranking(
-                mention_id=mention.id,
-                candidates=tuple(
-                    Candidate(entity_id=entity.id, score=score) for entity, score in zip(entities, scores, strict=True)
-                ),
-            ),
-        )
-        description = described(mention, weighed.stated, self._induced(weighed))
-        return LinkedMention(mention=mention, link=link, entity=chosen, candidates=entities, description=description)
+    def _chosen(self, weighed: Iterable[Weighed], seconds: dict[str, float]) -> Iterator[LinkedMention]:
+        """Decided by a language model among the scorer's best."""
+        settings = self.profile.rerank
+        writer = QuestionWriter(self.kb, self._packed, self._vectors, self._encoder, settings)
+        calibration = load_calibration(Path(settings.calibration)) if settings.calibration else None
+        kept = [(one, self._weigher.rank(one, max(self._top_k, settings.most_candidates))) for one in weighed]
+        if not kept:
+            return
+        with _timed(seconds, "rerank"):
+            questions = list(writer.questions(retrieved(one.spoken, ranked) for one, ranked in kept))
+            with self._open_engine(settings.model) as engine:
+                choices = list(choose(questions, engine, settings, calibration=calibration))
+        for (one, ranked), question, choice in zip(kept, questions, choices, strict=True):
+            link = link_of(question, choice, most_evidence=settings.most_evidence)
+            shown = replace(link.ranking, candidates=link.ranking.candidates[: self._top_k])
+            yield self._linked(one, replace(link, ranking=shown), ranked.entities)
 
-    def _evidence(self, weighed: Weighed, candidate: int, label: str) -> tuple[Evidence, ...]:
-        return evidence_for(
-            candidate,
-            label,
-            weighed.mention.surface,
-            weighed.mention.context,
-            weighed.stated,
-            weighed.support,
-            self._packed,
-            self.kb,
-            most=self.profile.rerank.most_evidence,
-            least_similarity=self.profile.generate.least_similarity,
-        )
-
-    def _induced(self, weighed: Weighed) -> tuple[Triple, ...]:
-        settings = self.profile.generate
-        return induced_triples(
-            weighed.mention.surface,
-            weighed.by_name,
-            weighed.support,
-            self._packed,
-            self.kb,
-            most=settings.most_induced,
-            least_similarity=settings.least_similarity,
+    def _linked(self, weighed: Weighed, link: Link, entities: Sequence[Entity]) -> LinkedMention:
+        known = {entity.id: entity for entity in entities}
+        spoken = weighed.spoken
+        triples = described(spoken.mention, spoken.description.triples, self._weigher.induced(weighed)).triples
+        return LinkedMention(
+            mention=spoken.mention,
+            link=link,
+            entity=known[link.entity_id] if link.entity_id else None,
+            candidates=tuple(known[candidate.entity_id] for candidate in link.ranking.candidates),
+            description=replace(spoken.description, triples=triples),
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Weighed:
-    """One mention with its candidates and what speaks for each."""
-
-    caption: int
-    "Which caption of the batch it stands in."
-    mention: Mention
-    stated: tuple[Triple, ...]
-    rows: NDArray[Any]  # (n,) the candidates' rows in the KB
-    by_name: int
-    "How many of them, the first ones, bear the name."
-    support: Support
-    features: NDArray[Any]  # (n, len(FEATURES))
+def _stated(mention: Mention, lines: Sequence[VisibleLine]) -> Spoken:
+    stated = stated_triples(mention, lines)
+    return Spoken(mention=mention, description=Description(mention_id=mention.id, triples=stated))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    """A mention of a batch with what is stated about it."""
+def _notes_on(generated: Generated) -> list[str]:
+    """What a user should know of how the model's answer came about."""
+    surface, result = generated.mention.surface, generated.result
+    unread = [f"nothing of the model's answer: {result.problem}"] if isinstance(result, Unparsed) else []
+    return [f"{surface}: {note}" for note in (*generated.notes, *unread)]
 
-    caption: int
-    mention: Mention
-    stated: tuple[Triple, ...]
 
-    @property
-    def said(self) -> list[str]:
-        """The texts that are compared with the KB: the mention in its context, then the stated triples."""
-        return [mention_text(self.mention), *(triple.tail for triple in self.stated)]
+def _open_model(settings: EngineSettings) -> Engine:
+    from localmel.weights.open import open_model
+
+    return open_model(settings)
+
+
+def _number_of(mention: Mention) -> int:
+    """Which caption of its batch a mention stands in."""
+    return int(mention.id.partition("-")[0])
 
 
 @contextmanager

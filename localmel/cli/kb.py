@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from localmel.kb.importers import KbSource, Problems
     from localmel.kb.write import Changed
     from localmel.retrieve.fused import Network
+    from localmel.retrieve.index import Recall
 
 app = typer.Typer(help="Make a knowledge base, change it, look into it.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -106,7 +107,7 @@ def remove(
     from localmel.kb.write import remove_from_kb
 
     changed = remove_from_kb(changeable_folder(name), ids)
-    _tell(changed, "removed", as_json, _index(name) if vectors else None)
+    _tell(changed, "removed", as_json, _index(name)[0] if vectors else None)
 
 
 @app.command()
@@ -206,14 +207,17 @@ def export(
 def index_command(
     name: Name,
     profile: Annotated[str, typer.Option("--profile", help="Whose fusion network the vectors are for.")] = "embedded",
+    index: Annotated[str, typer.Option("--index", help="Kind of index: scan, int8, hnsw, ...")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Encode a KB, only what is new, and make the vectors of its entities."""
-    encoded = _index(name, profile)
+    """Encode a KB, only what is new, and make the vectors of its entities and the index over them."""
+    encoded, recall = _index(name, profile, index)
     if as_json:
-        print_json({"kb": name, "encoded": encoded})
-    else:
-        print(f"kb {name}: {encoded:,} texts encoded, the index is up to date")
+        print_json({"kb": name, "encoded": encoded, "index": asdict(recall) if recall else None})
+        return
+    print(f"kb {name}: {encoded:,} texts encoded, the index is up to date")
+    if recall:
+        print(f"built the index of kind {index or 'auto'}, {recall} of the KB's own vectors")
 
 
 def _import(
@@ -242,20 +246,26 @@ def _import(
             for reason, times in getattr(source, "left_out", {}).items():
                 print_note(f"left out, {reason}: {times:,}")
     try:
-        encoded = _index(name) if vectors else None
+        encoded = _index(name)[0] if vectors else None
     except KeyboardInterrupt:
         print_note(f"the KB stands, its index does not yet; go on with: {shell_line('localmel index', name)}")
         raise
     _tell(changed, "imported", as_json, encoded)
 
 
-def _index(name: str, profile: str = "embedded") -> int:
+def _index(name: str, profile: str = "embedded", index: str = "") -> tuple[int, Recall | None]:
+    """How many texts were encoded, and the recall of an index that was built."""
     from localmel.encode.minilm import MiniLM
     from localmel.kb.places import open_kb
+    from localmel.retrieve.entity_index import ensure_index
     from localmel.retrieve.indexing import index_entities
+    from localmel.settings import load_profile
 
+    encoder, network, kb = MiniLM(), _network(profile), open_kb(name)
+    kind = index or load_profile(profile).retrieve.index
     with progress() as (announce, advance):
-        return index_entities(open_kb(name), MiniLM(), _network(profile), on_total=announce, on_done=advance)
+        encoded = index_entities(kb, encoder, network, on_total=announce, on_done=advance)
+        return encoded, ensure_index(kb, encoder.space, network, kind, on_total=announce, on_done=advance)
 
 
 def _network(profile: str = "embedded") -> Network:

@@ -73,7 +73,9 @@ def show(
 
 @app.command()
 def verify(
-    name: Annotated[str | None, typer.Argument(help="Name, or path of a fetched folder; all that are here without it.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Name, or path of a fetched folder; all that are here without it.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Hash every byte and hold it against what was recorded; 4 where a file is missing, 6 where one is another."""

@@ -6,8 +6,6 @@ where it was."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from localmel.artifacts import (
     create_arrays,
-    failed_writes_are_reported,
     flush_arrays,
     map_arrays,
     new_folder,
     read_manifest,
 )
+from localmel.encode.known import KnownVectors, key_of
 from localmel.encode.space import Space, TextEncoder
 from localmel.errors import BadInput, CorruptArtifact, KbBusy, shell_line
 from localmel.kb.packed import PackedKb, entity_texts, load_packed, pack, phrase_texts, relation_texts
 from localmel.kb.store import KnowledgeBase
+from localmel.weights.catalog import MINILM
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,21 +51,25 @@ def load_vectors(kb: KnowledgeBase, space: Space) -> tuple[PackedKb, KbVectors]:
         packed = load_packed(kb)
         manifest = read_manifest(_folder(kb, space), kind=KIND, version=VERSION)
     except FileNotFoundError:
-        raise _not_indexed(kb, "never indexed, or changed since") from None
+        raise _not_indexed(kb, space, "never indexed, or changed since") from None
     except CorruptArtifact as error:
-        raise CorruptArtifact(error.fact, hint=shell_line("localmel index", kb.folder)) from None
+        raise CorruptArtifact(error.fact, hint=how_to_index(kb, space.name)) from None
     if manifest["made_from"] != packed.fingerprint or manifest["weights_sha256"] != space.weights_sha256:
-        raise _not_indexed(kb, "changed since it was indexed")
+        raise _not_indexed(kb, space, "changed since it was indexed")
     arrays = map_arrays(_folder(kb, space) / _FILE)
     if "relations" not in arrays:
-        raise _not_indexed(kb, "indexed by an earlier version")
+        raise _not_indexed(kb, space, "indexed by an earlier version")
     return packed, KbVectors(space=space, **{name: arrays[name] for name in ("entities", "phrases", "relations")})
 
 
-def _not_indexed(kb: KnowledgeBase, why: str) -> BadInput:
-    return BadInput(
-        f"kb {kb.name!r} has no index ({len(kb):,} entities, {why})", hint=shell_line("localmel index", kb.folder)
-    )
+def how_to_index(kb: KnowledgeBase, space_name: str) -> str:
+    """The command that makes or refreshes what is derived from a KB."""
+    note = "" if space_name == MINILM.name else "with the --profile whose encoder this is"
+    return shell_line("localmel index", kb.folder, note=note)
+
+
+def _not_indexed(kb: KnowledgeBase, space: Space, why: str) -> BadInput:
+    return BadInput(f"kb {kb.name!r} has no index ({len(kb):,} entities, {why})", hint=how_to_index(kb, space.name))
 
 
 def index_kb(
@@ -95,8 +98,7 @@ def _refresh(
     n_entities, n_phrases = len(packed.rows), len(packed.phrase_triple)
     ((n_relations,),) = kb.select("SELECT COUNT(*) FROM relations")
     folder = _folder(kb, space)
-    known = _Known(folder.with_name(f".{folder.name}.encoding"), space)
-    known.remember(folder)
+    known = _Texts(folder, space)
     on_total("encoding", n_entities + n_phrases + n_relations)
     facts = {
         "made_from": packed.fingerprint,
@@ -117,9 +119,7 @@ def _refresh(
         )
         with kb.reading():
             if kb.fingerprint != packed.fingerprint:
-                raise KbBusy(
-                    f"kb {kb.name!r} was changed while it was indexed", hint=shell_line("localmel index", kb.folder)
-                )
+                raise KbBusy(f"kb {kb.name!r} was changed while it was indexed", hint=how_to_index(kb, space.name))
             for name, keys, texts in (
                 ("entities", "entity_keys", entity_texts(kb)),
                 ("phrases", "phrase_keys", _without_numbers(phrase_texts(kb, packed))),
@@ -147,45 +147,26 @@ def _folder(kb: KnowledgeBase, space: Space) -> Path:
 
 
 def _key(text: str) -> int:
-    return int.from_bytes(
-        hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest(), "little", signed=True
-    )
+    return key_of(text.encode("utf-8", "replace"))
 
 
-class _Known:
-    """Vectors of texts encoded before: those of the last index, and those of a run that was interrupted.
+class _Texts:
+    """The vectors of texts: those of an earlier run, and those that are made now."""
 
-    The second kind stands in one growing file of fixed records; a record cut off at the end is dropped."""
-
-    def __init__(self, path: Path, space: Space) -> None:
-        import numpy as np
-
+    def __init__(self, folder: Path, space: Space) -> None:
         self.encoded = 0
-        self._space = space
-        self._record = np.dtype([("key", "<i8"), ("vector", "<f2", (space.width,))])
-        self._path = path.with_name(f"{path.name}.{space.weights_sha256[:12]}")
-        self._vectors: list[tuple[dict[int, int], NDArray[Any]]] = []
-        if self._path.exists():
-            whole = self._path.stat().st_size // self._record.itemsize
-            with self._path.open("r+b") as file:
-                file.truncate(whole * self._record.itemsize)
-            if whole:
-                records = np.memmap(self._path, self._record, "r")
-                self._vectors.append((_places(records["key"]), records["vector"]))
-
-    def remember(self, folder: Path) -> None:
-        """Take over the vectors of the last index in the same space, if there is one that can be read."""
+        self._width = space.width
+        self._known = KnownVectors(folder, space)
         try:
             manifest = read_manifest(folder, kind=KIND, version=VERSION, every_byte=True)
             arrays = map_arrays(folder / _FILE)
         except (FileNotFoundError, CorruptArtifact):
             return
-        if manifest["weights_sha256"] == self._space.weights_sha256:
+        if manifest["weights_sha256"] == space.weights_sha256:
             names = (("entity_keys", "entities"), ("phrase_keys", "phrases"), ("relation_keys", "relations"))
             for keys, vectors in names:
-                if keys not in arrays:
-                    continue
-                self._vectors.append((_places(arrays[keys]), arrays[vectors]))
+                if keys in arrays:
+                    self._known.take_over(arrays[keys], arrays[vectors])
 
     def vectors(
         self, texts: list[str], encoder: TextEncoder, on_done: Callable[[int], None]
@@ -194,43 +175,25 @@ class _Known:
         import numpy as np
 
         keys = np.array([_key(text) for text in texts], np.int64)
-        vectors = np.zeros((len(texts), self._space.width), np.float16)
+        vectors = np.zeros((len(texts), self._width), np.float16)
         missing = []
         for place, (key, text) in enumerate(zip(keys.tolist(), texts, strict=True)):
             if not text:
                 continue
-            for places, known in self._vectors:
-                if (found := places.get(key)) is not None:
-                    vectors[place] = known[found]
-                    break
-            else:
+            if (known := self._known.find(key)) is None:
                 missing.append(place)
+            else:
+                vectors[place] = known
         on_done(len(texts) - len(missing))
         if missing:
             vectors[missing] = encoder.encode([texts[place] for place in missing], on_done)
-            self._write(keys[missing], vectors[missing])
+            self._known.write(keys[missing], vectors[missing])
             self.encoded += len(missing)
         return keys, vectors
 
-    def _write(self, keys: NDArray[Any], vectors: NDArray[Any]) -> None:
-        import numpy as np
-
-        records = np.empty(len(keys), self._record)
-        records["key"], records["vector"] = keys, vectors
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with failed_writes_are_reported(self._path), self._path.open("ab") as file:
-            file.write(records.tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-
     def forget(self) -> None:
-        """The index stands: the record of the run is not needed any more."""
-        self._vectors.clear()
-        self._path.unlink(missing_ok=True)
-
-
-def _places(keys: NDArray[Any]) -> dict[int, int]:
-    return dict(zip(keys.tolist(), range(len(keys)), strict=True))
+        """The index stands: what a run had written down is not needed any more."""
+        self._known.forget()
 
 
 def drop_index(kb: KnowledgeBase) -> None:

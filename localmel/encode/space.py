@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from localmel.engines.pictures import Picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,4 +31,18 @@ class TextEncoder(Protocol):
         """(n,) texts -> (n, width) float32, unit rows, in the order of the texts.
 
         A text's vector depends on the text alone up to rounding.  `on_texts` hears how many more are done."""
+        ...
+
+
+class ImageEncoder(Protocol):
+    """Pictures -> unit vectors of one space, which may be that of a text encoder."""
+
+    @property
+    def image_space(self) -> Space: ...
+
+    def encode_images(self, pictures: Iterable[Picture], on_pictures: Callable[[int], None] = ...) -> NDArray[Any]:
+        """n pictures -> (n, width) float32, unit rows, in the order of the pictures.
+
+        Pictures are taken one after the other and let go, so that few are held decoded at a time.  A picture's vector
+        depends on its pixels alone up to rounding.  `on_pictures` hears how many more are done."""
         ...

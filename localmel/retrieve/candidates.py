@@ -1,7 +1,7 @@
 """Which entities may be meant: those whose name fits, and those whose fused vector is near the mention's.
 
 In: mentions and their fused vectors.  Out: for each mention its candidates by position in the packed KB.
-Both lists are searched in full: names through the KB's index, vectors exactly, in batches."""
+Names are looked up in the KB's index; vectors are scanned in full, in batches, unless an index is given."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from localmel.kb.packed import PackedKb
+    from localmel.retrieve.index import VectorIndex
 
 _ROWS_AT_ONCE = 65536
 _LARGE = 20_000
@@ -38,8 +39,17 @@ class Candidates:
 class CandidateFinder:
     """Finds candidates in one KB."""
 
-    def __init__(self, kb: KnowledgeBase, packed: PackedKb, entities: NDArray[Any], settings: RetrieveSettings) -> None:
-        """entities: (n, width) unit rows in position order."""
+    def __init__(
+        self,
+        kb: KnowledgeBase,
+        packed: PackedKb,
+        entities: NDArray[Any],
+        settings: RetrieveSettings,
+        *,
+        index: VectorIndex | None = None,
+    ) -> None:
+        """entities: (n, width) unit rows in position order; index: over the same rows, without one they are scanned."""
+        self._index = index
         self._packed = packed
         self._entities = entities
         self._settings = settings
@@ -56,7 +66,7 @@ class CandidateFinder:
         matches: list[NameMatch | None] = list(self._names.find(surface, limit=self._settings.by_name))
         rows = np.array([match.row for match in matches if match], np.int64)
         by_name = self._packed.positions(rows)
-        by_vector = near[~np.isin(near, by_name)]
+        by_vector = near[(near >= 0) & ~np.isin(near, by_name)]  # an index may find fewer, and says so by NO_ID
         positions = np.concatenate([by_name, by_vector])
         return Candidates(
             positions=positions,
@@ -70,6 +80,8 @@ class CandidateFinder:
 
         n = len(self._packed.rows)
         k = min(self._settings.by_vector, n)
+        if self._index is not None and k:
+            return self._index.search(queries, k)[1]
         if n >= _LARGE and len(queries) > 1:
             return self._nearest_by_torch(queries, k)
         scores = np.empty((len(queries), n), np.float32)

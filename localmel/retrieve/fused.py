@@ -1,10 +1,12 @@
 """The fused vectors of a KB's entities: one for each, made by one fusion network.
 
 In: an indexed KB and a trained network.  Out: `<kb>/fused/<network>/`, memory-mapped float16, tied to the state of the
-KB and to the network's bytes.  An interrupted run goes on behind the last finished piece."""
+KB, to its pictures where the network sees them, and to the network's bytes.  An interrupted run goes on behind the last
+finished piece."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -22,7 +24,8 @@ from localmel.artifacts import (
     temporary_folder,
     write_json,
 )
-from localmel.encode.kb_vectors import KbVectors
+from localmel.encode.kb_images import KbImages, load_images
+from localmel.encode.kb_vectors import KbVectors, how_to_index
 from localmel.encode.space import Space
 from localmel.errors import BadInput, CorruptArtifact, shell_line
 from localmel.kb.packed import PackedKb
@@ -44,7 +47,7 @@ _BY_TORCH = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Network:
-    """A trained fusion network, as it stands on disk, and the space it fuses vectors of."""
+    """A trained fusion network, as it stands on disk, and the spaces it fuses vectors of."""
 
     folder: Path
     settings: FusionSettings
@@ -55,15 +58,28 @@ class Network:
     "Of the weights; names the vectors made with it."
     weights: dict[str, NDArray[Any]]
     encoder: FusedEncoder
+    image_space: Space | None = None
+    "Of the pictures that go in; None where the network sees none."
     card: dict[str, Any] = field(default_factory=dict)
 
-    def check_space(self, space: Space) -> None:
-        """Raise BadInput where vectors of `space` are not what this network was trained on."""
+    def check_space(self, space: Space, images: Space | None = None) -> None:
+        """Raise BadInput where texts of `space`, or pictures of `images`, are not what this network was trained on.
+
+        `images` None: pictures have no vectors.  A network without an image space takes any, and looks at none."""
+        hint = "localmel train FOLDER --kb KB --out runs/NAME"
         if (space.name, space.weights_sha256) != (self.space, self.space_sha256):
             raise BadInput(
                 f"{self.folder} was trained on vectors of {self.space} (weights {self.space_sha256[:12]}), "
                 f"not of {space.name} ({space.weights_sha256[:12]})",
-                hint="localmel train FOLDER --kb KB --out runs/NAME",
+                hint=hint,
+            )
+        if (own := self.image_space) and images != own:
+            given = (
+                f"not of {images.name} ({images.weights_sha256[:12]})" if images else "which this encoder does not read"
+            )
+            raise BadInput(
+                f"{self.folder} was trained on pictures of {own.name} (weights {own.weights_sha256[:12]}), {given}",
+                hint=hint,
             )
 
 
@@ -89,16 +105,32 @@ def load_network(folder: Path) -> Network:
             sha256=sha256,
             weights=weights,
             encoder=FusedEncoder(weights, settings),
+            image_space=_image_space(card, settings),
             card=card,
         )
     except (OSError, ValueError, KeyError, TypeError, BadInput, CorruptArtifact, SafetensorError) as error:
         raise CorruptArtifact(f"{folder} holds no fusion network ({error})", hint=shell_line("ls", folder)) from None
 
 
+def _image_space(card: dict[str, Any], settings: FusionSettings) -> Space | None:
+    if not settings.image_width:
+        return None
+    named = card["image_space"]
+    return Space(name=named["name"], width=settings.image_width, weights_sha256=named["sha256"])
+
+
 def save_network(
-    folder: Path, weights: dict[str, NDArray[Any]], settings: FusionSettings, space: Space, facts: dict[str, Any]
+    folder: Path,
+    weights: dict[str, NDArray[Any]],
+    settings: FusionSettings,
+    space: Space,
+    facts: dict[str, Any],
+    *,
+    images: Space | None = None,
 ) -> None:
-    """Write a network's folder; `facts` (data, seed, numbers, command) go into its card."""
+    """Write a network's folder; `facts` (data, seed, numbers, command) go into its card.
+
+    images: the space of the pictures it was trained on, for settings with an image_width."""
     from safetensors.numpy import save
 
     with temporary_folder(folder) as temporary:
@@ -109,6 +141,7 @@ def save_network(
             "space": space.name,
             "space_sha256": space.weights_sha256,
             "weights_sha256": sha256_of(temporary / _WEIGHTS),
+            **({"image_space": {"name": images.name, "sha256": images.weights_sha256}} if images else {}),
             **facts,
         }
         write_json(temporary / _CARD, card)
@@ -121,12 +154,24 @@ def load_fused(kb: KnowledgeBase, packed: PackedKb, network: Network) -> NDArray
     try:
         manifest = read_manifest(folder, kind=KIND, version=VERSION)
     except FileNotFoundError:
-        raise _not_fused(kb, packed, "never fused with this network") from None
+        raise _not_fused(kb, packed, network, "never fused with this network") from None
     except CorruptArtifact as error:
-        raise CorruptArtifact(error.fact, hint=shell_line("localmel index", kb.folder)) from None
-    if manifest.get("made_from") != packed.fingerprint or manifest.get("network_sha256") != network.sha256:
-        raise _not_fused(kb, packed, "fused before it changed")
+        raise CorruptArtifact(error.fact, hint=how_to_index(kb, network.space)) from None
+    state = fused_state(packed, _images_for(kb, packed, network))
+    if manifest.get("made_from") != state or manifest.get("network_sha256") != network.sha256:
+        raise _not_fused(kb, packed, network, "fused before it changed")
     return map_arrays(folder / _FILE)["entities"]
+
+
+def fused_state(packed: PackedKb, images: KbImages | None) -> str:
+    """What fused vectors are tied to: the KB, and its pictures where the network sees them."""
+    if images is None:
+        return packed.fingerprint
+    return hashlib.sha256(f"{packed.fingerprint} {images.state}".encode()).hexdigest()
+
+
+def _images_for(kb: KnowledgeBase, packed: PackedKb, network: Network) -> KbImages | None:
+    return load_images(kb, packed, network.image_space) if network.image_space else None
 
 
 def fuse_kb(
@@ -138,8 +183,11 @@ def fuse_kb(
     on_total: Callable[[str, int], None] = lambda _what, _total: None,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> NDArray[Any]:
-    """Make the fused vectors of every entity, unless they stand there already, and load them."""
-    network.check_space(vectors.space)
+    """Make the fused vectors of every entity, unless they stand there already, and load them.
+
+    Raises BadInput where the network sees pictures and the KB's have no vectors in its space."""
+    images = _images_for(kb, packed, network)
+    network.check_space(vectors.space, images.space if images else None)
     try:
         return load_fused(kb, packed, network)
     except (BadInput, CorruptArtifact):
@@ -147,12 +195,14 @@ def fuse_kb(
     triples = KbTriples(packed, vectors)
     n = len(packed.rows)
     fuse = _by_torch(network) if n >= _BY_TORCH else network.encoder.fuse
-    facts = {"made_from": packed.fingerprint, "network_sha256": network.sha256, "sampled": triples.n_sampled()}
+    made_from = fused_state(packed, images)
+    facts = {"made_from": made_from, "network_sha256": network.sha256, "sampled": triples.n_sampled()}
     growing = _Growing(kb.folder / "fused" / f".{network.sha256[:16]}.growing", facts, (n, network.settings.width))
     on_total("fusing", n)
     for number, piece in enumerate(pieces_of(triples.counts())):
         if number >= growing.pieces:
-            growing.add(piece, fuse(text=vectors.entities[piece], triples=triples.of(piece)))
+            seen = {"image": images.vectors[piece], "has_image": images.there[piece]} if images else {}
+            growing.add(piece, fuse(text=vectors.entities[piece], triples=triples.of(piece), **seen))
         on_done(len(piece))
     growing.seal(fused_folder(kb, network))
     return load_fused(kb, packed, network)
@@ -163,10 +213,10 @@ def fused_folder(kb: KnowledgeBase, network: Network) -> Path:
     return kb.folder / "fused" / network.sha256[:16]
 
 
-def _not_fused(kb: KnowledgeBase, packed: PackedKb, why: str) -> BadInput:
+def _not_fused(kb: KnowledgeBase, packed: PackedKb, network: Network, why: str) -> BadInput:
     return BadInput(
         f"kb {kb.name!r} has no fused vectors ({len(packed.rows):,} entities, {why})",
-        hint=shell_line("localmel index", kb.folder),
+        hint=how_to_index(kb, network.space),
     )
 
 
@@ -184,10 +234,15 @@ def _by_torch(network: Network) -> Callable[..., NDArray[Any]]:
     module.load_state_dict({name: torch.from_numpy(value) for name, value in network.weights.items()})
     module.eval().to(device)
 
-    def fuse(*, text: NDArray[Any], triples: Any) -> NDArray[Any]:
+    def fuse(*, text: NDArray[Any], triples: Any, has_image: NDArray[Any] | None = None, **image: Any) -> NDArray[Any]:
         with torch.no_grad():
-            given = torch.from_numpy(np.asarray(text, np.float32)).to(device)
-            made = module.embed(text=given, triples=packed_triples(triples).to(device))
+            dense = {"text": text, **image}
+            given: dict[str, Any] = {
+                name: torch.from_numpy(np.asarray(rows, np.float32)).to(device) for name, rows in dense.items()
+            }
+            if has_image is not None:
+                given["has_image"] = torch.from_numpy(has_image).to(device)
+            made = module.embed(triples=packed_triples(triples).to(device), **given)
             fused: NDArray[Any] = unit_rows(made, "row", np.arange(len(text))).cpu().numpy()
         return fused
 

@@ -1,14 +1,15 @@
-"""Everything that is derived from a KB, made ready: packed arrays, text vectors, fused vectors.
+"""Everything that is derived from a KB, made ready: packed arrays, vectors of texts and pictures, fused vectors.
 
-In: a KB, a text encoder and a network.  Out: the same KB, indexed.  What stands and fits is not made again."""
+In: a KB, its encoders and a network.  Out: the same KB, indexed.  What stands and fits is not made again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
 
+from localmel.encode.kb_images import index_images
 from localmel.encode.kb_vectors import index_kb, load_vectors
-from localmel.encode.space import TextEncoder
+from localmel.encode.space import ImageEncoder, TextEncoder
 from localmel.errors import BadInput, CorruptArtifact
 from localmel.kb.places import STARTER, open_kb, prepare_starter
 from localmel.kb.store import KnowledgeBase
@@ -20,13 +21,23 @@ def index_entities(
     encoder: TextEncoder,
     network: Network,
     *,
+    images: ImageEncoder | None = None,
     on_total: Callable[[str, int], None] = lambda _what, _total: None,
     on_done: Callable[[int], None] = lambda _: None,
+    on_note: Callable[[str], None] = lambda _: None,
 ) -> int:
-    """Bring the text vectors and the fused vectors of `kb` up to date.  Returns how many texts were encoded."""
-    network.check_space(encoder.space)
+    """Bring the vectors of texts and pictures and the fused vectors of `kb` up to date.
+
+    Pictures are looked at where the network sees them; `on_note` hears of those that cannot be read.  Returns how many
+    texts were encoded."""
+    network.check_space(encoder.space, images.image_space if images else None)
     encoded = index_kb(kb, encoder, on_total=on_total, on_done=on_done)
-    fuse_kb(kb, *load_vectors(kb, encoder.space), network, on_total=on_total, on_done=on_done)
+    packed, vectors = load_vectors(kb, encoder.space)
+    if images and network.image_space:
+        found = index_images(kb, packed, images, on_total=on_total, on_done=on_done)
+        if note := found.note():
+            on_note(note)
+    fuse_kb(kb, packed, vectors, network, on_total=on_total, on_done=on_done)
     return encoded
 
 
@@ -35,6 +46,7 @@ def ready_kb(
     encoder: TextEncoder,
     network: Network,
     *,
+    images: ImageEncoder | None = None,
     on_total: Callable[[str, int], None] = lambda _what, _total: None,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> KnowledgeBase:
@@ -43,7 +55,7 @@ def ready_kb(
         return open_kb(name)
 
     def index(kb: KnowledgeBase) -> None:
-        index_entities(kb, encoder, network, on_total=on_total, on_done=on_done)
+        index_entities(kb, encoder, network, images=images, on_total=on_total, on_done=on_done)
 
     def opened() -> KnowledgeBase:
         kb = open_kb(STARTER)

@@ -1,6 +1,6 @@
-"""Mentions as the fusion network takes them: the vector of each one's text, and its own triples as packed vectors.
+"""Mentions as the fusion network takes them: vectors of their texts and pictures, and the triples of each.
 
-In: mentions, what is stated about each, and a text encoder.  Out: arrays.  Used alike in training and in linking."""
+In: mentions, what is stated about each, and encoders.  Out: arrays.  Used alike in training and in linking."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from localmel.encode.images import vectors_of_files
 from localmel.encode.mention_texts import mention_text
+from localmel.encode.space import ImageEncoder
 from localmel.records import Mention, Triple
 from localmel.retrieve.kb_triples import TripleArrays
 
@@ -52,6 +54,16 @@ def mention_arrays(
         starts=np.cumsum([0, *(len(own) for own in stated)]),
     )
     return vectors[[place[mention_text(mention)] for mention in mentions]], triples
+
+
+def mention_pictures(mentions: Sequence[Mention], images: ImageEncoder | None) -> dict[str, NDArray[Any]]:
+    """`image` (m, width) and `has_image` (m,), as `FusedEncoder.fuse` takes them; nothing without an image encoder.
+
+    Each different picture is opened and encoded once; one that cannot be read counts as none."""
+    if images is None:
+        return {}
+    found = vectors_of_files([mention.image for mention in mentions], images)
+    return {"image": found.vectors, "has_image": found.there}
 
 
 def _numbered(values: Iterable[_Value]) -> dict[_Value, int]:

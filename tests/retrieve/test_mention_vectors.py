@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from localmel.encode.mention_texts import context_around, mention_text
 from localmel.records import Mention, Span, Triple
-from localmel.retrieve.mention_vectors import mention_arrays, mention_texts
+from localmel.retrieve.mention_vectors import mention_arrays, mention_pictures, mention_texts
+from tests.encode.colours import Colours
 
 
 def a_mention(number: int, surface: str, text: str) -> Mention:
@@ -63,6 +67,20 @@ def test_mentions_without_triples_are_legal() -> None:
     assert vectors.shape == (1, 2)
     assert triples.starts.tolist() == [0, 0]
     assert len(triples.triples) == len(triples.pair_tail) == 0
+
+
+def test_mentions_of_one_picture_share_its_vector_and_without_an_image_encoder_there_is_none(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4), "teal").save(tmp_path / "teal.png")
+    paths = [tmp_path / "teal.png", None, tmp_path / "missing.png", tmp_path / "teal.png"]
+    mentions = [replace(a_mention(n, "Jordan", "Jordan"), image=path) for n, path in enumerate(paths)]
+    encoder = Colours()
+    found = mention_pictures(mentions, encoder)
+    assert set(found) == {"image", "has_image"}
+    assert found["has_image"].tolist() == [True, False, False, True]
+    assert len(encoder.asked) == 1
+    assert np.array_equal(found["image"][0], found["image"][3])
+    assert found["image"][0].any()
+    assert mention_pictures(mentions, None) == {}
 
 
 def test_of_a_long_text_the_words_around_the_mention_are_kept() -> None:

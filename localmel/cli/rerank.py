@@ -1,0 +1,143 @@
+"""`localmel rerank`: the candidates of a run and a language model -> links, and what they are worth."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from localmel.cli.output import print_note, progress
+from localmel.errors import UsageError
+
+if TYPE_CHECKING:
+    from localmel.experiment.run_folder import Stage
+    from localmel.settings import Profile
+
+
+def rerank_command(
+    run: Annotated[str, typer.Option("--run", help="Name of the run: runs/NAME here, or a path with a /.")],
+    data: Annotated[
+        Path | None, typer.Argument(help="What the run was made from; says what is right, and is only counted with.")
+    ] = None,
+    kb: Annotated[str | None, typer.Option("--kb", help="Name or path of the KB of the run.")] = None,
+    profile: Annotated[str, typer.Option("--profile", help="Whose language model is asked.")] = "paper",
+    orders: Annotated[
+        int | None, typer.Option("--orders", min=1, help="In how many orders candidates are shown, and averaged.")
+    ] = None,
+    evidence_first: Annotated[
+        bool, typer.Option("--evidence-first", help="The model names supporting facts before it chooses.")
+    ] = False,
+    most_candidates: Annotated[
+        int | None, typer.Option("--candidates", min=1, max=25, help="How many the model chooses among.")
+    ] = None,
+    route_from: Annotated[
+        float | None,
+        typer.Option("--route-from", min=0, max=1, help="Where the scorer is this sure, the model is not asked."),
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", help="File that --fit-calibration wrote.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of the shuffles.")] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", help="vllm, transformers, server or scripted, for the profile's.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option("--engine-weights", help="Name or path of the model, for the profile's.")
+    ] = None,
+    quantization: Annotated[
+        str | None, typer.Option("--engine-quantization", help="4bit, 8bit, awq, gptq, compressed-tensors or fp8.")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--engine-device", help="auto, cuda or cpu.")] = None,
+    url: Annotated[str | None, typer.Option("--engine-url", help="Where the server listens (engine server).")] = None,
+    at_once: Annotated[
+        int | None, typer.Option("--engine-at-once", help="How many requests are under way at a time.")
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Only report on what the run holds; no model is opened.")
+    ] = False,
+    route: Annotated[
+        bool, typer.Option("--route", help="What asking only in doubt would cost and give; wants DATA.")
+    ] = False,
+    fit_calibration: Annotated[
+        Path | None, typer.Option("--fit-calibration", help="Fit on this run (val only), and write to this file.")
+    ] = None,
+    isotonic: Annotated[bool, typer.Option("--isotonic", help="With --fit-calibration: also a rising curve.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
+) -> None:
+    """Let a language model choose among the candidates; the same command goes on where it was interrupted."""
+    from localmel.cli.reranked import print_reranked, report_of
+    from localmel.experiment.run_folder import run_folder
+
+    if data is None and (route or fit_calibration):
+        raise UsageError("--route and --fit-calibration want DATA, which says what is right")
+    own = {
+        "orders": orders,
+        "evidence_first": evidence_first or None,
+        "most_candidates": most_candidates,
+        "route_from": route_from,
+        "calibration": str(calibration) if calibration else None,
+        "seed": seed,
+    }
+    model = {
+        "engine": engine,
+        "weights": weights,
+        "quantization": quantization,
+        "device": device,
+        "url": url,
+        "at_once": at_once,
+    }
+    folder = run_folder(run)
+    if not report:
+        if kb is None:
+            raise UsageError("which KB the run was made over is not said", hint="--kb KB, or --report")
+        stage = _reranked(_profile(profile, own, model), folder, kb)
+        if not stage.made:
+            print_note(f"nothing to do: {stage.folder} holds the links of this run")
+    print_reranked(report_of(folder, data, route=route, fit=fit_calibration, isotonic=isotonic), as_json=as_json)
+
+
+def _profile(name: str, own: dict[str, Any], model: dict[str, Any]) -> Profile:
+    """The profile, with what the options say in its place; checked as a profile is."""
+    from localmel.settings import EngineSettings, RerankSettings, load_profile
+    from localmel.settings.checks import check_table
+
+    profile = load_profile(name)
+    own, model = ({key: value for key, value in given.items() if value is not None} for given in (own, model))
+    check_table(own, RerankSettings, "rerank")
+    check_table(model, EngineSettings, "--engine")
+    settings = replace(profile.rerank, **own, model=replace(profile.rerank.model, **model))
+    if not settings.model.engine or (settings.backend != "llm" and not model):
+        fact = f"profile {name!r} asks no model to choose"
+        raise UsageError(fact, hint="--profile paper, or --engine and --engine-weights")
+    return replace(profile, rerank=replace(settings, backend="llm"))
+
+
+def _reranked(profile: Profile, folder: Path, kb: str) -> Stage:
+    import shlex
+    import sys
+
+    from localmel.cli.kb import ensure_starter
+    from localmel.encode.open import open_encoder
+    from localmel.experiment.reranking import RERANK, rerank_stage
+    from localmel.experiment.run_folder import journal_of
+    from localmel.experiment.stages import Listener
+    from localmel.kb.places import open_kb
+    from localmel.rerank.choice_calibration import load_calibration
+    from localmel.weights.open import open_model
+
+    settings = profile.rerank
+    calibration = load_calibration(Path(settings.calibration)) if settings.calibration else None
+    encoder = open_encoder(profile.encode).text
+    ensure_starter(kb)
+    command = shlex.join(["localmel", *sys.argv[1:]])
+    try:
+        with open_kb(kb) as base, open_model(settings.model) as engine, progress() as (announce, advance):
+            listener = Listener(on_total=announce, on_done=advance, on_note=print_note)
+            return rerank_stage(
+                folder, base, encoder, engine, settings, calibration=calibration, command=command, listener=listener
+            )
+    except KeyboardInterrupt:
+        print_note(f"the same command goes on where this one stopped; its answers: {journal_of(folder, RERANK)}")
+        raise

@@ -1,0 +1,251 @@
+"""The vectors of a KB's pictures: one for each entity that has one.
+
+In: a packed KB, its pictures and an image encoder.  Out: `<kb>/vectors/<space>.images/`, memory-mapped float16, tied to
+the state of the KB, to the encoder's weights and to the bytes of the pictures.  A picture that is missing or broken is
+marked and counted.  After a change only pictures not seen before are encoded; an interrupted run goes on where it was.
+
+A KB names a picture by an absolute path, or by one below `<kb>.images/`, a folder beside its own: pictures are a
+person's, and nothing that rebuilds or replaces a KB touches them."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from localmel.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
+from localmel.encode.kb_vectors import how_to_index
+from localmel.encode.known import KnownVectors, key_of
+from localmel.encode.space import ImageEncoder, Space
+from localmel.engines.pictures import MOST_BYTES, Picture, open_picture
+from localmel.errors import BadInput, BadPicture, CorruptArtifact, KbBusy
+from localmel.kb.packed import PackedKb
+from localmel.kb.store import KnowledgeBase
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+KIND, VERSION = "KB image vectors", 1
+_FILE = "images.safetensors"
+_PICTURES_AT_ONCE = 512
+_MOST_EXAMPLES = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class KbImages:
+    """Vectors of one KB's pictures in one space.  n entities."""
+
+    space: Space
+    vectors: NDArray[Any]  # (n, width) float16, unit rows; zero where `there` is false
+    there: NDArray[Any]  # (n,) bool
+    state: str
+    "Changes with every picture."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PicturesFound:
+    """What became of the pictures that a KB names."""
+
+    named: int
+    encoded: int
+    "In this run; the others were known."
+    missing: int
+    "No such file."
+    broken: int
+    "A file that is no picture, or a damaged one."
+    examples: tuple[str, ...]
+    "Entities with what is wrong with their picture, the first ones."
+
+    def note(self) -> str:
+        """What a person should know; empty where every picture was read."""
+        if not self.missing and not self.broken:
+            return ""
+        counts = f"pictures that the KB names: {self.named:,}, missing: {self.missing:,}, broken: {self.broken:,}"
+        return f"{counts}; these entities count as without one, for example {'; '.join(self.examples)}"
+
+
+def load_images(kb: KnowledgeBase, packed: PackedKb, space: Space) -> KbImages:
+    """The vectors of the KB's pictures.  Raises BadInput, with the command, where there are none that fit the KB."""
+    try:
+        manifest = read_manifest(_folder(kb, space), kind=KIND, version=VERSION)
+    except FileNotFoundError:
+        raise _not_indexed(kb, space, "its pictures were never indexed") from None
+    except CorruptArtifact as error:
+        raise CorruptArtifact(error.fact, hint=how_to_index(kb, space.name)) from None
+    if manifest.get("made_from") != packed.fingerprint or manifest.get("weights_sha256") != space.weights_sha256:
+        raise _not_indexed(kb, space, "it has changed since its pictures were indexed")
+    arrays = map_arrays(_folder(kb, space) / _FILE)
+    try:
+        vectors, there = arrays["vectors"], arrays["there"].astype(bool)
+        return KbImages(space=space, vectors=vectors, there=there, state=str(manifest["state"]))
+    except KeyError as error:
+        fact = f"{_folder(kb, space)} lacks {error}"
+        raise CorruptArtifact(fact, hint=how_to_index(kb, space.name)) from None
+
+
+def _not_indexed(kb: KnowledgeBase, space: Space, why: str) -> BadInput:
+    return BadInput(f"kb {kb.name!r} has no image vectors of {space.name} ({why})", hint=how_to_index(kb, space.name))
+
+
+def index_images(
+    kb: KnowledgeBase,
+    packed: PackedKb,
+    encoder: ImageEncoder,
+    *,
+    on_total: Callable[[str, int], None] = lambda _what, _total: None,
+    on_done: Callable[[int], None] = lambda _: None,
+) -> PicturesFound:
+    """Encode the pictures that are new or changed, and drop those that are gone."""
+    import numpy as np
+
+    named = _named(kb, packed, encoder.image_space)
+    positions = packed.positions(np.array([row for row, _, _ in named], np.int64))
+    space, folder, n = encoder.image_space, _folder(kb, encoder.image_space), len(packed.rows)
+    work = _Pictures(kb, folder, encoder)
+    on_total("encoding pictures", len(named))
+    facts = {"made_from": packed.fingerprint, "space": space.name, "weights_sha256": space.weights_sha256}
+    with new_folder(folder, kind=KIND, version=VERSION, facts=facts) as temporary:
+        shapes = {
+            "vectors": ("<f2", (n, space.width)),
+            "there": ("|u1", (n,)),
+            "keys": ("<i8", (n,)),
+            "stamps": ("<i8", (n,)),
+        }
+        arrays = create_arrays(temporary / _FILE, shapes)
+        for first in range(0, len(named), _PICTURES_AT_ONCE):
+            here = slice(first, first + _PICTURES_AT_ONCE)
+            rows = work.rows([(entity, path) for _, entity, path in named[here]], on_done)
+            for position, row in zip(positions[here].tolist(), rows, strict=True):
+                if row is not None:
+                    arrays["there"][position] = 1
+                    arrays["stamps"][position], arrays["keys"][position], arrays["vectors"][position] = row
+        facts["state"] = hashlib.sha256(arrays["keys"].tobytes()).hexdigest()  # in time: the manifest is written last
+        flush_arrays(arrays)
+    work.known.forget()
+    return PicturesFound(
+        named=len(named),
+        encoded=work.encoded,
+        missing=work.missing,
+        broken=work.broken,
+        examples=tuple(work.examples),
+    )
+
+
+def _named(kb: KnowledgeBase, packed: PackedKb, space: Space) -> list[tuple[int, str, str]]:
+    """Row, id and picture of the entities that name one."""
+    with kb.reading():
+        if kb.fingerprint != packed.fingerprint:
+            raise KbBusy(f"kb {kb.name!r} was changed while it was indexed", hint=how_to_index(kb, space.name))
+        sql = "SELECT i.entity, e.id, i.path FROM images i JOIN entities e ON e.row = i.entity ORDER BY i.entity"
+        return [(int(row), str(entity), str(path)) for row, entity, path in kb.select(sql)]
+
+
+def pictures_folder(kb: KnowledgeBase) -> Path:
+    """Where the pictures lie that the KB names by a relative path.  It need not be there, and may be a link."""
+    folder = kb.folder.resolve()
+    return folder.with_name(f"{folder.name}.images")
+
+
+def picture_path(kb: KnowledgeBase, named: str) -> Path:
+    """Where the picture lies that the KB calls `named`.  Raises BadPicture for a path out of the folder of pictures."""
+    path = PurePosixPath(named)
+    if path.is_absolute():
+        return Path(named)
+    if ".." in path.parts:
+        raise BadPicture(f"{named!r:.200} leads out of {pictures_folder(kb)}", hint="name it by its path from / on")
+    return pictures_folder(kb) / path
+
+
+def _folder(kb: KnowledgeBase, space: Space) -> Path:
+    return kb.folder / "vectors" / f"{space.name}.images"
+
+
+_Row = tuple[int, int, Any]
+"Stamp and key of a picture, and its vector (width,)."
+
+
+class _Pictures:
+    """The vectors of pictures: those of an earlier run, and those that are made now."""
+
+    def __init__(self, kb: KnowledgeBase, folder: Path, encoder: ImageEncoder) -> None:
+        self.encoded = self.missing = self.broken = 0
+        self.examples: list[str] = []
+        self._kb, self._encoder = kb, encoder
+        self.known = KnownVectors(folder, encoder.image_space)
+        self._stamps: dict[int, int] = {}
+        try:
+            manifest = read_manifest(folder, kind=KIND, version=VERSION, every_byte=True)
+            arrays = map_arrays(folder / _FILE)
+        except (FileNotFoundError, CorruptArtifact):
+            return
+        if manifest.get("weights_sha256") == encoder.image_space.weights_sha256:
+            self._stamps = dict(zip(arrays["stamps"].tolist(), arrays["keys"].tolist(), strict=True))
+            self.known.take_over(arrays["keys"], arrays["vectors"])
+
+    def rows(self, named: list[tuple[str, str]], on_done: Callable[[int], None]) -> list[_Row | None]:
+        """One for each (entity id, picture); None where there is no picture that can be read."""
+        looked_at = [self._look_at(entity, picture) for entity, picture in named]
+        new: dict[int, tuple[str, Path]] = {}
+        for (entity, _), found in zip(named, looked_at, strict=True):
+            if found and self.known.find(found[1]) is None:
+                new.setdefault(found[1], (entity, found[2]))
+        on_done(len(named) - len(new))
+        made = self._made(new, on_done) if new else {}
+        rows: list[_Row | None] = []
+        for found in looked_at:
+            vector = None if found is None else made.get(found[1], self.known.find(found[1]))
+            self.broken += found is not None and vector is None
+            rows.append(None if found is None or vector is None else (found[0], found[1], vector))
+        return rows
+
+    def _look_at(self, entity: str, named: str) -> tuple[int, int, Path] | None:
+        """Stamp, key and path of a picture that is there.  What has the old stamp is not read again."""
+        try:
+            path = picture_path(self._kb, named)
+            found = path.stat()
+            stamp = key_of(f"{named}\0{found.st_size}\0{found.st_mtime_ns}\0{found.st_ctime_ns}".encode())
+            key = self._stamps.get(stamp)
+            if key is None:
+                if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
+                    open_picture(path)  # raises, and says why
+                key = key_of(path.read_bytes()) or 1  # 0 stands in the array where there is no picture
+            return stamp, key, path
+        except (FileNotFoundError, NotADirectoryError):
+            self.missing += 1
+            self._example(f"{entity}: there is no {path}")
+        except BadPicture as error:
+            self.broken += 1
+            self._example(f"{entity}: {error.fact}")
+        except (OSError, ValueError) as error:
+            self.broken += 1
+            self._example(f"{entity}: {named!r:.200} cannot be read ({error})")
+        return None
+
+    def _made(self, new: dict[int, tuple[str, Path]], on_done: Callable[[int], None]) -> dict[int, NDArray[Any]]:
+        """The vectors of those that can be opened, by key."""
+        import numpy as np
+
+        keys: list[int] = []
+
+        def opened() -> Iterator[Picture]:
+            for key, (entity, path) in new.items():
+                try:
+                    picture = open_picture(path)
+                except BadPicture as error:
+                    self._example(f"{entity}: {error.fact}")
+                    on_done(1)
+                    continue
+                keys.append(key)
+                yield picture
+
+        vectors = self._encoder.encode_images(opened(), on_done).astype(np.float16)
+        self.known.write(np.array(keys, np.int64), vectors)
+        self.encoded += len(keys)
+        return dict(zip(keys, vectors, strict=True))
+
+    def _example(self, text: str) -> None:
+        if len(self.examples) < _MOST_EXAMPLES:
+            self.examples.append(text)

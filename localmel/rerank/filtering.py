@@ -1,0 +1,168 @@
+"""Which triples of the candidates a language model is shown: those most like the mention's own.
+
+In: triples of mentions and of entities, packed end to end, and which entities are the candidates of which mention.
+Out: for each candidate the triples that survive, whatever their number.  Knows vectors only, no words and no model.
+Source: KGMEL, the section on triple filtering.  The published code is wrong above 50 distinct rows: it looks positions
+of a shuffled table up in the unshuffled one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from localmel.kb.packed import Lists
+from localmel.retrieve.kb_triples import TripleArrays
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+EQUAL = 1e-9
+"Similarities closer than this are the same; whoever adds up in another order gets the same answer."
+_UNSURE = 1e-5
+"A float32 product may be this far off; what is so close to the n-th is multiplied again in float64."
+_MENTIONS_AT_ONCE = 512
+_ONE_THREAD = 1 << 18
+"Products of at most this many numbers: BLAS gives larger ones to threads that wait longer than they work."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Survivors:
+    """The triples that are left.  c candidates of all mentions end to end, s survivors."""
+
+    starts: NDArray[Any]  # (c + 1,) int64: the survivors of each candidate
+    pairs: NDArray[Any]  # (s,) int64: numbers of pairs among those of the entities, in the entity's own order
+    likeness: NDArray[Any]  # (s,) float32: cosine with the nearest tail of the mention
+    nearest: NDArray[Any]  # (s,) int64: the mention's triple that has this tail, counted from its first
+
+    def of(self, candidate: int) -> slice:
+        """Where the survivors of one candidate stand."""
+        return slice(int(self.starts[candidate]), int(self.starts[candidate + 1]))
+
+
+def filter_triples(
+    mentions: TripleArrays, entities: TripleArrays, candidates: Lists, *, n_relations: int, n_tails: int
+) -> Survivors:
+    """Keep a candidate's triple when both its relation and its tail are kept.
+
+    Each relation of a mention keeps the `n_relations` most similar among the different relations of all its
+    candidates, each tail the `n_tails` most similar tails; what any of them keeps is kept.  Similarity is the product
+    of two unit vectors.  What is as similar as the n-th (to within EQUAL) is kept with it, so the order in which
+    anything is stored decides nothing.  A mention without triples keeps nothing.
+
+    mentions: m rows; entities: e rows; candidates: m owners, values are rows of `entities`."""
+    import numpy as np
+
+    left = [_none()]
+    n = len(candidates.starts) - 1
+    for start in range(0, n, _MENTIONS_AT_ONCE):
+        piece = _Piece(mentions, entities, start, min(start + _MENTIONS_AT_ONCE, n))
+        left += [piece.survivors(mention, candidates, n_relations, n_tails) for mention in piece.mentions]
+    owner, pairs, likeness, nearest = (np.concatenate(one) for one in zip(*left, strict=True))
+    counts = np.bincount(owner, minlength=len(candidates.values))
+    return Survivors(starts=np.concatenate([[0], np.cumsum(counts)]), pairs=pairs, likeness=likeness, nearest=nearest)
+
+
+class _Piece:
+    """Some mentions whose relations are compared with those of all entities by one product."""
+
+    def __init__(self, mentions: TripleArrays, entities: TripleArrays, first: int, end: int) -> None:
+        import numpy as np
+
+        self.mentions = range(first, end)
+        self._own, self._all = mentions, entities
+        self._triples = Lists(starts=entities.starts, values=entities.triples)
+        said = mentions.triples[mentions.starts[first] : mentions.starts[end]]
+        relations = np.unique(mentions.pair_relation[said])
+        self._line = np.zeros(len(mentions.relations), np.int64)
+        self._line[relations] = np.arange(len(relations))
+        self._alike = mentions.relations[relations].astype(np.float64) @ entities.relations.astype(np.float64).T
+        self._tail_place = np.empty(len(entities.tails), np.int64)
+        self._relation_place = np.empty(len(entities.relations), np.int64)
+
+    def survivors(
+        self, mention: int, candidates: Lists, n_relations: int, n_tails: int
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Candidate, pair, likeness and nearest triple of each survivor among the candidates of one mention."""
+        import numpy as np
+
+        own, entities = self._own, self._all
+        first, last = int(candidates.starts[mention]), int(candidates.starts[mention + 1])
+        rows = candidates.values[first:last]
+        said = own.triples[own.starts[mention] : own.starts[mention + 1]]
+        pairs, owner = self._triples.of(rows)
+        if not len(said) or not len(pairs):
+            return _none()
+        relations, relation_of = _distinct(entities.pair_relation[pairs], self._relation_place)
+        lines = self._line[own.pair_relation[said]]
+        relation_kept = np.logical_or.reduce(_at_least_nth(self._alike[lines][:, relations], n_relations))
+        tails, tail_of = _distinct(entities.pair_tail[pairs], self._tail_place)
+        queries = own.tails[own.pair_tail[said]]
+        alike = _products(queries, entities.tails, tails)
+        tail_kept = np.logical_or.reduce(_among_n_best(alike, n_tails, queries, entities.tails, tails))
+        kept = np.flatnonzero(relation_kept[relation_of] & tail_kept[tail_of])
+        likeness = alike[:, tail_of[kept]]
+        return first + owner[kept], pairs[kept], likeness.max(axis=0, initial=-1.0), likeness.argmax(axis=0)
+
+
+def _distinct(numbers: NDArray[Any], place: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Each number once, and for each of `numbers` where it stands among them.  `place`: scratch for every number."""
+    import numpy as np
+
+    order = np.arange(len(numbers))
+    place[numbers] = order
+    once = numbers[place[numbers] == order]
+    place[once] = order[: len(once)]
+    return once, place[numbers]
+
+
+def _products(queries: NDArray[Any], table: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
+    """(a, width), and b rows of a table (p, width) -> (a, b), as many rows at a time as stay in the cache."""
+    import numpy as np
+
+    alike = np.empty((len(queries), len(rows)), np.float32)
+    step = max(16, _ONE_THREAD // max(1, queries.size))
+    gathered = np.empty((min(step, len(rows)), table.shape[1]), np.float32)
+    for start in range(0, len(rows), step):
+        some = rows[start : start + step]
+        vectors = np.take(table, some, axis=0, out=gathered[: len(some)], mode="clip")
+        np.matmul(queries, vectors.T, out=alike[:, start : start + len(some)])
+    return alike
+
+
+def _at_least_nth(alike: NDArray[Any], n: int) -> NDArray[Any]:
+    """(a, b) float64 -> bool: what is as high as the n-th highest of its row."""
+    import numpy as np
+
+    if not n:
+        return np.zeros(alike.shape, bool)
+    if n >= alike.shape[1]:
+        return np.ones(alike.shape, bool)
+    at = alike.shape[1] - n
+    kept: NDArray[Any] = alike >= np.partition(alike, at, axis=1)[:, at, None] - EQUAL
+    return kept
+
+
+def _among_n_best(
+    alike: NDArray[Any], n: int, queries: NDArray[Any], table: NDArray[Any], rows: NDArray[Any]
+) -> NDArray[Any]:
+    """As `_at_least_nth` for float32 products of queries and rows of a table; close calls are settled in float64."""
+    import numpy as np
+
+    if not 0 < n < alike.shape[1]:
+        return _at_least_nth(alike, n)
+    at = alike.shape[1] - n
+    nth = np.partition(alike, at, axis=1)[:, at, None]
+    kept: NDArray[Any] = alike >= nth - _UNSURE
+    for line in np.flatnonzero(np.count_nonzero(kept, axis=1) > n):
+        surely = alike[line] > nth[line] + _UNSURE
+        close = np.flatnonzero(kept[line] > surely)  # kept and not surely
+        exact = np.einsum("bw,w->b", table[rows[close]], queries[line], dtype=np.float64)
+        kept[line, close] = _at_least_nth(exact[None], n - int(np.count_nonzero(surely)))[0]
+    return kept
+
+
+def _none() -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+    import numpy as np
+
+    none = np.zeros(0, np.int64)
+    return none, none, np.zeros(0, np.float32), none
