@@ -20,7 +20,7 @@ from localmel.encode.clip_folder import read_clip_folder
 from localmel.encode.clip_model import load_clip
 from localmel.engines.pictures import open_picture
 
-TEXTS, PICTURES, ROUNDS, PLAIN_BATCH = 384, 64, 3, 26
+TEXTS, PICTURES, ROUNDS, PLAIN_BATCH = 156, 32, 3, 26
 
 
 def measure(shared: Path) -> list[Figure]:

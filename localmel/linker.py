@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from localmel.captions import Caption, LinkedCaption, LinkedMention
 from localmel.encode.kb_vectors import load_vectors
-from localmel.encode.open import open_encoder
+from localmel.encode.open import Encoders
 from localmel.encode.space import TextEncoder
 from localmel.engines.pictures import open_picture
 from localmel.engines.protocol import Engine
@@ -38,9 +38,10 @@ from localmel.rerank.scorer import EvidenceScorer
 from localmel.rerank.weighing import Spoken, Weighed, Weigher, retrieved, with_model
 from localmel.retrieve.candidates import CandidateFinder
 from localmel.retrieve.entity_index import load_entity_index
-from localmel.retrieve.fused import Network, load_fused, load_network
+from localmel.retrieve.fused import Network, load_fused
 from localmel.retrieve.indexing import ready_kb
-from localmel.retrieve.mention_vectors import mention_arrays, mention_texts
+from localmel.retrieve.mention_vectors import mention_arrays, mention_pictures, mention_texts
+from localmel.retrieve.profile_models import ProfileModels, open_models
 from localmel.settings import EngineSettings, Profile, go_offline, load_profile
 from localmel.shipped import weights_folder
 
@@ -68,25 +69,30 @@ class Linker:
         top_k: int = 16,
         encoder: TextEncoder | None = None,
         network: Network | None = None,
+        models: ProfileModels | None = None,
         scorer: Path | None = None,
         open_engine: Callable[[EngineSettings], Engine] | None = None,
     ) -> None:
-        """`network` and `scorer` (a folder) stand in for those that the profile names, `open_engine` for its models."""
+        """What is given stands in for what the profile names: `models` for encoders and network together, each alone
+        for itself, `scorer` (a folder) for the evidence scorer, `open_engine` for its language models."""
         if top_k < 1:
             raise UsageError(f"top-k is {top_k}; at least one candidate is needed")
         self.profile = load_profile(profile) if isinstance(profile, str) else profile
         self._top_k = top_k
         self._open_engine = open_engine or _open_model
-        self._encoder = encoder or open_encoder(self.profile.encode).text
+        if models is None and encoder and network:
+            models = ProfileModels(encoders=Encoders(text=encoder, image=None), network=network)
+        models = models or open_models(self.profile)
+        self._encoder, self._network = encoder or models.encoders.text, network or models.network
+        self._images = models.encoders.image if self._network.image_space else None
         if not isinstance(kb, KnowledgeBase | Path | str):
             raise UsageError(f"kb is {type(kb).__name__}; it is a name, a path or a KnowledgeBase")
         if isinstance(kb, Path):
             kb = KnowledgeBase(kb)
-        self._network = network or load_network(weights_folder(self.profile.retrieve.network))
-        self.kb = ready_kb(kb, self._encoder, self._network) if isinstance(kb, str) else kb
+        self.kb = ready_kb(kb, self._encoder, self._network, images=self._images) if isinstance(kb, str) else kb
         self.kb.hold()  # one state for all answers: rows, arrays and vectors belong together
         self._packed, self._vectors = load_vectors(self.kb, self._encoder.space)
-        self._network.check_space(self._encoder.space)
+        self._network.check_space(self._encoder.space, self._images.image_space if self._images else None)
         fused = load_fused(self.kb, self._packed, self._network)
         index = load_entity_index(self.kb, self._packed, self._network, self.profile.retrieve.index)
         self._finder = CandidateFinder(self.kb, self._packed, fused, self.profile.retrieve, index=index)
@@ -234,7 +240,9 @@ class Linker:
             return known
 
         text, triples = mention_arrays(mentions, stated, encoded)
-        return [encoded(one.said) for one in spoken], self._network.encoder.fuse(text=text, triples=triples)
+        pictures = mention_pictures(mentions, self._images)
+        fused = self._network.encoder.fuse(text=text, triples=triples, **pictures)
+        return [encoded(one.said) for one in spoken], fused
 
     def _scored(self, weighed: Iterable[Weighed], seconds: dict[str, float]) -> Iterator[LinkedMention]:
         """Decided by the evidence scorer."""

@@ -375,6 +375,9 @@ def test_no_folder_pipe_device_or_heap_of_bytes_is_read_as_a_profile(own: Own, t
             load_profile(f"{path}/" if path.is_dir() else str(path))
 
 
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
 # --- for any input ------------------------------------------------------------------------------------------------
 
 KINDS: dict[str, st.SearchStrategy[Any]] = {
@@ -429,6 +432,7 @@ def taken_or_refused(make: Callable[[], Profile]) -> Profile | str:
 
 
 @given(table=PROFILES)
+@UNHURRIED
 def test_a_table_of_known_keys_is_taken_as_it_is_or_refused(table: dict[str, Any]) -> None:
     profile = taken_or_refused(lambda: profile_from(table, where="my.toml"))
     if isinstance(profile, str):
@@ -442,6 +446,7 @@ def test_a_table_of_known_keys_is_taken_as_it_is_or_refused(table: dict[str, Any
 
 
 @given(table=st.dictionaries(st.sampled_from([*STAGES, "name", "summary", "extends", "x"]), ANYTHING))
+@UNHURRIED
 def test_any_table_gives_a_profile_or_a_usage_error(table: dict[str, Any]) -> None:
     profile = taken_or_refused(lambda: profile_from(table, where="my.toml"))
     assert profile.startswith("my.toml") if isinstance(profile, str) else profile.name == table["name"]
@@ -451,13 +456,14 @@ ODD = "ab.-_/\\\0\n\x1bé\ud800 ~$*"
 
 
 @given(name=st.text(ODD, max_size=9) | st.sampled_from(["..", "embedded/..", "embedded\n", "EMBEDDED", *SHIPPED]))
+@UNHURRIED
 def test_a_name_opens_a_profile_or_is_a_usage_error(name: str) -> None:
     profile = taken_or_refused(lambda: load_profile(name))
     assert isinstance(profile, str) or (profile.name == name and name in SHIPPED)
 
 
 @given(content=st.binary(max_size=60) | st.text("[]=\"\n'#ab.1{},x-", max_size=60).map(str.encode))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(UNHURRIED, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 def test_any_bytes_in_a_file_give_a_profile_or_a_usage_error(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "any.toml").write_bytes(content)
     profile = taken_or_refused(lambda: load_profile(str(tmp_path / "any.toml")))

@@ -15,7 +15,6 @@ from localmel.errors import LocalmelError, shell_line
 if TYPE_CHECKING:
     from localmel.kb.importers import KbSource, Problems
     from localmel.kb.write import Changed
-    from localmel.retrieve.fused import Network
     from localmel.retrieve.index import Recall
 
 app = typer.Typer(help="Make a knowledge base, change it, look into it.", no_args_is_help=True, rich_markup_mode=None)
@@ -255,36 +254,34 @@ def _import(
 
 def _index(name: str, profile: str = "embedded", index: str = "") -> tuple[int, Recall | None]:
     """How many texts were encoded, and the recall of an index that was built."""
-    from localmel.encode.minilm import MiniLM
     from localmel.kb.places import open_kb
     from localmel.retrieve.entity_index import ensure_index
     from localmel.retrieve.indexing import index_entities
+    from localmel.retrieve.profile_models import open_models
     from localmel.settings import load_profile
 
-    encoder, network, kb = MiniLM(), _network(profile), open_kb(name)
-    kind = index or load_profile(profile).retrieve.index
+    chosen = load_profile(profile)
+    kb, models = open_kb(name), open_models(chosen)
+    text, image, network = models.encoders.text, models.encoders.image, models.network
     with progress() as (announce, advance):
-        encoded = index_entities(kb, encoder, network, on_total=announce, on_done=advance)
-        return encoded, ensure_index(kb, encoder.space, network, kind, on_total=announce, on_done=advance)
-
-
-def _network(profile: str = "embedded") -> Network:
-    """The fusion network of a profile."""
-    from localmel.retrieve.fused import load_network
-    from localmel.settings import load_profile
-    from localmel.shipped import weights_folder
-
-    return load_network(weights_folder(load_profile(profile).retrieve.network))
+        encoded = index_entities(
+            kb, text, network, images=image, on_total=announce, on_done=advance, on_note=print_note
+        )
+        kind = index or chosen.retrieve.index
+        return encoded, ensure_index(kb, text.space, network, kind, on_total=announce, on_done=advance)
 
 
 def ensure_starter(name: str | None) -> None:
     """Build and index the starter KB where it is meant and not there yet."""
     if name in (None, "starter"):
-        from localmel.encode.minilm import MiniLM
         from localmel.retrieve.indexing import ready_kb
+        from localmel.retrieve.profile_models import open_models
+        from localmel.settings import load_profile
 
+        models = open_models(load_profile("embedded"))
         with progress() as (announce, advance):
-            ready_kb("starter", MiniLM(), _network(), on_total=announce, on_done=advance).close()
+            text = models.encoders.text
+            ready_kb("starter", text, models.network, on_total=announce, on_done=advance).close()
 
 
 def _facts_or_error(name: str) -> dict[str, Any]:

@@ -73,18 +73,17 @@ def demo_command(profile: ProfileName = "embedded", as_json: AsJson = False, exp
 
 def make_linker(kb: str, profile: str, *, top_k: int = 16) -> Linker:
     """Open the KB (building the starter KB on first use) and load the profile."""
-    from localmel.encode.minilm import MiniLM
     from localmel.linker import Linker
-    from localmel.retrieve.fused import load_network
     from localmel.retrieve.indexing import ready_kb
+    from localmel.retrieve.profile_models import open_models
     from localmel.settings import load_profile
-    from localmel.shipped import weights_folder
 
     chosen = load_profile(profile)
-    encoder, network = MiniLM(), load_network(weights_folder(chosen.retrieve.network))
+    models = open_models(chosen)
+    text, image = models.encoders.text, models.encoders.image
     with progress() as (announce, advance):
-        base = ready_kb(kb, encoder, network, on_total=announce, on_done=advance)
-    return Linker(base, chosen, top_k=top_k, encoder=encoder, network=network)
+        base = ready_kb(kb, text, models.network, images=image, on_total=announce, on_done=advance)
+    return Linker(base, chosen, top_k=top_k, models=models)
 
 
 def print_answer(answer: LinkedCaption, *, explain: bool) -> None:

@@ -56,6 +56,7 @@ def train_command(
     fold: Annotated[
         str | None, typer.Option("--fold", help="I/N: train without the sentences whose CRC-32 leaves I divided by N.")
     ] = None,
+    profile: Annotated[str, typer.Option("--profile", help="Whose encoders make the vectors.")] = "embedded",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
 ) -> None:
     """Train a fusion network for each seed; validation chooses its epoch."""
@@ -85,14 +86,15 @@ def train_command(
         fold=_fold(fold),
         command=_command_line(),
     )
-    outcome = _trained(recipe, kb, out)
+    outcome = _trained(recipe, kb, out, profile)
     if outcome.leads:
         print_json(_to_json(outcome, out)) if as_json else _print_outcome(outcome, out)
 
 
-def _trained(recipe: Recipe, kb: str, out: Path) -> Outcome:
-    from localmel.encode.minilm import MiniLM
+def _trained(recipe: Recipe, kb: str, out: Path, profile: str) -> Outcome:
+    from localmel.encode.open import open_encoder
     from localmel.experiment.training import Listener, train_networks
+    from localmel.settings import load_profile
 
     def tell(seed: int, epoch: Epoch) -> None:
         ranks = epoch.ranks
@@ -100,11 +102,12 @@ def _trained(recipe: Recipe, kb: str, out: Path) -> Outcome:
         line = f"seed {seed}, epoch {epoch.number}: loss {epoch.loss:.4f}, rate {epoch.rate:.1e}{found}"
         print_note(f"{line}, {epoch.seconds:.1f} s")
 
-    encoder = MiniLM(method="torch")
+    encoders = open_encoder(load_profile(profile).encode, method="torch")
     try:
         with progress() as (announce, advance):
             listener = Listener(on_total=announce, on_done=advance, on_note=print_note, on_epoch=tell)
-            return train_networks(recipe, _opened(kb, encoder), encoder, out, listener=listener)
+            opened = _opened(kb, encoders.text)
+            return train_networks(recipe, opened, encoders.text, out, images=encoders.image, listener=listener)
     except KeyboardInterrupt:
         print_note("run the same command to go on behind the last finished epoch")
         raise

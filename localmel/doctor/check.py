@@ -4,7 +4,7 @@ In: facts.  Out: frozen records and their JSON.  Ids are stable: programs may ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -80,6 +80,12 @@ def guarded(name: str, look: Callable[[], Iterable[Check]]) -> Iterator[Check]:
             hint="pip check   # then report this line",
             exit_code=LocalmelError.exit_code,
         )
+
+
+def one_by_one(looks: Mapping[str, Callable[[], Check]]) -> Iterator[Check]:
+    """The check of each look by its id; one that breaks off takes none of the others with it."""
+    for name, look in looks.items():
+        yield from guarded(name, lambda look=look: [look()])  # type: ignore[misc]
 
 
 def each_once(checks: Iterable[Check]) -> tuple[Check, ...]:

@@ -11,14 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 
 from localmel.doctor.check import Examination, each_once, guarded
 from localmel.doctor.gpu import cards, look_at_gpus
-from localmel.doctor.installation import look_at_installation
+from localmel.doctor.installation import look_at_installation, torch_cuda
 from localmel.doctor.kbs import look_at_kbs
 from localmel.doctor.lacks import packages_lacking
 from localmel.doctor.needs import base_modules, heavy_modules_of
 from localmel.doctor.probe import Probe
 from localmel.doctor.surroundings import look_at_surroundings
 from localmel.doctor.weights import look_at_weights
-from localmel.settings import load_profile
+from localmel.settings import Profile, load_profile
 
 _SECONDS, _SECONDS_THOROUGH = 20.0, 180.0
 "How long the imports may take.  Usually it is two seconds; a disk that is cold or far away needs more."
@@ -28,7 +28,7 @@ def examine(profile_name: str, *, kb: str | None = None, thorough: bool = False)
     """Look everything over for a profile.  Raises UsageError where there is no such profile, or it cannot be read."""
     started = time.monotonic()
     profile = load_profile(profile_name)
-    heavy = () if packages_lacking(profile) else heavy_modules_of(profile, thorough=thorough)
+    heavy = _heavy_modules(profile, thorough=thorough)
     seconds = _SECONDS_THOROUGH if thorough else _SECONDS
     with Probe(base_modules(), seconds=seconds) as light_probe, Probe(heavy, seconds=seconds) as heavy_probe:
         around = [*guarded("doctor.surroundings", partial(look_at_surroundings, profile))]
@@ -46,6 +46,14 @@ def examine(profile_name: str, *, kb: str | None = None, thorough: bool = False)
         checks=each_once([*installation, *gpus, *around]),
         seconds=time.monotonic() - started,
     )
+
+
+def _heavy_modules(profile: Profile, *, thorough: bool) -> tuple[str, ...]:
+    """What is worth its seconds: nothing where packages lack anyway; torchvision beside a torch for the CPU only."""
+    if packages_lacking(profile):
+        return ()
+    without = {"torchvision"} if torch_cuda() and not thorough else set()
+    return tuple(module for module in heavy_modules_of(profile, thorough=thorough) if module not in without)
 
 
 def _version() -> str:

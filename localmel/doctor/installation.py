@@ -11,13 +11,13 @@ import sys
 import sysconfig
 import tomllib
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 from typing import Any
 
-from localmel.doctor.check import Check, fail, ok, skip, warn
+from localmel.doctor.check import Check, fail, ok, one_by_one, skip, warn
 from localmel.doctor.needs import EXTRAS, base_modules, heavy_modules_of, models_of, packages_of
 from localmel.doctor.probe import Probed
 from localmel.doctor.versions import fits, installed, normal, requirements, requires_python
@@ -44,16 +44,20 @@ def pip_line(*packages: str, note: str = OFFLINE_PIP) -> str:
 
 def look_at_installation(profile: Profile, probed: Probed) -> Iterator[Check]:
     """Everything about Python and packages, from the ground up."""
-    yield python_version()
-    yield base_packages(probed)
-    yield profile_packages(profile, probed)
-    yield torch_build(profile)
-    yield torchvision_version(profile, probed)
-    yield transformers_version(profile)
-    yield vllm_version(profile)
-    yield vllm_plugins(profile)
-    yield vllm_kernels(profile)
-    yield vllm_compiler(profile)
+    yield from one_by_one(
+        {
+            "python.version": python_version,
+            "packages.base": partial(base_packages, probed),
+            "packages.profile": partial(profile_packages, profile, probed),
+            "torch.build": partial(torch_build, profile),
+            "torchvision.version": partial(torchvision_version, profile, probed),
+            "transformers.version": partial(transformers_version, profile),
+            "vllm.version": partial(vllm_version, profile),
+            "vllm.plugins": partial(vllm_plugins, profile),
+            "vllm.kernels": partial(vllm_kernels, profile),
+            "vllm.compiler": partial(vllm_compiler, profile),
+        }
+    )
 
 
 def _lack(name: str, fact: str, hint: str) -> Check:

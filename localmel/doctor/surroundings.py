@@ -8,9 +8,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from localmel.doctor.check import Check, fail, from_error, ok, skip, warn
+from localmel.doctor.check import Check, fail, from_error, ok, one_by_one, skip, warn
 from localmel.doctor.memory import gib
 from localmel.doctor.needs import models_of
 from localmel.engines.loopback import checked_place
@@ -24,10 +25,14 @@ _TELEMETRY = ("DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY", "ORT_DISABLE_TELEMETRY
 
 def look_at_surroundings(profile: Profile) -> Iterator[Check]:
     """Folder and disk, then the switches."""
-    yield home_writable()
-    yield disk_space()
-    yield offline_switches(profile)
-    yield telemetry_off(profile)
+    yield from one_by_one(
+        {
+            "home.writable": home_writable,
+            "disk.space": disk_space,
+            "offline.switches": partial(offline_switches, profile),
+            "telemetry.off": partial(telemetry_off, profile),
+        }
+    )
 
 
 def home_writable() -> Check:

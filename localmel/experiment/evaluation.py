@@ -30,6 +30,7 @@ from localmel.kb.store import KnowledgeBase
 from localmel.retrieve.fused import Network, fuse_kb, load_network
 from localmel.settings import Profile, load_profile
 from localmel.shipped import weights_folder
+from localmel.weights.network import network_folder
 
 if TYPE_CHECKING:
     from localmel.encode.kb_vectors import KbVectors
@@ -137,7 +138,7 @@ def _models(plan: Plan) -> _Models:
     profile = profile_without(load_profile(plan.profile), plan.without, scorer_given=plan.scorer is not None)
     network = scorer = None
     if {"linker", "fused"} & set(plan.systems):
-        network = load_network(plan.network or weights_folder(profile.retrieve.network))
+        network = load_network(plan.network or network_folder(profile))
         check_trained(plan.without, plan.systems, network, plan.scorer)
     if "linker" in plan.systems:
         scorer = plan.scorer or weights_folder(profile.rerank.weights)

@@ -44,10 +44,10 @@ def estimated_memory(
 
     Models that make vectors keep no cache; they are counted in 32 bit, as they are published.  Raises UsageError for a
     quantisation whose size is not known."""
-    if quantization not in BYTES_EACH:
-        raise UsageError(f"no estimate for {quantization!r}; there is one for {', '.join(BYTES_EACH)}")
     if not entry.layers:
         return MemoryEstimate(weights=4 * entry.parameters, cache=0, rest=REST_BYTES // 3)
+    if quantization not in BYTES_EACH:
+        raise UsageError(f"no estimate for {quantization!r}; there is one for {', '.join(BYTES_EACH)}")
     kept = entry.parameters if quantization == "16bit" else entry.kept
     weights = 2 * kept + BYTES_EACH[quantization] * (entry.parameters - kept)
     wanted = tokens or entry.image_tokens + PROMPT_TOKENS

@@ -1,7 +1,7 @@
 """The engine that a profile names, over the weights that are on this machine.
 
-In: engine settings.  Out: an open engine.  A server has its own weights; for the scripted engine a path is its script, a name makes
-its answers up."""
+In: engine settings.  Out: an open engine.  A server has its own weights; for the scripted engine a path is its script,
+and with a name it makes its answers up."""
 
 from __future__ import annotations
 

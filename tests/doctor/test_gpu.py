@@ -177,7 +177,7 @@ def test_a_model_nobody_knows_is_not_guessed(profile: Callable[[str], Profile]) 
     quantization=st.sampled_from(["", "8bit", "4bit", "awq", "fp8"]),
     context=st.sampled_from([0, 2048, 8192]),
 )
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_less_is_asked_for_with_fewer_bits_and_shorter_questions(name: str, quantization: str, context: int) -> None:
     from dataclasses import replace
 

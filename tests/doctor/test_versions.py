@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from localmel.doctor.versions import fits, installed, normal, requirements, requires_python
 
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 RELEASES = st.lists(st.integers(0, 12), min_size=1, max_size=4).map(lambda parts: ".".join(map(str, parts)))
 VERSIONS = st.tuples(
     RELEASES, st.sampled_from(["", "", "", ".post1", ".post2"]), st.sampled_from(["", "", "+cpu"])
@@ -24,12 +25,14 @@ CLAUSES = (
 
 
 @given(version=VERSIONS, clauses=st.lists(CLAUSES, max_size=3))
+@UNHURRIED
 def test_a_version_fits_exactly_where_packaging_says_so(version: str, clauses: list[str]) -> None:
     wanted = ",".join(clauses)
     assert fits(version, wanted) == SpecifierSet(wanted).contains(version), (version, wanted)
 
 
 @given(version=st.text("0123456789.+abc?-", max_size=9), wanted=st.text("0123456789.=<>,!~*", max_size=9))
+@UNHURRIED
 def test_nothing_that_stands_in_notes_breaks_the_comparison(version: str, wanted: str) -> None:
     assert fits(version, wanted) in (True, False)
 
