@@ -61,7 +61,7 @@ def large_model(name: str, need: ModelNeed, *, thorough: bool) -> Iterator[Check
     elif engine.context and facts.context and engine.context > facts.context:
         fact = f"[{need.stage}.model] context is {engine.context:,}; {weights} was made for {facts.context:,}"
         yield fail(name, fact, hint=f"context = {facts.context}", exit_code=UsageError.exit_code)
-    elif thorough and facts.record and (damage := verify(facts.record.name).error()):
+    elif thorough and facts.record and (damage := verify(weights).error()):
         yield from_error(name, damage, needed=True)
     else:
         said = "every byte as recorded" if thorough and facts.record else "whole by sizes and headers"
@@ -88,7 +88,7 @@ def encoder(name: str, profile: Profile, *, thorough: bool) -> Iterator[Check]:
     except MissingWeights as error:
         yield fail(name, error.fact, hint=_how_to_get(model) or error.hint, exit_code=error.exit_code)
         return
-    if thorough and facts.record and (damage := verify(facts.record.name).error()):
+    if thorough and facts.record and (damage := verify(weights).error()):
         yield from_error(name, damage, needed=True)
     else:
         yield ok(name, f"CLIP, {gib(facts.weight_bytes)} in {facts.folder}")
