@@ -88,7 +88,7 @@ def encoder(name: str, profile: Profile, *, thorough: bool) -> Iterator[Check]:
     except MissingWeights as error:
         yield fail(name, error.fact, hint=_how_to_get(model) or error.hint, exit_code=error.exit_code)
         return
-    if thorough and facts.record and (damage := verify(weights).error()):
+    if thorough and facts.record and (damage := verify(model).error()):
         yield from_error(name, damage, needed=True)
     else:
         yield ok(name, f"CLIP, {gib(facts.weight_bytes)} in {facts.folder}")

