@@ -66,7 +66,9 @@ def _ratio(each: str, loop: float, fast: float, *, asked: int = 0) -> Figure:
     ratio = loop / fast
     whole = loop * MENTIONS / (AT_ONCE * len(range(0, MENTIONS // AT_ONCE, SLOW_EVERY)))
     return Figure(
-        section="filtering", name=f"a loop with one product {each}, times as long", value=f"{ratio:.0f} ({whole:.0f} s)",
+        section="filtering",
+        name=f"a loop with one product {each}, times as long",
+        value=f"{ratio:.0f} ({whole:.0f} s)",
         asked=f"at least {asked}" if asked else "", reached=ratio >= asked if asked else None,
     )  # fmt: skip
 

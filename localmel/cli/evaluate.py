@@ -82,11 +82,22 @@ def _evaluated(plan: Plan, kb: str, out: Path | None) -> Report:
     import sys
 
     from localmel.cli.kb import ensure_starter
-    from localmel.encode.minilm import MiniLM
+    from localmel.encode.open import open_encoder
     from localmel.experiment.evaluation import evaluate_systems
     from localmel.kb.places import open_kb
+    from localmel.settings import load_profile
 
     ensure_starter(kb)
     command = shlex.join(["localmel", *sys.argv[1:]])
+    encoders = open_encoder(load_profile(plan.profile).encode)
     with open_kb(kb) as base, progress() as (announce, advance):
-        return evaluate_systems(plan, base, MiniLM(), out=out, command=command, on_total=announce, on_done=advance)
+        return evaluate_systems(
+            plan,
+            base,
+            encoders.text,
+            images=encoders.image,
+            out=out,
+            command=command,
+            on_total=announce,
+            on_done=advance,
+        )

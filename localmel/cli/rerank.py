@@ -39,6 +39,9 @@ def rerank_command(
     calibration: Annotated[
         Path | None, typer.Option("--calibration", help="File that --fit-calibration wrote.")
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Of a finished run, ask about the mentions that had no answer once more.")
+    ] = False,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of the shuffles.")] = None,
     engine: Annotated[
         str | None, typer.Option("--engine", help="vllm, transformers, server or scripted, for the profile's.")
@@ -92,9 +95,11 @@ def rerank_command(
     if not report:
         if kb is None:
             raise UsageError("which KB the run was made over is not said", hint="--kb KB, or --report")
-        stage = _reranked(_profile(profile, own, model), folder, kb)
+        stage = _reranked(_profile(profile, own, model), folder, kb, again=again)
         if not stage.made:
             print_note(f"nothing to do: {stage.folder} holds the links of this run")
+        if failed := stage.manifest["figures"]["failed_open"]:
+            print_note(f"{failed:,} mentions had no answer; the same command with --again asks about them once more")
     print_reranked(report_of(folder, data, route=route, fit=fit_calibration, isotonic=isotonic), as_json=as_json)
 
 
@@ -114,7 +119,7 @@ def _profile(name: str, own: dict[str, Any], model: dict[str, Any]) -> Profile:
     return replace(profile, rerank=replace(settings, backend="llm"))
 
 
-def _reranked(profile: Profile, folder: Path, kb: str) -> Stage:
+def _reranked(profile: Profile, folder: Path, kb: str, *, again: bool) -> Stage:
     import shlex
     import sys
 
@@ -136,7 +141,15 @@ def _reranked(profile: Profile, folder: Path, kb: str) -> Stage:
         with open_kb(kb) as base, open_model(settings.model) as engine, progress() as (announce, advance):
             listener = Listener(on_total=announce, on_done=advance, on_note=print_note)
             return rerank_stage(
-                folder, base, encoder, engine, settings, calibration=calibration, command=command, listener=listener
+                folder,
+                base,
+                encoder,
+                engine,
+                settings,
+                calibration=calibration,
+                again=again,
+                command=command,
+                listener=listener,
             )
     except KeyboardInterrupt:
         print_note(f"the same command goes on where this one stopped; its answers: {journal_of(folder, RERANK)}")

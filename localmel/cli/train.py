@@ -42,7 +42,7 @@ def train_command(
         str, typer.Option("--hard-from", help="names: bearers of the name.  index: nearest by the network so far.")
     ] = "names",
     without: Annotated[
-        list[str] | None, typer.Option("--without", help="Ablation: triples, gate or text (repeatable).")
+        list[str] | None, typer.Option("--without", help="Ablation: triples, gate, text or image (repeatable).")
     ] = None,
     published_negatives: Annotated[
         bool, typer.Option("--published-negatives", help="As published: the same gold twice in a batch is a negative.")

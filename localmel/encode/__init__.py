@@ -1,1 +1,1 @@
-"""Texts and triples -> unit vectors, each with the space it lives in."""
+"""Texts, triples and pictures -> unit vectors, each with the space it lives in."""

@@ -7,11 +7,12 @@ bfloat16 instructions, or on a GPU).  Texts are batched by length, so that littl
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from localmel.encode.batches import batches_by_length
 from localmel.encode.space import Space
 from localmel.errors import CorruptArtifact
 from localmel.shipped import shipped
@@ -63,7 +64,7 @@ class MiniLM:
         method = self._method or best_method(len(texts))
         step = self._steps.get(method) or self._steps.setdefault(method, self._load(method))
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
-        for chosen in _batches_by_length(tokens, step.tokens_at_once):
+        for chosen in batches_by_length([len(one) for one in tokens], step.tokens_at_once):
             lengths = np.array([len(tokens[place]) for place in chosen], np.int32)
             token_ids = np.zeros((len(chosen), lengths.max()), np.int64)
             for line, place in zip(token_ids, chosen, strict=True):
@@ -104,18 +105,6 @@ def _cpu_flags() -> set[str]:
     except OSError:
         return set()
     return {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()[2:]}
-
-
-def _batches_by_length(tokens: list[list[int]], budget: int) -> Iterator[list[int]]:
-    """Places of texts, short ones first, as many at once as fit into `budget` tokens with padding."""
-    batch: list[int] = []
-    for place in sorted(range(len(tokens)), key=lambda place: len(tokens[place])):
-        if batch and (len(batch) + 1) * len(tokens[place]) > budget:
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
 
 
 def read_weights(path: Path) -> dict[str, NDArray[Any]]:

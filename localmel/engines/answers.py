@@ -96,13 +96,19 @@ def chosen(request: Request, logprobs: Mapping[str, float]) -> str:
     return Random(request.seed).choices(request.choices, weights)[0]
 
 
-def choice_response(request: Request, logprobs: Mapping[str, float], **costs: Any) -> Response:
-    """The answer to a closed question.  `logprobs` of every choice, of any common offset."""
+def choice_response(
+    request: Request, logprobs: Mapping[str, float], *, n_tokens: Mapping[str, int] | None = None, **costs: Any
+) -> Response:
+    """The answer to a closed question.  `logprobs` of every choice, of any common offset; `n_tokens` of each."""
     try:
         shares = normalised(logprobs)
     except BadInput as error:
-        return failure(request, error)
-    return Response(request_id=request.id, text=chosen(request, shares), finish="stop", choice_logprobs=shares, **costs)
+        return failed(request, error.fact, **costs)
+    text = chosen(request, shares)
+    written = n_tokens[text] if n_tokens else 1
+    return Response(
+        request_id=request.id, text=text, finish="stop", choice_logprobs=shares, output_tokens=written, **costs
+    )
 
 
 def fingerprint(request: Request) -> str:

@@ -27,6 +27,11 @@ class ChoiceTokens:
         """Tokens that the longest choice takes."""
         return max(len(tokens) for tokens in self.tokens.values())
 
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Tokens that each choice takes."""
+        return {choice: len(tokens) for choice, tokens in self.tokens.items()}
+
     def asked_after(self) -> dict[Tokens, tuple[int, ...]]:
         """Each beginning that some choice goes on from -> the tokens with which choices go on; () is the prompt's end.
 

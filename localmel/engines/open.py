@@ -70,6 +70,11 @@ def open_engine(
         raise UsageError(f"engine {settings.engine!r} needs the folder of {settings.weights!r}")
     model = model_folder(folder)
     _check_quantization(settings, model)
+    if 0 < model.context < settings.context:
+        raise UsageError(
+            f"context is {settings.context:,}; {model.path.name} was made for {model.context:,}",
+            hint=f"context = {model.context}",
+        )
     from localmel.engines.process import WorkerEngine
 
     return WorkerEngine(settings, model, log=log)

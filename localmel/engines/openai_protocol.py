@@ -137,7 +137,8 @@ class Stream:
             if error := event.get("error"):
                 self.problem = message_of(error)
                 return
-            self.usage = event.get("usage") or self.usage
+            if isinstance(usage := event.get("usage"), dict):
+                self.usage = usage
             for choice in event.get("choices") or ():
                 part = choice.get("delta") or choice.get("message") or {}
                 self.text += part.get("content") or ""
@@ -178,10 +179,7 @@ def message_of(error: Any) -> str:
 def response_of(request: Request, stream: Stream, server: Server, **costs: Any) -> Response:
     """The response that a whole stream amounts to."""
     usage = stream.usage
-    costs |= {
-        "prompt_tokens": int(usage.get("prompt_tokens") or 0),
-        "output_tokens": int(usage.get("completion_tokens") or 0),
-    }
+    costs |= {"prompt_tokens": count_of(usage, "prompt_tokens"), "output_tokens": count_of(usage, "completion_tokens")}
     if stream.problem:
         return failed(request, f"the server ended its answer: {stream.problem}", **costs)
     if not stream.text and stream.thought:
@@ -190,6 +188,12 @@ def response_of(request: Request, stream: Stream, server: Server, **costs: Any) 
         return _chosen(request, stream, server, costs)
     finish = "length" if stream.finish == "length" else "stop"
     return Response(request_id=request.id, text=stream.text, finish=finish, **costs)  # type: ignore[arg-type]
+
+
+def count_of(usage: Mapping[str, Any], name: str) -> int:
+    """A number of tokens as the server tells it; 0 where it does not."""
+    told = usage.get(name)
+    return told if isinstance(told, int) else 0
 
 
 def _chosen(request: Request, stream: Stream, server: Server, costs: Mapping[str, Any]) -> Response:
@@ -201,10 +205,13 @@ def _chosen(request: Request, stream: Stream, server: Server, costs: Mapping[str
             return failed(request, error.fact, **costs)
     if text not in request.choices:
         return failed(request, f"the answer {text[:80]!r} is none of the {len(request.choices)} choices", **costs)
-    logprobs = told_logprobs(request.choices, text, stream.tokens)
+    try:
+        logprobs = told_logprobs(request.choices, text, stream.tokens)
+    except (AttributeError, TypeError, KeyError, ValueError):  # told in a form of its own
+        logprobs = None
     if logprobs is None:
         return Response(request_id=request.id, text=text, finish="stop", **costs)
-    return choice_response(request, logprobs, **costs)
+    return choice_response(request, logprobs, **{key: value for key, value in costs.items() if key != "output_tokens"})
 
 
 def told_logprobs(choices: Sequence[str], written: str, tokens: Iterable[Mapping[str, Any]]) -> dict[str, float] | None:

@@ -102,12 +102,12 @@ class ScriptedEngine:
         if line.problem:
             return failed(request, line.problem, prompt_tokens=n_prompt)
         if isinstance(line.answer, Mapping) and request.choices:
-            return choice_response(request, line.answer, prompt_tokens=n_prompt, output_tokens=1)
+            return choice_response(request, line.answer, prompt_tokens=n_prompt)
         text = line.answer if isinstance(line.answer, str) else json.dumps(line.answer, ensure_ascii=False)
         if text in request.choices:
             shares = _shares(request, text, line.probability)
             sure = replace(request, temperature=0.0)
-            return choice_response(sure, shares, prompt_tokens=n_prompt, output_tokens=1)
+            return choice_response(sure, shares, prompt_tokens=n_prompt)
         tokens = _TOKEN.findall(text)
         cut_off = len(tokens) > request.max_tokens
         return Response(

@@ -25,6 +25,7 @@ from localmel.engines.openai_protocol import (
     Server,
     Stream,
     body_of,
+    count_of,
     event_of,
     message_of,
     parsed,
@@ -223,20 +224,19 @@ class ServerEngine:
     def _read(self, request: Request, body: Json, tokens: ChoiceTokens, deadline: float) -> Response:
         """Ask how probable each choice is, token by token; the server's prefix cache makes all but the first cheap."""
         told: dict[Tokens, dict[int, float]] = {}
-        usage: Json = {}
+        n_prompt = 0
         for beginning, wanted in tokens.asked_after().items():
             answer = self._patiently(reading_body(body, self._text(beginning), wanted), deadline)
             if isinstance(answer, str):
                 return failed(request, answer)
             if isinstance(answer, httpx2.Response):
                 return self._not_answered(request, answer)
-            usage = usage or answer.get("usage") or {}
+            n_prompt = n_prompt or count_of(answer.get("usage") or {}, "prompt_tokens")
             known = read_logprobs(answer)
             if missing := [token for token in wanted if token not in known]:
                 return failed(request, f"the server did not tell how probable token {missing[0]} is")
             told[beginning] = {token: known[token] for token in wanted}
-        n_prompt = int(usage.get("prompt_tokens") or 0)
-        return choice_response(request, tokens.logprobs(told), prompt_tokens=n_prompt)
+        return choice_response(request, tokens.logprobs(told), n_tokens=tokens.lengths, prompt_tokens=n_prompt)
 
     def _text(self, tokens: Tokens) -> str:
         if not tokens:

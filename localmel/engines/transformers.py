@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from localmel.engines.answers import choice_response, failed, failure
+from localmel.engines.answers import choice_response, failed
 from localmel.engines.decoding import Decoding, Grammars, Row
 from localmel.engines.facts import peak_bytes
 from localmel.engines.memory import free_memory
@@ -18,7 +18,6 @@ from localmel.engines.model_folder import ModelFolder
 from localmel.engines.prompts import Prompter
 from localmel.engines.protocol import Request, Response
 from localmel.engines.scoring import choice_logprobs
-from localmel.errors import LocalmelError
 from localmel.settings import EngineSettings
 
 if TYPE_CHECKING:
@@ -26,7 +25,9 @@ if TYPE_CHECKING:
 
 Answer = Callable[[int, Response], None]
 _LEFT_PADDED = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"}
-_KEPT_WHOLE = ["lm_head", "vision_tower", "visual", "vision_model", "multi_modal_projector"]
+_KEPT_WHOLE = [
+    rf"(.*\.)?{part}" for part in ("lm_head", "vision_tower", "visual", "vision_model", "multi_modal_projector")
+]
 "Parts that bitsandbytes leaves as they are: small beside the language model, and worth their bits."
 
 
@@ -104,34 +105,37 @@ class TransformersModel:
     def _run(self, batch: Sequence[Row]) -> None:
         import torch
 
+        problem, memory_ran_out = "", False
         try:
             rows, inputs = self._inputs(batch)
-            if not rows:
-                return
-            if rows[0].prompt.choices is not None:
+            if rows and rows[0].prompt.choices is not None:
                 self._score(rows, inputs)
-            else:
+            elif rows:
                 self._write(rows, inputs)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError, ValueError, IndexError) as error:
+            if "cuda error" in str(error).lower():  # nothing can be computed on the card any more
                 raise
-        else:
-            return
-        self._try_smaller([row for row in batch if not row.finish])  # outside: the error holds the batch's memory
+            problem, memory_ran_out = f"{type(error).__name__}: {error}", is_out_of_memory(error)
+        if problem:  # here, where no error holds the memory of the batch
+            self._again([row for row in batch if not row.finish], problem, memory_ran_out)
 
-    def _try_smaller(self, batch: Sequence[Row]) -> None:
+    def _again(self, batch: Sequence[Row], problem: str, memory_ran_out: bool) -> None:
+        """What is left of a batch that failed: in halves for want of memory, else one by one to find the culprit."""
         import torch
 
         if self.device == "cuda":
             torch.cuda.empty_cache()
         if len(batch) == 1:
             row = batch[0]
-            problem = f"memory ran out over a prompt of {row.prompt.n_tokens:,} tokens ({free_memory(self.device)})"
-            self._answer(row.serial, failed(row.prompt.request, problem, **_costs(row)))
+            if memory_ran_out:
+                problem = f"memory ran out over {row.prompt.n_tokens:,} tokens ({free_memory(self.device)})"
+            self._answer(row.serial, failed(row.prompt.request, f"the model fails on it ({problem})", **_costs(row)))
             return
-        self._at_once = max(1, len(batch) // 2)
-        for start in range(0, len(batch), self._at_once):
-            self._run(batch[start : start + self._at_once])
+        size = max(1, len(batch) // 2) if memory_ran_out else 1
+        if memory_ran_out:
+            self._at_once = size
+        for start in range(0, len(batch), size):
+            self._run(batch[start : start + size])
 
     def _inputs(self, batch: Iterable[Row]) -> tuple[list[Row], dict[str, Tensor]]:
         """What the model takes, left-padded; a row whose pictures the processor refuses is answered and left out."""
@@ -216,12 +220,8 @@ class TransformersModel:
         seconds = time.perf_counter() - started
         for row, its, logprobs in zip(rows, choices, scored, strict=True):
             row.finish = "stop"
-            costs = {"output_tokens": its.longest, "seconds": seconds, **_costs(row)}
-            try:
-                response = choice_response(row.prompt.request, logprobs, **costs)
-            except LocalmelError as error:
-                response = failure(row.prompt.request, error)
-            self._answer(row.serial, response)
+            costs = {"seconds": seconds, **_costs(row)}
+            self._answer(row.serial, choice_response(row.prompt.request, logprobs, n_tokens=its.lengths, **costs))
 
 
 def collated(parts: Sequence[Mapping[str, Tensor]], *, pad_token: int) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from localmel.engines.memory import free_memory
 from localmel.engines.model_folder import ModelFolder
 from localmel.engines.prompts import Prompt, Prompter
 from localmel.engines.protocol import Request, Response
-from localmel.errors import LocalmelError, UsageError
+from localmel.errors import UsageError
 from localmel.settings import EngineSettings
 
 Answer = Callable[[int, Response], None]
@@ -192,10 +192,7 @@ class VllmModel:
             "image_tokens": asked.prompt.n_image_tokens,
             "seconds": time.perf_counter() - asked.started,
         }
-        try:
-            response = choice_response(request, choices.logprobs(asked.told), **costs)
-        except LocalmelError as error:
-            response = failed(request, error.fact, **costs)
+        response = choice_response(request, choices.logprobs(asked.told), n_tokens=choices.lengths, **costs)
         self._answer(asked.serial, response)
 
 

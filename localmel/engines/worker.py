@@ -12,11 +12,12 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from localmel.engines.answers import failure
+from localmel.engines.answers import failed, failure
 from localmel.engines.model_folder import model_folder
 from localmel.engines.protocol import Request, Response
 from localmel.engines.scripted import ScriptedEngine
@@ -171,6 +172,10 @@ def serve(channel: _Channel, model: Model) -> None:
                 model.take(message["ask"], request)
             except LocalmelError as error:
                 answer(channel, model, message["ask"], failure(request, error))
+            except (ValueError, TypeError, LookupError, RuntimeError, OSError) as error:
+                traceback.print_exc()
+                problem = f"it cannot be put to the model ({type(error).__name__}: {error})"
+                answer(channel, model, message["ask"], failed(request, problem))
         if not model.is_idle:
             model.step()
 

@@ -46,7 +46,7 @@ def compare(
     import numpy as np
 
     settings = settings or EvaluationSettings()
-    pairs = [pair for pair in _pairs(first, second, names) if pair[0].gold is not None]
+    pairs = [pair for pair in pairs_of(first, second, names) if pair[0].gold is not None]
     if not pairs:
         raise BadInput(f"{names[0]!r} and {names[1]!r} share no mention whose gold is in the KB")
     resamples = Resamples([one.cluster for one, _ in pairs], samples=settings.samples, seed=settings.seed)
@@ -90,9 +90,10 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return 1.0 if 2 * ways >= 2**n else float(2 * ways / 2**n)
 
 
-def _pairs(
+def pairs_of(
     first: Sequence[Outcome], second: Sequence[Outcome], names: tuple[str, str]
 ) -> list[tuple[Outcome, Outcome]]:
+    """The two outcomes of each mention, by mention id.  Raises BadInput where mentions, sentences or gold differ."""
     one, other = ({outcome.mention_id: outcome for outcome in in_order(outcomes)} for outcomes in (first, second))
     missing = [(names[1], sorted(one.keys() - other.keys())), (names[0], sorted(other.keys() - one.keys()))]
     lacks = [f"{name!r} lacks {len(ids)} ({_examples(ids)})" for name, ids in missing if ids]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from localmel.errors import BadInput
 from localmel.evaluate.metrics import area_under_roc, expected_calibration_error
@@ -128,12 +128,22 @@ class Evaluation:
         return self.slices[0]
 
 
-def _fact(name: str, *, value: bool) -> Callable[[Outcome], bool]:
+class HasFacts(Protocol):
+    """What decides a slice: an outcome, or a question that nobody has answered yet."""
+
+    @property
+    def gold(self) -> EntityId | None: ...
+
+    @property
+    def facts(self) -> Facts: ...
+
+
+def _fact(name: str, *, value: bool) -> Callable[[HasFacts], bool]:
     read = attrgetter(f"facts.{name}")
     return lambda outcome: read(outcome) is value
 
 
-SLICES: dict[str, Callable[[Outcome], bool]] = {
+SLICES: dict[str, Callable[[HasFacts], bool]] = {
     "all": lambda outcome: True,
     "gold in the KB": lambda outcome: outcome.gold is not None,
     "NIL": lambda outcome: outcome.gold is None,

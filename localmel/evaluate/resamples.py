@@ -28,6 +28,11 @@ class Estimate:
     high: float | None
     n: int
 
+    def negated(self) -> Estimate:
+        """The same with the sign turned: a difference seen from the other side."""
+        low, high = (None if bound is None else -bound for bound in (self.high, self.low))
+        return Estimate(value=-self.value, low=low, high=high, n=self.n)
+
     def __str__(self) -> str:
         if self.low is None or self.high is None:
             return f"{self.value:.3f}"

@@ -43,9 +43,9 @@ class Column:
 
 def columns_of(runs: Sequence[FinishedRun], systems: Sequence[str]) -> list[Column]:
     """The named systems of each run, all of them where none is named.  Raises UsageError or BadInput."""
-    hashes = [run.folder.resolve() for run in runs]
-    if len(set(hashes)) < len(hashes):
-        twice = next(run.folder for run in runs if hashes.count(run.folder.resolve()) > 1)
+    places = [run.stage.resolve() for run in runs]
+    if len(set(places)) < len(places):
+        twice = next(run.folder for run in runs if places.count(run.stage.resolve()) > 1)
         raise UsageError(f"run {twice} is named twice", hint="localmel compare RUN OTHER")
     picked = []
     for run in runs:
@@ -72,7 +72,7 @@ def columns_of(runs: Sequence[FinishedRun], systems: Sequence[str]) -> list[Colu
 
 def _names(runs: Sequence[FinishedRun]) -> dict[int, str]:
     """Of the folders; with as many folders above as are needed to tell them apart."""
-    parts = {id(run): [part for part in run.folder.resolve().parts if part != "evaluate"] for run in runs}
+    parts = {id(run): run.stage.resolve().parent.parts for run in runs}
     depth = 1
     while len({tuple(names[-depth:]) for names in parts.values()}) < len(parts):
         depth += 1

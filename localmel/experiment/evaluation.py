@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localmel.artifacts import failed_writes_are_reported, new_folder, read_manifest, sha256_of
-from localmel.encode.space import TextEncoder
+from localmel.encode.open import Encoders
+from localmel.encode.space import ImageEncoder, TextEncoder
 from localmel.errors import BadInput, CorruptArtifact, UsageError, shell_line
 from localmel.evaluate.paired import compare
 from localmel.evaluate.paper import PaperCounts, PaperMention, paper_counts
@@ -99,12 +100,15 @@ def evaluate_systems(
     kb: KnowledgeBase,
     encoder: TextEncoder,
     *,
+    images: ImageEncoder | None = None,
     out: Path | None = None,
     command: str = "",
     on_total: Announce = lambda _what, _total: None,
     on_done: Advance = lambda _: None,
 ) -> Report:
     """Ask every system every question, and count.  `command` is kept, so that a run can be done again.
+
+    images: what makes vectors of pictures, for a network that sees them.
 
     Raises UsageError, BadInput, and CorruptArtifact where `out` holds a damaged run."""
     started = time.perf_counter()
@@ -115,7 +119,7 @@ def evaluate_systems(
     inputs = _inputs(plan, kb, models, asked)
     if out and (stored := _stored(out / "evaluate", inputs)):
         return stored
-    bench = _bench(plan, kb, encoder, models, on_total, on_done)
+    bench = _bench(plan, kb, Encoders(text=encoder, image=images), models, on_total, on_done)
     parts = [_evaluated(plan, bench, one, _head(inputs, kb, models)) for one in asked]
     both = list(zip(asked, parts, strict=True))
     report = Report(
@@ -185,19 +189,19 @@ def _versions() -> dict[str, str]:
 
 
 def _bench(
-    plan: Plan, kb: KnowledgeBase, encoder: TextEncoder, models: _Models, on_total: Announce, on_done: Advance
+    plan: Plan, kb: KnowledgeBase, encoders: Encoders, models: _Models, on_total: Announce, on_done: Advance
 ) -> Bench:
     from localmel.encode.kb_vectors import load_vectors
 
     packed: PackedKb | None = None
     vectors: KbVectors | None = None
-    network, given = models.network, None
+    network, given, encoder = models.network, None, encoders.text
     if set(plan.systems) != {"names"}:
         packed, vectors = load_vectors(kb, encoder.space)
         if not len(packed.rows):
             raise BadInput(f"kb {kb.name!r} has no entities", hint="localmel kb build NAME --help")
         if network:
-            network.check_space(encoder.space)
+            network.check_space(encoder.space, encoders.image.image_space if encoders.image else None)
             widths = (network.settings.text_width, network.settings.triple_width)
             if set(widths) != {encoder.space.width}:
                 raise BadInput(
@@ -210,7 +214,7 @@ def _bench(
     return Bench(
         kb=kb,
         profile=models.profile,
-        encoder=encoder,
+        encoders=encoders,
         k=plan.k,
         pictures="image" not in plan.without and network is not None,
         packed=packed,

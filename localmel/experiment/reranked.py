@@ -26,13 +26,17 @@ from localmel.kb.benchmarks.leaks import sentences_of
 from localmel.kb.splits import read_split
 from localmel.records import EntityId, MentionId
 from localmel.rerank.choice import BY_MODEL, in_front, scorer_answer
-from localmel.rerank.choice_calibration import ChoiceCalibration, Judged, answers_of, fit_calibration
+from localmel.rerank.choice_calibration import (
+    ChoiceCalibration,
+    Judged,
+    answers_of,
+    calibrations_without,
+    fit_calibration,
+)
 from localmel.rerank.position_bias import position_bias
 from localmel.rerank.routing import Routed, RoutePoint, routing_curve
 
 _METRICS = ("hits@1", "hits@3", "hits@5", "hits@10", "mrr", "accuracy", "nil_precision", "nil_recall", "nil_f1", "ece")
-_PARTS = 5
-"A calibration is judged on mentions that it was not fitted on, part by part."
 Gold = Mapping[MentionId, EntityId | None]
 Json = dict[str, Any]
 
@@ -248,7 +252,7 @@ def fitted_on(found: RerankedRun, gold: Gold, split: str, *, isotonic: bool = Fa
         "isotonic": isotonic,
         "before": _quality([plain] * len(judged), judged),
         "after": _quality([calibration] * len(judged), judged),
-        "after_held_out": _quality(_held_out(judged, clusters, isotonic, facts), judged),
+        "after_held_out": _quality(calibrations_without(judged, clusters, isotonic=isotonic), judged),
     }
     return FittedCalibration(calibration=calibration, figures=figures)
 
@@ -258,23 +262,6 @@ def _judged(one: Reranked, gold: EntityId | None) -> Judged:
     shown = [candidate.entity_id for candidate in one.retrieved.ranking.candidates[:n]]
     right = shown.index(gold) if gold is not None and gold in shown else n
     return Judged(logs=one.choice.logs, right=right, is_nil=gold is None)
-
-
-def _held_out(
-    judged: Sequence[Judged], clusters: Sequence[str], isotonic: bool, facts: Mapping[str, Any]
-) -> list[ChoiceCalibration]:
-    """For each choice the calibration fitted without its part."""
-    number = {name: place % _PARTS for place, name in enumerate(sorted(set(clusters)))}
-    parts = [number[name] for name in clusters]
-    fitted = [
-        fit_calibration(
-            [one for one, other in zip(judged, parts, strict=True) if other != part],
-            isotonic=isotonic,
-            fitted_on=facts,
-        )
-        for part in range(_PARTS)
-    ]
-    return [fitted[part] for part in parts]
 
 
 def _quality(calibrations: Sequence[ChoiceCalibration], judged: Sequence[Judged]) -> Json:

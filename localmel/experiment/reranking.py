@@ -50,12 +50,13 @@ def rerank_stage(
     settings: RerankSettings,
     *,
     calibration: ChoiceCalibration | None = None,
+    again: bool = False,
     command: str = "",
     listener: Listener | None = None,
 ) -> Stage:
     """Let the model choose for every mention of the run, or take what this run holds.
 
-    Raises BadInput where the run has no `retrieve` stage, or one over another KB; EngineStopped; and as
+    `again`: mentions about which a finished run had no answer are asked about once more.  Raises BadInput where the run has no `retrieve` stage, or one over another KB; EngineStopped; and as
     `make_stage`.  What was answered before stays in the journal."""
     listener = listener or Listener()
     kb.hold()
@@ -110,6 +111,7 @@ def rerank_stage(
             "calibration": calibration.to_json() if calibration else None,
         },
         command=command,
+        is_enough=lambda manifest: not (again and manifest["figures"]["failed_open"]),
     )
 
 

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from localmel.artifacts import failed_writes_are_reported, sha256_of
-from localmel.encode.open import open_encoder
-from localmel.encode.space import TextEncoder
 from localmel.engines.pictures import open_picture
 from localmel.errors import BadInput, BadPicture, CorruptArtifact, shell_line
 from localmel.experiment.run_folder import Stage, finished_stage, make_stage
@@ -30,7 +28,7 @@ from localmel.linker import Linker
 from localmel.records import Candidate, Description, Mention, MentionId, Ranking, Span, Triple
 from localmel.rerank.questions import Retrieved
 from localmel.rerank.weighing import Spoken, with_model
-from localmel.retrieve.fused import load_network
+from localmel.retrieve.profile_models import ProfileModels, open_models
 from localmel.settings import GenerateSettings, Profile
 from localmel.shipped import weights_folder
 
@@ -54,7 +52,7 @@ def retrieve_stage(
     profile: Profile,
     run: Path,
     *,
-    encoder: TextEncoder | None = None,
+    models: ProfileModels | None = None,
     command: str = "",
     listener: Listener | None = None,
 ) -> Stage:
@@ -63,14 +61,13 @@ def retrieve_stage(
     Where the profile asks a model about mentions, its answers are those of the run's `generate` stage.
     Raises BadInput where that is missing or about others, and as `make_stage`."""
     listener = listener or Listener()
-    encoder = encoder or open_encoder(profile.encode).text
-    network = load_network(weights_folder(profile.retrieve.network))
+    models = models or open_models(profile)
     kb.hold()
     said, said_sha256 = _generated(run, mentions, profile.generate)
 
     def make(folder: Path) -> Json:
         every = max(1, profile.retrieve.by_name + profile.retrieve.by_vector)
-        linker = Linker(kb, profile, top_k=every, encoder=encoder, network=network)
+        linker = Linker(kb, profile, top_k=every, models=models)
         listener.on_total("reading mentions", len(mentions))
         spoken, unreadable = _spoken(mentions, said, profile.generate, listener.on_done)
         listener.on_total("retrieving", len(mentions))
@@ -99,8 +96,8 @@ def retrieve_stage(
             "mentions": mentions_sha256(mentions),
             "said": said_sha256,
             "kb_fingerprint": kb.fingerprint,
-            "space": encoder.space.weights_sha256,
-            "network": network.sha256,
+            "space": models.encoders.text.space.weights_sha256,
+            "network": models.network.sha256,
             "scorer": _scorer_sha256(weights_folder(profile.rerank.weights)),
         },
         command=command,

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localmel.encode.space import TextEncoder
+from localmel.encode.open import Encoders
+from localmel.encode.space import ImageEncoder
 from localmel.engines.pictures import open_picture
 from localmel.errors import BadPicture
 from localmel.evaluate.ranks import rank_in
@@ -23,7 +24,8 @@ from localmel.kb.names import NameIndex
 from localmel.kb.store import KnowledgeBase
 from localmel.records import Candidate, EntityId, MentionId, Ranking, Triple
 from localmel.retrieve.fused import Network, fuse_kb
-from localmel.retrieve.mention_vectors import mention_arrays
+from localmel.retrieve.mention_vectors import mention_arrays, mention_pictures
+from localmel.retrieve.profile_models import ProfileModels
 from localmel.settings import Profile
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ class Bench:
 
     kb: KnowledgeBase
     profile: Profile
-    encoder: TextEncoder
+    encoders: Encoders
     k: int
     pictures: bool
     "Whether pictures are looked at."
@@ -78,6 +80,15 @@ class Bench:
     "Folder of the evidence scorer."
     on_total: Announce
     on_done: Advance
+
+    def models(self) -> ProfileModels:
+        """Encoders and network, as the linker takes them."""
+        assert self.network is not None
+        return ProfileModels(encoders=self.encoders, network=self.network)
+
+    def seeing(self) -> ImageEncoder | None:
+        """What makes vectors of mentions' pictures; None where nobody is to look at them."""
+        return self.encoders.image if self.pictures and self.network and self.network.image_space else None
 
 
 def stated_of(bench: Bench, asked: Sequence[Question]) -> tuple[list[tuple[Triple, ...]], int]:
@@ -121,9 +132,7 @@ def _by_linker(bench: Bench, asked: Sequence[Question]) -> list[Answer]:
 
     settings = bench.profile.retrieve
     every = max(1, settings.by_name + settings.by_vector)
-    linker = Linker(
-        bench.kb, bench.profile, top_k=every, encoder=bench.encoder, network=bench.network, scorer=bench.scorer
-    )
+    linker = Linker(bench.kb, bench.profile, top_k=every, models=bench.models(), scorer=bench.scorer)
     captions = (
         Caption(
             text=one.mention.context,
@@ -250,14 +259,15 @@ def _fused(
     bench.on_total("fusing mentions", len(asked))
     for start in range(0, len(asked), _MENTIONS_AT_ONCE):
         here = slice(start, start + _MENTIONS_AT_ONCE)
-        text, triples = mention_arrays([one.mention for one in asked[here]], stated[here], bench.encoder.encode)
-        parts.append(bench.network.encoder.fuse(text=text, triples=triples))
+        text, triples = mention_arrays([one.mention for one in asked[here]], stated[here], bench.encoders.text.encode)
+        pictures = mention_pictures([one.mention for one in asked[here]], bench.seeing())
+        parts.append(bench.network.encoder.fuse(text=text, triples=triples, **pictures))
         bench.on_done(len(text))
     return np.concatenate(parts), entities
 
 
 def _texts(bench: Bench, asked: Sequence[Question]) -> NDArray[Any]:
-    text, _ = mention_arrays([one.mention for one in asked], [()] * len(asked), bench.encoder.encode)
+    text, _ = mention_arrays([one.mention for one in asked], [()] * len(asked), bench.encoders.text.encode)
     return text
 
 

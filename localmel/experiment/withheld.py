@@ -113,7 +113,8 @@ def parts_without(network: Network, vectors: KbVectors, without: Collection[str]
     The network gets a name of its own, so that the fused vectors made with it stand beside the others."""
     import numpy as np
 
-    withheld = tuple(switch for switch in ("triples", "text") if switch in without)
+    switches = ("triples", "text", *(("image",) if network.image_space else ()))
+    withheld = tuple(switch for switch in switches if switch in without)
     if not withheld:
         return network, vectors
     if "triples" in withheld:  # what has no vector is handed out to no network
@@ -125,7 +126,8 @@ def parts_without(network: Network, vectors: KbVectors, without: Collection[str]
         given = replace(given, entities=np.broadcast_to(np.float16(0), vectors.entities.shape))
     name = hashlib.sha256(f"{network.sha256} without {' '.join(withheld)}".encode()).hexdigest()
     encoder = _Withholding(network.weights, network.settings, withheld)
-    return replace(network, sha256=name, encoder=encoder), given
+    seen = None if "image" in withheld else network.image_space  # both sides then take the learnt stand-in
+    return replace(network, sha256=name, encoder=encoder, image_space=seen), given
 
 
 class _Withholding(FusedEncoder):

@@ -123,13 +123,31 @@ def fit_calibration(
         )
     if len(judged) < _FEWEST:
         raise BadInput(f"{len(judged)} choices are too few to fit a calibration on; {_FEWEST} are needed")
+    return _fitted(judged, isotonic, fitted_on)
+
+
+def calibrations_without(
+    judged: Sequence[Judged], clusters: Sequence[str], *, isotonic: bool, parts: int = 5
+) -> list[ChoiceCalibration]:
+    """For each choice a calibration fitted without it: clusters go into so many parts, and a part is left out whole.
+
+    Clusters are sentences; with one part only there would be nothing left to fit on."""
+    number = {name: place % parts for place, name in enumerate(sorted(set(clusters)))}
+    part_of = [number[name] for name in clusters]
+    fitted = {}
+    for part in set(part_of):
+        others = [one for one, other in zip(judged, part_of, strict=True) if other != part]
+        fitted[part] = _fitted(others, isotonic, {}) if others else ChoiceCalibration()
+    return [fitted[part] for part in part_of]
+
+
+def _fitted(judged: Sequence[Judged], isotonic: bool, fitted_on: Mapping[str, Any]) -> ChoiceCalibration:
     fitted = ChoiceCalibration(temperature=fitted_temperature(judged), fitted_on=dict(fitted_on))
     fitted = replace(fitted, nil_from=fitted_threshold(judged, fitted.temperature))
-    if isotonic:
-        sure, correct = answers_of(judged, fitted)
-        said, true = rising_curve(sure, correct)
-        fitted = replace(fitted, said=said, true=true)
-    return fitted
+    if not isotonic:
+        return fitted
+    said, true = rising_curve(*answers_of(judged, fitted))
+    return replace(fitted, said=said, true=true)
 
 
 def fitted_temperature(judged: Sequence[Judged]) -> float:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localmel.artifacts import MANIFEST
+from localmel.encode.kb_images import load_images
 from localmel.encode.kb_vectors import load_vectors
 from localmel.encode.space import Space
 from localmel.errors import BadInput, CorruptArtifact, shell_line
 from localmel.kb.store import KnowledgeBase
-from localmel.retrieve.fused import Network, fused_folder, load_fused
+from localmel.retrieve.fused import Network, fused_folder, fused_state, load_fused
 from localmel.retrieve.index import HNSW_FROM, IndexFacts, Recall, VectorIndex, build_index, choose, load_index
 from localmel.retrieve.index.recall import recall_against_exact, sampled
 from localmel.retrieve.index.settings import AUTO, HNSW
@@ -77,7 +78,7 @@ def build_entity_index(
     settings = choose(kind, len(fused))
     on_total(f"building index {kind}", len(fused))
     index = build_index(fused, settings, on_done=on_done)
-    index.save(index_folder(kb, network, kind), _facts(packed, network))
+    index.save(index_folder(kb, network, kind), _facts(kb, packed, network))
     return recall_against_exact(index, fused, sampled(fused, _ASKED, _SEED), min(_K, len(fused)))
 
 
@@ -90,7 +91,7 @@ def load_entity_index(kb: KnowledgeBase, packed: PackedKb, network: Network, kin
     folder = index_folder(kb, network, kind)
     again = shell_line("localmel index", kb.folder, "--index", kind)
     try:
-        return load_index(folder, _facts(packed, network))
+        return load_index(folder, _facts(kb, packed, network))
     except FileNotFoundError:
         raise BadInput(f"kb {kb.name!r} has no index of kind {kind}", hint=again) from None
     except CorruptArtifact as error:
@@ -115,5 +116,10 @@ def index_folder(kb: KnowledgeBase, network: Network, kind: str) -> Path:
     return folder.with_name(f"{folder.name}.{kind}")
 
 
-def _facts(packed: PackedKb, network: Network) -> IndexFacts:
-    return IndexFacts(space=f"fused {network.sha256[:16]}", width=network.settings.width, made_from=packed.fingerprint)
+def _facts(kb: KnowledgeBase, packed: PackedKb, network: Network) -> IndexFacts:
+    images = load_images(kb, packed, network.image_space) if network.image_space else None
+    return IndexFacts(
+        space=f"fused {network.sha256[:16]}",
+        width=network.settings.width,
+        made_from=fused_state(packed, images),
+    )

@@ -27,7 +27,7 @@ class ProfileModels:
 def open_models(profile: Profile, *, method: Method | None = None) -> ProfileModels:
     """Find both and hold them against each other.  `method` is MiniLM's.
 
-    Raises MissingWeights with the command that brings or trains them, BadInput where the network is of other vectors."""
+    Raises MissingWeights with the command that brings or trains them, BadInput for a network of other vectors."""
     encoders = open_encoder(profile.encode, method=method)
     network = load_network(network_folder(profile))
     network.check_space(encoders.text.space, encoders.image.image_space if encoders.image else None)

@@ -51,6 +51,8 @@ SCHEMA = {
     "required": ["type", "triples"],
     "additionalProperties": False,
 }
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+"For models this small, threads that wait for one another on a busy machine cost more than everything else."
 Asked = Callable[..., Request]
 Models = Callable[[str], Path]
 
@@ -67,6 +69,15 @@ def request_of(number: object, *parts: str | Path, system: str = "", **constrain
     """One question of the user, behind what the system says."""
     messages = [Message(role="system", parts=(system,))] if system else []
     return Request(id=str(number), messages=(*messages, Message(role="user", parts=parts)), **constraint)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Workers and servers compute on one thread."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ONE_THREAD.items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,3 +113,48 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def finished(
+    benchmark: Path, tiny: KnowledgeBase, words: HashedWords, network: Callable[..., Path], tmp_path: Path
+) -> Any:
+    """`finished("name", systems=("names",))` -> the folder of a finished evaluation; zero-shot if not said."""
+    from localmel.experiment.evaluation import Plan, evaluate_systems
+
+    def make(name: str, **given: Any) -> Path:
+        out = tmp_path / "runs" / name
+        plan = Plan(**{"data": benchmark, "systems": ("zero-shot",), "network": network(), **given})
+        evaluate_systems(plan, tiny, words, out=out, command=f"localmel eval {name}")
+        return out
+
+    return make
+
+
+@pytest.fixture
+def reseal() -> Any:
+    """`reseal(run, line_by_line, manifest=change)` writes a run again with other lines and another manifest, sealed."""
+    from localmel.artifacts import new_folder
+    from localmel.experiment.evaluation import KIND, VERSION
+
+    def seal(
+        run: Path,
+        change: Callable[[int, dict[str, Any]], dict[str, Any]],
+        *,
+        manifest: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> Path:
+        stage = run / "evaluate"
+        facts = json.loads((stage / "manifest.json").read_text())
+        manifest(facts)
+        rows = [json.loads(line) for line in (stage / "rankings.jsonl").read_text().splitlines()]
+        changed = [change(number, row) for number, row in enumerate(rows)]
+        files = {name: (stage / name).read_text() for name in ("report.json", "report.md")}
+        kept = {name: value for name, value in facts.items() if name not in ("kind", "version", "files")}
+        with new_folder(stage, kind=KIND, version=VERSION, facts=kept) as folder:
+            for name, text in files.items():
+                (folder / name).write_text(text)
+            lines = ({key: value for key, value in row.items() if value is not ...} for row in changed)
+            (folder / "rankings.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return run
+
+    return seal

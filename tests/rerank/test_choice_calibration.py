@@ -19,6 +19,7 @@ from localmel.rerank.choice_calibration import (
     ChoiceCalibration,
     Judged,
     answers_of,
+    calibrations_without,
     fit_calibration,
     fitted_temperature,
     fitted_threshold,
@@ -144,6 +145,19 @@ def test_a_saved_calibration_decides_the_same(tmp_path: Path) -> None:
 def test_nothing_but_val_is_fitted_on(split: str | None) -> None:
     with pytest.raises(BadInput, match="is fitted on val, not on"):
         fit_calibration(drawn(100, too_sure=1.0), fitted_on={"split": split})
+
+
+def test_a_choice_is_judged_by_a_calibration_that_has_not_seen_its_sentence() -> None:
+    judged = drawn(100, too_sure=3.0)
+    clusters = [f"sentence {number // 2}" for number in range(100)]
+    found = calibrations_without(judged, clusters, isotonic=False, parts=5)
+    assert len({one.temperature for one in found}) == 5
+    for number in (0, 37, 99):
+        own = found[number]
+        fitted_with = [one for one, other in zip(judged, found, strict=True) if other != own]
+        assert own.temperature == fitted_temperature(fitted_with)
+        assert found[number // 2 * 2] == own
+    assert calibrations_without(judged[:3], ["one"] * 3, isotonic=True) == [ChoiceCalibration()] * 3
 
 
 def test_too_few_choices_are_refused() -> None:

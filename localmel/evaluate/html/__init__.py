@@ -1,0 +1,1 @@
+"""Reports as one HTML file each, which asks nothing of any network."""

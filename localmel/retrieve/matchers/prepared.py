@@ -1,0 +1,103 @@
+"""The sides of a KB's entities, made once by a matcher and kept: what both steps of a search look at.
+
+In: a matcher and what is known of the entities.  Out: a folder with vectors in float32 (their inner products are
+scores) and tokens in float16, memory-mapped, tied to the matcher and to what the features were made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from localmel.errors import BadInput
+from localmel.kb.packed import Lists
+from localmel.retrieve.index import IndexFacts, IndexSettings, VectorIndex, build_index
+from localmel.retrieve.matchers.features import padded
+from localmel.retrieve.matchers.growing import GrowingColumns, column, read_columns, starts_of
+from localmel.retrieve.matchers.lifted import lifted_entities
+from localmel.retrieve.matchers.protocol import EntityFeatures, Matcher, Side, Tokens
+
+Given = TypeVar("Given")
+KIND, VERSION = "matcher's entities", 1
+_ROWS_AT_ONCE = 256
+
+
+class PreparedSides:
+    """An `EntitySides` on disk."""
+
+    def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        """Raises FileNotFoundError where there is none, BadInput for one of other facts, CorruptArtifact for damage."""
+        manifest, arrays = read_columns(folder, kind=KIND, version=VERSION)
+        if different := [name for name, value in facts.items() if manifest.get(name) != value]:
+            raise BadInput(
+                f"{folder} was made from another {' and another '.join(different)}",
+                hint="localmel index KB   # makes it anew",
+            )
+        self.vectors = column(folder, arrays, "vectors")
+        "(n, width) float32."
+        self._tokens = {
+            name: Lists(starts=starts_of(column(folder, arrays, f"{name}.counts")), values=column(folder, arrays, name))
+            for name in manifest["tokens"]
+        }
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def of(self, positions: NDArray[np.int64]) -> Side:
+        """The entities at `positions`, padded to the longest of them."""
+        made = {name: padded(lists, positions) for name, lists in self._tokens.items()}
+        return Side(
+            vectors=torch.from_numpy(np.array(self.vectors[positions], np.float32)),
+            tokens={name: Tokens(values=values, there=there) for name, (values, there) in made.items()},
+        )
+
+
+@torch.no_grad()
+def prepare_entities(
+    matcher: Matcher[Given],
+    entities: EntityFeatures[Given],
+    folder: Path,
+    facts: Mapping[str, Any],
+    *,
+    on_done: Callable[[int], None] = lambda _: None,
+) -> PreparedSides:
+    """Make the sides of all entities, unless they stand.  `facts`: the matcher's hash and what the features hang on.
+
+    A run that was stopped goes on behind its last piece.  `on_done` hears how many more entities are done."""
+    try:
+        return PreparedSides(folder, facts)
+    except (FileNotFoundError, BadInput):
+        pass
+    n = len(entities)
+    sample = matcher.entities(entities.of(np.arange(0)))
+    growing = GrowingColumns(folder, {**facts, "tokens": sorted(sample.tokens)})
+    for number, first in enumerate(range(0, max(n, 1), _ROWS_AT_ONCE)):
+        positions = np.arange(first, min(first + _ROWS_AT_ONCE, n))
+        if number >= growing.pieces:
+            growing.add(_columns(matcher.entities(entities.of(positions))))
+        on_done(len(positions))
+    growing.seal(kind=KIND, version=VERSION)
+    return PreparedSides(folder, facts)
+
+
+def _columns(side: Side) -> dict[str, NDArray[Any]]:
+    arrays = {"vectors": np.ascontiguousarray(side.vectors.float().cpu().numpy())}
+    for name, tokens in side.tokens.items():
+        arrays[name] = tokens.values[tokens.there].half().cpu().numpy()
+        arrays[f"{name}.counts"] = tokens.there.sum(dim=1).cpu().numpy()
+    return arrays
+
+
+def index_sides(sides: PreparedSides, settings: IndexSettings) -> tuple[VectorIndex, float]:
+    """The index of the first step under the entities' positions, and the length of the longest vector."""
+    lifted, longest = lifted_entities(sides.vectors)
+    return build_index(lifted, settings), longest
+
+
+def index_facts(matcher_sha256: str, made_from: str, width: int) -> IndexFacts:
+    """What a saved index of lifted vectors is tied to.  width: the matcher's."""
+    return IndexFacts(space=f"lifted {matcher_sha256[:16]}", width=width + 1, made_from=made_from)

@@ -1,0 +1,149 @@
+"""Search in two steps: an index finds the entities whose one vector fits, the matcher scores those.
+
+In: a matcher, the sides of a KB's entities, what is known of mentions.  Out: the best entities by the matcher's score.
+The second step looks at as many pairs for each mention as settings say, however large the KB is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from localmel.errors import BadInput
+from localmel.retrieve.index import NO_ID, VectorIndex
+from localmel.retrieve.matchers.lifted import lifted_mentions
+from localmel.retrieve.matchers.protocol import Matcher, Side
+
+Given = TypeVar("Given")
+_VALUES_AT_ONCE = 1 << 24
+"Values of candidates' tokens that are held at once."
+_ENTITIES_AT_ONCE = 4096
+CANDIDATES = 256
+"Entities of the first step that are scored for each mention, unless asked otherwise."
+
+
+class EntitySides(Protocol):
+    """The sides of the n entities of a KB, on disk or in memory."""
+
+    def __len__(self) -> int: ...
+
+    def of(self, positions: NDArray[np.int64]) -> Side:
+        """Of the entities at these positions."""
+        ...
+
+
+class HeldSides:
+    """An `EntitySides` in memory."""
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+
+    def __len__(self) -> int:
+        return len(self._side)
+
+    def of(self, positions: NDArray[np.int64]) -> Side:
+        """Rows of what is held."""
+        return self._side.rows(torch.from_numpy(positions))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Found:
+    """The best k entities of m mentions."""
+
+    scores: NDArray[Any]  # (m, k) float32, best first; -inf where the KB has fewer than k entities
+    entities: NDArray[Any]  # (m, k) int64 positions, equal scores by the smaller one; NO_ID beside -inf
+    n_scored: int
+    "Pairs of a mention and an entity that the matcher's own score looked at."
+
+
+class TwoStepSearch(Generic[Given]):
+    """Finds entities for mentions, by a matcher."""
+
+    def __init__(
+        self,
+        matcher: Matcher[Given],
+        entities: EntitySides,
+        index: VectorIndex,
+        longest: float,
+        *,
+        candidates: int = CANDIDATES,
+    ) -> None:
+        """index: over the entities' lifted vectors under their positions; longest: see `lifted_entities`.
+
+        candidates: how many entities of the first step the matcher scores for each mention.
+        Raises BadInput where the index was made with another matcher or of another KB."""
+        if index.width != matcher.width + 1 or len(index) != len(entities):
+            raise BadInput(
+                f"the index holds {len(index):,} vectors of length {index.width}; the matcher and the KB ask for "
+                f"{len(entities):,} of length {matcher.width + 1}",
+                hint="localmel index KB   # anew, with this matcher",
+            )
+        if candidates < 1:
+            raise BadInput(f"candidates is {candidates}; it must be 1 or more")
+        self._matcher, self._entities, self._index = matcher, entities, index
+        self._longest, self._candidates = longest, candidates
+
+    @torch.no_grad()
+    def search(self, given: Given, k: int) -> Found:
+        """The best k of each of m mentions.  Raises BadInput for features that the matcher refuses."""
+        mentions = self._matcher.mentions(given)
+        lifted, lengths = lifted_mentions(mentions.vectors.float().cpu().numpy())
+        n = k if self._matcher.vectors_say_all else max(k, self._candidates)
+        scores, places = self._index.search(lifted, min(n, len(self._entities)))
+        if self._matcher.vectors_say_all:
+            return _best(scores * (lengths * self._longest)[:, None], places, k, n_scored=0)
+        scores = np.full(places.shape, -np.inf, np.float32)
+        for rows in self._pieces(mentions, places.shape[1]):
+            scores[rows] = self._scored(mentions.rows(torch.from_numpy(rows)), places[rows])
+        scores[places == NO_ID] = -np.inf
+        return _best(scores, places, k, n_scored=int((places != NO_ID).sum()))
+
+    def _pieces(self, mentions: Side, n_candidates: int) -> list[NDArray[np.int64]]:
+        """Numbers of mentions, as many at once as fit into memory with their candidates' tokens."""
+        width = sum(tokens.there.shape[1] * tokens.values.shape[2] for tokens in mentions.tokens.values())
+        at_once = max(1, _VALUES_AT_ONCE // max(1, width * n_candidates))
+        return [np.arange(first, min(first + at_once, len(mentions))) for first in range(0, len(mentions), at_once)]
+
+    def _scored(self, mentions: Side, places: NDArray[np.int64]) -> NDArray[Any]:
+        """(m, c) scores of each mention's candidates at `places` (m, c)."""
+        used, numbers = np.unique(np.maximum(places, 0), return_inverse=True)
+        candidates = self._entities.of(used).to(mentions.vectors.device)
+        candidates = candidates.rows(torch.from_numpy(numbers.reshape(places.shape)))
+        scores: NDArray[Any] = self._matcher.scores(mentions, candidates).float().cpu().numpy()
+        return scores
+
+
+@torch.no_grad()
+def search_all(matcher: Matcher[Given], entities: EntitySides, given: Given, k: int) -> Found:
+    """The best k by the matcher's score of every pair: what `TwoStepSearch` is to find, at a cost that grows with n."""
+    mentions = matcher.mentions(given)
+    pieces = [np.arange(first, min(first + _ENTITIES_AT_ONCE, len(entities)))
+              for first in range(0, len(entities), _ENTITIES_AT_ONCE)]  # fmt: skip
+    device = mentions.vectors.device
+    made = [matcher.scores(mentions, entities.of(piece).to(device)).float().cpu().numpy() for piece in pieces]
+    scores = np.concatenate([np.empty((len(mentions), 0), np.float32), *made], axis=1)
+    places = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+    return _best(scores, places, k, n_scored=scores.size)
+
+
+def agreement(one: Found, other: Found) -> float:
+    """Share of mentions for which both found the same entities, whatever their order."""
+    if not len(one.entities):
+        return 1.0
+    return float((np.sort(one.entities, axis=1) == np.sort(other.entities, axis=1)).all(axis=1).mean())
+
+
+def _best(scores: NDArray[Any], places: NDArray[Any], k: int, *, n_scored: int) -> Found:
+    """scores, places: (m, c).  Filled up to k where c is less."""
+    missing = max(0, k - scores.shape[1])
+    scores = np.pad(scores.astype(np.float32), ((0, 0), (0, missing)), constant_values=-np.inf)
+    places = np.pad(places, ((0, 0), (0, missing)), constant_values=NO_ID)
+    order = np.lexsort((np.where(places == NO_ID, np.iinfo(np.int64).max, places), -scores), axis=1)[:, :k]
+    return Found(
+        scores=np.take_along_axis(scores, order, axis=1),
+        entities=np.take_along_axis(places, order, axis=1),
+        n_scored=n_scored,
+    )

@@ -1,0 +1,146 @@
+"""Several systems on the same mentions: the numbers of the evaluation, every pair, slices, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from localmel.errors import BadInput
+from localmel.evaluate.comparison import compare_systems
+from localmel.evaluate.paired import compare
+from localmel.evaluate.protocol import EvaluationSettings, Outcome, evaluate
+
+Make = Callable[..., Outcome]
+Draw = Callable[..., list[Outcome]]
+
+
+def worse(outcomes: list[Outcome], every: int) -> list[Outcome]:
+    """The same mentions; every so many of those at rank 1 fall to rank 2."""
+    return [
+        replace(one, rank=2.0, predicted="Q9") if one.rank == 1.0 and number % every == 0 else one
+        for number, one in enumerate(outcomes)
+    ]
+
+
+def test_every_number_is_that_of_the_evaluation(draw: Draw) -> None:
+    first = draw(90)
+    second = worse(first, 2)
+    found = compare_systems({"d": {"A": first, "B": second}}, k=16, calibrated=["A", "B"]).datasets[0]
+    settings = EvaluationSettings(k=16)
+    for name, outcomes in (("A", first), ("B", second)):
+        assert dict(found.metrics[name]) == dict(evaluate(outcomes, settings).overall.metrics)
+    pair, paired = found.pairs[0], compare(first, second, settings)
+    assert pair.hits_at_1.value == pytest.approx(paired.hits_at_1.value)
+    assert pair.mrr.value == pytest.approx(paired.mrr.value)
+    assert (pair.only_first, pair.only_second) == (paired.only_first, paired.only_second)
+    assert pair.mcnemar == pytest.approx(paired.p)
+    accuracy = [evaluate(outcomes, settings).overall.metrics["accuracy"].value for outcomes in (first, second)]
+    assert pair.accuracy.value == pytest.approx(accuracy[0] - accuracy[1])
+    assert (found.n, found.n_nil, found.n_sentences) == (90, sum(one.gold is None for one in first), 30)
+
+
+def test_a_case_counted_by_hand(outcome: Make) -> None:
+    first = [outcome(name) for name in "abcdefgh"]
+    second = [outcome(name, rank=2.0, predicted="Q9") for name in "abcdefg"] + [outcome("h")]
+    found = compare_systems({"d": {"A": first, "B": second}}, k=16).datasets[0]
+    (pair,) = found.pairs
+    assert pair.hits_at_1.value == pytest.approx(7 / 8)
+    assert pair.mrr.value == pytest.approx(7 / 16)
+    assert (pair.only_first, pair.only_second) == (7, 0)
+    assert pair.mcnemar == pair.mcnemar_corrected == pytest.approx(2 / 2**7)
+    assert pair.better == found.leader == "A"
+
+
+def test_systems_that_answer_alike_are_not_distinguishable(draw: Draw) -> None:
+    outcomes = draw(60)
+    (pair,) = compare_systems({"d": {"A": outcomes, "B": outcomes[::-1]}}, k=16).datasets[0].pairs
+    assert (pair.better, pair.mcnemar, pair.bootstrap) == (None, 1.0, 1.0)
+    assert (pair.hits_at_1.value, pair.hits_at_1.low, pair.hits_at_1.high) == (0.0, 0.0, 0.0)
+
+
+def test_holm_counts_the_pairs_of_all_datasets(draw: Draw) -> None:
+    first = draw(90)
+    systems = {"A": first, "B": worse(first, 9), "C": worse(first, 2)}
+    alone = compare_systems({"d": systems}, k=16)
+    both = compare_systems({"d": systems, "e": systems}, k=16)
+    assert (alone.tests, both.tests) == (3, 6)
+    for one, other in zip(alone.datasets[0].pairs, both.datasets[0].pairs, strict=True):
+        assert one.mcnemar == other.mcnemar
+        assert one.mcnemar <= one.mcnemar_corrected <= other.mcnemar_corrected
+    least = min(both.datasets[0].pairs, key=lambda pair: pair.mcnemar)
+    assert least.mcnemar_corrected == pytest.approx(min(1.0, 6 * least.mcnemar))
+
+
+def test_the_order_of_mentions_does_not_matter_and_that_of_systems_only_the_sign(draw: Draw) -> None:
+    first = draw(60)
+    second = worse(first, 3)
+    there = compare_systems({"d": {"A": first, "B": second}}, k=16).datasets[0]
+    back = compare_systems({"d": {"B": second[::-1], "A": first[::-1]}}, k=16).datasets[0]
+    assert there.metrics["A"] == back.metrics["A"]
+    assert there.pairs[0].hits_at_1.negated().value == back.pairs[0].hits_at_1.value
+    assert there.leader == back.leader == "A"
+    assert there.pair("B", "A") is there.pairs[0]
+
+
+def test_only_probabilities_are_looked_at_for_calibration(draw: Draw) -> None:
+    outcomes = draw(40)
+    found = compare_systems({"d": {"linker": outcomes, "cosine": worse(outcomes, 2)}}, k=16, calibrated=["linker"])
+    assert list(found.datasets[0].reliability) == ["linker"]
+    assert "ece" in found.datasets[0].metrics["linker"]
+    assert "ece" not in found.datasets[0].metrics["cosine"]
+
+
+def test_a_slice_is_its_mentions_and_nothing_else(draw: Draw) -> None:
+    first = draw(90)
+    second = worse(first, 2)
+    ids = {one.mention_id for one in first[:40]}
+    found = compare_systems({"d": {"A": first, "B": second}}, k=16, slices={"d": {"some": ids}}).datasets[0].slices[0]
+    part = [one for one in first if one.mention_id in ids]
+    expected = evaluate(part, EvaluationSettings()).overall
+    assert (found.n, found.n_in_kb, found.metric) == (40, expected.n_in_kb, "hits@1")
+    assert found.values["A"].value == pytest.approx(expected.metrics["hits@1"].value)
+    assert found.differences["B"].value == pytest.approx(found.values["B"].value - found.values["A"].value)
+    assert list(found.differences) == ["B"]
+
+
+def test_a_slice_without_mentions_has_no_numbers(draw: Draw) -> None:
+    outcomes = draw(30)
+    slices = {"d": {"empty": frozenset[str](), "unknown": frozenset({"no such id"})}}
+    for found in compare_systems({"d": {"A": outcomes, "B": outcomes}}, k=16, slices=slices).datasets[0].slices:
+        assert (found.n, found.n_sentences, dict(found.values), dict(found.differences)) == (0, 0, {}, {})
+
+
+def test_a_slice_of_nil_is_counted_by_accuracy(outcome: Make) -> None:
+    first = [outcome("a"), outcome("b", gold=None, predicted=None), outcome("c", gold=None, predicted=None)]
+    second = [first[0], outcome("b", gold=None, predicted="Q9"), first[2]]
+    slices = {"d": {"NIL": {"b", "c"}}}
+    (found,) = compare_systems({"d": {"A": first, "B": second}}, k=16, slices=slices).datasets[0].slices
+    assert (found.metric, found.n_in_kb, found.values["A"].value, found.values["B"].value) == ("accuracy", 0, 1.0, 0.5)
+
+
+def test_other_mentions_golds_or_sentences_are_refused(outcome: Make) -> None:
+    first = [outcome(name) for name in "abc"]
+    for other in (
+        first[:2],
+        [*first[:2], outcome("c", gold="Q2", predicted="Q2")],
+        [*first[:2], outcome("c", cluster="a")],
+    ):
+        with pytest.raises(BadInput, match=r"not the same mentions|have another gold or sentence in 'B'"):
+            compare_systems({"d": {"A": first, "B": other}}, k=16)
+
+
+def test_one_system_and_nothing_but_nil_are_refused(outcome: Make) -> None:
+    with pytest.raises(BadInput, match="d: 1 system; a comparison needs two"):
+        compare_systems({"d": {"A": [outcome("a")]}}, k=16)
+    nil = [outcome("a", gold=None, predicted=None)]
+    with pytest.raises(BadInput, match="none of 1 mentions has its gold in the KB"):
+        compare_systems({"d": {"A": nil, "B": nil}}, k=16)
+
+
+def test_a_single_sentence_gives_numbers_without_intervals(outcome: Make) -> None:
+    first = [outcome("a", cluster="one"), outcome("b", cluster="one")]
+    second = [first[0], outcome("b", cluster="one", rank=3.0, predicted="Q9")]
+    (pair,) = compare_systems({"d": {"A": first, "B": second}}, k=16).datasets[0].pairs
+    assert (pair.hits_at_1.value, pair.hits_at_1.low, pair.smallest, pair.better) == (0.5, None, None, None)

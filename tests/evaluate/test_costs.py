@@ -1,0 +1,54 @@
+"""Costs: counted by hand, looked for in three places, and a dash where nothing is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from localmel.evaluate.carried import Carried
+from localmel.evaluate.cost_words import COST_TITLES, cost_cells, size_in_words
+from localmel.evaluate.costs import Costs, costs_of
+
+
+def test_costs_counted_by_hand() -> None:
+    lines = [
+        Carried(prompt_tokens=100, output_tokens=10, first_token_seconds=0.1, attempts=1, unparsed=False),
+        Carried(prompt_tokens=300, output_tokens=30, first_token_seconds=0.5, attempts=3, unparsed=True),
+        Carried(prompt_tokens=200, output_tokens=20, first_token_seconds=0.2, attempts=1, unparsed=False),
+        Carried(prompt_tokens=200, output_tokens=20, first_token_seconds=0.2, attempts=2, unparsed=False),
+    ]
+    found = costs_of(lines, resources={"seconds": 8, "peak_memory_bytes": 3 * 2**30, "models": {"generate": "llava"}})
+    assert found == Costs(
+        mentions_per_second=0.5, prompt_tokens=200.0, output_tokens=20.0, first_token_seconds=0.2,
+        peak_memory_bytes=3 * 2**30, unparsed=0.25, retried=0.5, models={"generate": "llava"},
+    )  # fmt: skip
+    cells = dict(zip(COST_TITLES, cost_cells(found), strict=True))
+    assert cells == {
+        "mentions/s": "0.5", "prompt tokens": "200.0", "image tokens": "–", "output tokens": "20.0",
+        "first token, s": "0.2", "peak memory": "3.0 GiB", "unparsed": "25.0%", "asked again": "50.0%",
+    }  # fmt: skip
+
+
+def test_seconds_are_those_of_the_system_then_of_its_lines_then_of_the_run() -> None:
+    lines = [Carried(seconds=1.0), Carried(seconds=3.0)]
+    assert costs_of(lines, resources={"seconds": 1.0}, run_seconds=10).mentions_per_second == 2.0
+    assert costs_of(lines, run_seconds=10).mentions_per_second == 0.5
+    found = costs_of([Carried(seconds=1.0), Carried()], run_seconds=10)
+    assert (found.mentions_per_second, found.whole_run) == (0.2, True)
+    assert cost_cells(found)[0] == "0.2*"
+    assert costs_of(lines).whole_run is False
+
+
+def test_a_run_that_tells_nothing_costs_nothing_that_is_known() -> None:
+    assert costs_of([Carried(), Carried()]) == Costs()
+    assert costs_of([]) == Costs()
+    assert set(cost_cells(Costs())) == {"–"}
+
+
+@pytest.mark.parametrize("resources", [{"seconds": -1}, {"peak_memory_bytes": "much"}, {"models": ["llava"]}])
+def test_resources_of_another_form_are_refused(resources: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(resources))):
+        costs_of([Carried()], resources=resources)
+
+
+def test_sizes_are_read_by_people() -> None:
+    assert [size_in_words(n) for n in (2**20, 700 * 2**20, 15 * 2**30)] == ["1 MiB", "700 MiB", "15.0 GiB"]
