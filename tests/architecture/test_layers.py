@@ -166,4 +166,3 @@ def test_nothing_reaches_for_the_network_or_for_pickles(module: Path) -> None:
     assert found.isdisjoint(UNSAFE)
     assert found & (NETWORK | {"socket"}) <= ON_THE_NETWORK.get(name_of(module), set())
     assert "urllib.request" not in module.read_text(encoding="utf-8")
- or name_of(module) == "engines/server.py"
