@@ -180,6 +180,7 @@ def response_of(request: Request, stream: Stream, server: Server, **costs: Any) 
     """The response that a whole stream amounts to."""
     usage = stream.usage
     costs |= {"prompt_tokens": count_of(usage, "prompt_tokens"), "output_tokens": count_of(usage, "completion_tokens")}
+    costs |= {"cached_tokens": count_of(usage.get("prompt_tokens_details"), "cached_tokens")}
     if stream.problem:
         return failed(request, f"the server ended its answer: {stream.problem}", **costs)
     if not stream.text and stream.thought:
@@ -190,9 +191,9 @@ def response_of(request: Request, stream: Stream, server: Server, **costs: Any) 
     return Response(request_id=request.id, text=stream.text, finish=finish, **costs)  # type: ignore[arg-type]
 
 
-def count_of(usage: Mapping[str, Any], name: str) -> int:
+def count_of(usage: Any, name: str) -> int:
     """A number of tokens as the server tells it; 0 where it does not."""
-    told = usage.get(name)
+    told = usage.get(name) if isinstance(usage, Mapping) else None
     return told if isinstance(told, int) else 0
 
 

@@ -59,6 +59,8 @@ class Response:
     prompt_tokens: int = 0
     "As the model met them, image tokens included."
     image_tokens: int = 0
+    cached_tokens: int = 0
+    "Of the prompt, those the engine had read before and did not read again; 0 where it does not tell."
     output_tokens: int = 0
     seconds: float = 0.0
     "From the moment the request was handed to the model to the last token; of a batch, the whole batch's."

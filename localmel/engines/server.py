@@ -231,7 +231,7 @@ class ServerEngine:
                 return failed(request, answer)
             if isinstance(answer, httpx2.Response):
                 return self._not_answered(request, answer)
-            n_prompt = n_prompt or count_of(answer.get("usage") or {}, "prompt_tokens")
+            n_prompt = n_prompt or count_of(answer.get("usage"), "prompt_tokens")
             known = read_logprobs(answer)
             if missing := [token for token in wanted if token not in known]:
                 return failed(request, f"the server did not tell how probable token {missing[0]} is")

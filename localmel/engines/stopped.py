@@ -16,6 +16,7 @@ from localmel.errors import EngineStopped, shell_line
 from localmel.settings import EngineSettings
 
 _LAST_LINES = 6
+_LOOKED_AT = 40
 _MEMORY_WORDS = (
     *("out of memory", "outofmemory", "allocate memory", "free memory on device", "kv cache", "memoryerror"),
     *("available memory", "bad_alloc"),
@@ -73,4 +74,5 @@ def _signal_name(number: int) -> str:
 
 def _is_memory(end: End, told: Sequence[str]) -> bool:
     """The system's own killer leaves no words; a library's error has some of these."""
-    return end.status == -signal.SIGKILL or any(word in line.lower() for line in told for word in _MEMORY_WORDS)
+    last = [line.lower() for line in told[-_LOOKED_AT:]]
+    return end.status == -signal.SIGKILL or any(word in line for line in last for word in _MEMORY_WORDS)

@@ -43,6 +43,8 @@ class _Asked:
     open: set[str] = field(default_factory=set)
     "Ids under which vLLM works on it."
     told: dict[Tokens, dict[int, float]] = field(default_factory=dict)
+    n_cached: int = 0
+    "Tokens of the prompt that vLLM had read before."
 
 
 class VllmModel:
@@ -152,6 +154,7 @@ class VllmModel:
             finish=written.finish_reason,
             prompt_tokens=len(output.prompt_token_ids or ()) or prompt.n_tokens,
             image_tokens=prompt.n_image_tokens,
+            cached_tokens=output.num_cached_tokens or 0,
             output_tokens=len(written.token_ids),
             seconds=times.last_token_ts - begun if times else time.perf_counter() - asked.started,
             first_token_seconds=times.first_token_ts - begun if times else None,
@@ -175,6 +178,8 @@ class VllmModel:
         choices, request = asked.prompt.choices, asked.prompt.request
         assert choices is not None
         told, wanted = output.outputs[0].logprobs[0], choices.asked_after()
+        if not beginning:
+            asked.n_cached = output.num_cached_tokens or 0
         asked.told[beginning] |= {token: told[token].logprob for token in wanted[beginning] if token in told}
         try:
             if not beginning and not asked.open:  # the prompt stands in the cache now: what follows costs little
@@ -190,6 +195,7 @@ class VllmModel:
         costs = {
             "prompt_tokens": asked.prompt.n_tokens,
             "image_tokens": asked.prompt.n_image_tokens,
+            "cached_tokens": asked.n_cached,
             "seconds": time.perf_counter() - asked.started,
         }
         response = choice_response(request, choices.logprobs(asked.told), n_tokens=choices.lengths, **costs)

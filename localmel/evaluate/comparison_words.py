@@ -111,14 +111,18 @@ def smallest_p(compared: Compared) -> float:
 
 def method_in_words(compared: Compared) -> list[str]:
     """How the numbers came about, one sentence or two per line."""
-    settings = compared.settings
-    lines = [*_counting(settings), *_testing(compared)]
+    return [*_counting(compared.settings), *_testing(compared)]
+
+
+def warnings_of(compared: Compared) -> list[str]:
+    """What makes the numbers less sure than they look."""
     few = [one.dataset for one in compared.datasets if one.n_sentences < FEW_SENTENCES]
-    if few:
-        lines.append(
-            f"{', '.join(few)}: fewer than {FEW_SENTENCES} sentences. Resampled intervals are too narrow there."
-        )
-    return lines
+    if not few:
+        return []
+    return [
+        f"{', '.join(few)}: fewer than {FEW_SENTENCES} sentences. Resampled intervals are too narrow there, and where a "
+        "system is right every time they say nothing at all."
+    ]
 
 
 def _counting(settings: EvaluationSettings) -> list[str]:

@@ -20,6 +20,7 @@ from localmel.errors import BadInput, CorruptArtifact, LocalmelError, MissingExt
 from localmel.evaluate.comparison import Compared, compare_systems
 from localmel.evaluate.comparison_markdown import as_markdown
 from localmel.evaluate.comparison_report import ComparedSystem, ComparisonReport, ShownEntity, ShownMention, as_json
+from localmel.evaluate.comparison_words import warnings_of
 from localmel.evaluate.costs import costs_of
 from localmel.evaluate.disagreement import Disagreement, Given, disagreements_of, sample_of
 from localmel.evaluate.position_bias import Offer, PositionBias, position_bias
@@ -289,7 +290,8 @@ def _shared(run: FinishedRun, datasets: Sequence[str]) -> dict[str, str]:
 
 
 def _notes(columns: Sequence[Column], compared: Compared, source: _Source, left_out: int) -> list[str]:
-    lines = [source.note] if source.note else []
+    lines = warnings_of(compared)
+    lines += [source.note] if source.note else []
     if left_out:
         lines.append(f"Pictures left out so that the report stays small: {left_out:,}.")
     doubtful = [one.name for one in columns if not one.calibrated]

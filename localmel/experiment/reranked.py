@@ -18,7 +18,7 @@ from localmel.evaluate.paired import Comparison, compare
 from localmel.evaluate.protocol import Evaluation, EvaluationSettings, Outcome, evaluate
 from localmel.evaluate.ranks import rank_in
 from localmel.evaluate.resamples import Estimate
-from localmel.experiment.reranking import ASKED, CHOICES, RERANK, Reranked, read_choices
+from localmel.experiment.reranking import CHOICES, RERANK, Reranked, read_choices
 from localmel.experiment.retrieving import RETRIEVE
 from localmel.experiment.run_folder import finished_stage
 from localmel.kb.benchmarks import read_benchmark
@@ -27,6 +27,7 @@ from localmel.kb.splits import read_split
 from localmel.records import EntityId, MentionId
 from localmel.rerank.choice import BY_MODEL, in_front, scorer_answer
 from localmel.rerank.choice_calibration import (
+    ASKED,
     ChoiceCalibration,
     Judged,
     answers_of,

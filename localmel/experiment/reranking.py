@@ -29,7 +29,7 @@ from localmel.journal import Journal
 from localmel.kb.store import KnowledgeBase
 from localmel.records import Evidence, Link
 from localmel.rerank.choice import BY_MODEL, BY_SCORER_FAILED, BY_SCORER_SURE, NO_CANDIDATE, Choice, Vote, link_of
-from localmel.rerank.choice_calibration import ChoiceCalibration
+from localmel.rerank.choice_calibration import ASKED, ChoiceCalibration, check_fits
 from localmel.rerank.closed_question import ClosedQuestion
 from localmel.rerank.llm import choose
 from localmel.rerank.questions import QuestionWriter, Retrieved
@@ -37,8 +37,6 @@ from localmel.settings import RerankSettings
 
 RERANK, LINKS, CHOICES = "rerank", "links.jsonl", "choices.jsonl"
 _OF_THE_MODEL = ("engine", "quantization", "dtype", "device", "context")
-ASKED = ("most_candidates", "most_relations", "most_tails", "evidence_first", "orders", "seed")
-"Settings that decide what the model is asked; a calibration holds for one choice of them."
 Json = dict[str, Any]
 
 
@@ -56,8 +54,9 @@ def rerank_stage(
 ) -> Stage:
     """Let the model choose for every mention of the run, or take what this run holds.
 
-    `again`: mentions about which a finished run had no answer are asked about once more.  Raises BadInput where the run has no `retrieve` stage, or one over another KB; EngineStopped; and as
-    `make_stage`.  What was answered before stays in the journal."""
+    `again`: mentions about which a finished run had no answer are asked about once more.  Raises BadInput where the
+    run has no `retrieve` stage, or one over another KB; EngineStopped; and as `make_stage`.  What was answered before
+    stays in the journal."""
     listener = listener or Listener()
     kb.hold()
     before = finished_stage(run, RETRIEVE)
@@ -118,20 +117,6 @@ def rerank_stage(
 def model_of(facts: EngineFacts) -> Json:
     """What tells one model from another."""
     return {"name": facts.model, "revision": facts.revision, "versions": dict(facts.versions)}
-
-
-def check_fits(calibration: ChoiceCalibration, facts: EngineFacts, settings: RerankSettings) -> None:
-    """Raises BadInput where a calibration was fitted on another model, or on answers to other questions."""
-    fitted = calibration.fitted_on
-    differ = [name for name in ASKED if name != "seed" and fitted.get("asked", {}).get(name) != getattr(settings, name)]
-    if (revision := fitted.get("model", {}).get("revision")) != facts.revision:
-        differ.insert(0, f"the model ({fitted.get('model', {}).get('name')} {str(revision)[:12]})")
-    if differ:
-        raise BadInput(
-            f"the calibration was fitted on other answers than those of {facts.model}: it differs in "
-            f"{', '.join(differ)}",
-            hint="localmel rerank DATA --run VAL_RUN --kb KB --fit-calibration FILE",
-        )
 
 
 def _chosen(

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localmel.artifacts import write_json
+from localmel.engines.protocol import EngineFacts
 from localmel.errors import BadInput, CorruptArtifact, shell_line
 from localmel.rerank.choice import best_of, decide, probabilities_of
+from localmel.settings import RerankSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 KIND, VERSION = "choice calibration", 1
 FITTED_ON = "val"
 "The only split a calibration may be fitted on."
+ASKED = ("most_candidates", "most_relations", "most_tails", "evidence_first", "orders", "seed")
+"Settings that decide what the model is asked; a calibration holds for one choice of them."
 _COLDEST, _HOTTEST, _STEPS = 0.02, 50.0, 80
 _FEWEST = 50
 "Mentions under which nothing is fitted: a threshold from fewer is an accident."
@@ -96,6 +100,20 @@ def load_calibration(path: Path) -> ChoiceCalibration:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         fact = f"{path} is no {KIND} of version {VERSION} ({error})"
         raise CorruptArtifact(fact, hint=shell_line("rm", path, note="then fit it again")) from None
+
+
+def check_fits(calibration: ChoiceCalibration, facts: EngineFacts, settings: RerankSettings) -> None:
+    """Raises BadInput where a calibration was fitted on another model, or on answers to other questions."""
+    fitted = calibration.fitted_on
+    differ = [name for name in ASKED if name != "seed" and fitted.get("asked", {}).get(name) != getattr(settings, name)]
+    if (revision := fitted.get("model", {}).get("revision")) != facts.revision:
+        differ.insert(0, f"the model ({fitted.get('model', {}).get('name')} {str(revision)[:12]})")
+    if differ:
+        raise BadInput(
+            f"the calibration was fitted on other answers than those of {facts.model}: it differs in "
+            f"{', '.join(differ)}",
+            hint="localmel rerank DATA --run VAL_RUN --kb KB --fit-calibration FILE",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,24 +17,24 @@ from localmel.encode.space import Space
 from localmel.errors import BadInput, CorruptArtifact, shell_line
 from localmel.kb.store import KnowledgeBase
 from localmel.retrieve.fused import Network, fused_folder, fused_state, load_fused
-from localmel.retrieve.index import HNSW_FROM, IndexFacts, Recall, VectorIndex, build_index, choose, load_index
+from localmel.retrieve.index import LARGE_FROM, IndexFacts, Recall, VectorIndex, build_index, choose, load_index
 from localmel.retrieve.index.recall import recall_against_exact, sampled
-from localmel.retrieve.index.settings import AUTO, HNSW
+from localmel.retrieve.index.settings import AUTO
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from localmel.kb.packed import PackedKb
 
-SCAN = "scan"
+SCAN, INT8 = "scan", "int8"
 _ASKED, _K, _SEED = 500, 16, 0
 
 
 def kind_for(kind: str, n_entities: int) -> str:
-    """`auto` is a scan in memory below HNSW_FROM entities and the graph from there; any other kind is itself."""
+    """`auto` is a scan in memory below LARGE_FROM entities and int8 from there; any other kind is itself."""
     if kind != AUTO:
         return kind
-    return HNSW if n_entities >= HNSW_FROM else SCAN
+    return INT8 if n_entities >= LARGE_FROM else SCAN
 
 
 def ensure_index(

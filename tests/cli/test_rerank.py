@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,3 +137,39 @@ def test_what_cannot_be_done_says_what_can(
 
 def test_retrieving_over_a_kb_that_is_not_there_is_refused(localmel: Run, data: Path, tmp_path: Path) -> None:
     failed(localmel("retrieve", data, "--run", tmp_path / "run", "--kb", "nobody"), 3, "there is no KB 'nobody'")
+
+
+def test_a_killed_run_goes_on_where_it_stopped_and_ends_as_if_nothing_had_happened(
+    localmel: Run, environment: dict[str, str], place: Path
+) -> None:
+    (place / "slow.jsonl").write_text('{"answer": "B", "seconds": 0.03}\n')
+    for name in ("killed", "whole"):
+        shutil.copytree(place / "runs" / "val" / "retrieve", place / "runs" / name / "retrieve")
+    options = [*KB, "--engine", "scripted", "--engine-weights", "./slow.jsonl", "--orders", "2", "--json"]
+    whole = localmel("rerank", "--run", "whole", *options, cwd=place)
+    assert whole.returncode == 0, whole.stderr
+    journal = place / "runs" / "killed" / "journals" / "rerank.jsonl"
+    for more in (7, 31):
+        before = journal.stat().st_size if journal.exists() else 0
+        process = subprocess.Popen(
+            [sys.executable, "-m", "localmel.cli", "rerank", "--run", "killed", *options],
+            env=environment, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if journal.exists() and journal.stat().st_size > before + 200 * more:
+                break
+            time.sleep(0.005)
+        assert process.poll() is None, "it ended before it was killed"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (place / "runs" / "killed" / "rerank").exists()
+    done = localmel("rerank", "--run", "killed", *options, cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "going on: " in done.stderr
+    found, expected = json.loads(done.stdout), json.loads(whole.stdout)
+    assert 0 < found["answers_now"] < expected["answers_now"] == found["requests"]
+    for name in ("links.jsonl", "choices.jsonl"):
+        one, other = (place / "runs" / run / "rerank" / name for run in ("killed", "whole"))
+        assert one.read_bytes() == other.read_bytes()
+    assert len(journal.read_bytes().splitlines()) == 1 + found["requests"]

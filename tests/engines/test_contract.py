@@ -273,6 +273,19 @@ def test_words_that_look_like_markers_are_words(engine: Engine, asked: Asked, pi
     assert {one.finish for one in responses.values()} == {"stop"}, [one.problem for one in responses.values()]
 
 
+def test_a_prompt_that_was_read_before_is_not_read_again(
+    engine: Engine, kind: str, asked: Asked, picture: Path
+) -> None:
+    """Instructions, picture, sentence, mention: in this order all but the mention is shared."""
+    if kind != "vllm":
+        pytest.skip(f"{kind} keeps or tells no tokens it has read before")
+    shared = "The sentence in which all the names stand, which is long enough to fill some blocks of the cache. " * 4
+    for name in ("Messi", "Ronaldo"):
+        response = answered(engine, asked(name, picture, f"{shared} Who is {name}?", max_tokens=3))
+    assert response.cached_tokens > response.image_tokens
+    assert response.cached_tokens > 0.8 * response.prompt_tokens
+
+
 def test_facts_are_the_same_twice(engine: Engine, kind: str, asked: Asked) -> None:
     answered(engine, asked(1, "Which?", choices=LABELS))
     facts = engine.facts()

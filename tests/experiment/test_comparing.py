@@ -139,7 +139,8 @@ def test_a_missing_package_is_named_before_anything_is_read(
 
 def test_without_data_and_kb_it_says_what_is_left_out(finished: Runs, comparing: Compare) -> None:
     found = comparing(finished("one"), finished("other", systems=("names",))).json
-    assert found["notes"][0].startswith("Only what the runs hold: add --data DATA --kb KB")
+    assert found["notes"][1].startswith("Only what the runs hold: add --data DATA --kb KB")
+    assert found["notes"][0].startswith("tiny: fewer than 50 sentences.")
     assert [one["name"] for one in found["datasets"]["tiny"]["slices"]] == ["gold in the KB", "NIL"]
     assert [one["n"] for one in found["datasets"]["tiny"]["slices"]] == [6, 1]
 
@@ -174,7 +175,7 @@ def test_places_that_a_run_names_are_used_and_need_not_exist(
     hidden = benchmark.with_name("away")
     benchmark.rename(hidden)
     made = comparing(one, other, out=out)
-    assert made.json["notes"][0].startswith("No slices, sentences, pictures or names: ")
+    assert made.json["notes"][1].startswith("No slices, sentences, pictures or names: ")
     hidden.rename(benchmark)
     again = comparing(one, other, out=out)
     assert again.made

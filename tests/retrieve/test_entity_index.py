@@ -103,7 +103,7 @@ def test_a_damaged_index_is_built_again(kb: KnowledgeBase, encoder: MiniLM, netw
     assert build_entity_index(kb, packed, fused, network, "int8") is not None
 
 
-def test_auto_is_a_scan_below_a_million_entities_and_the_graph_from_there() -> None:
+def test_auto_is_a_scan_below_a_million_entities_and_int8_from_there() -> None:
     assert kind_for("auto", 999_999) == "scan"
-    assert kind_for("auto", 1_000_000) == "hnsw"
+    assert kind_for("auto", 1_000_000) == "int8"
     assert kind_for("int8", 10) == "int8"

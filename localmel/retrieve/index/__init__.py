@@ -3,11 +3,11 @@
 from localmel.retrieve.index.choose import KINDS, build_index, choose, load_index
 from localmel.retrieve.index.protocol import NO_ID, IndexFacts, VectorIndex
 from localmel.retrieve.index.recall import Recall, recall_against_exact
-from localmel.retrieve.index.settings import HNSW_FROM, ExactSettings, HnswSettings, IndexSettings
+from localmel.retrieve.index.settings import LARGE_FROM, ExactSettings, HnswSettings, IndexSettings
 from localmel.retrieve.index.vectors import fingerprint
 
 __all__ = [
-    "HNSW_FROM",
+    "LARGE_FROM",
     "KINDS",
     "NO_ID",
     "ExactSettings",

@@ -19,7 +19,7 @@ from localmel.retrieve.index.settings import (
     AUTO,
     EXACT_KINDS,
     HNSW,
-    HNSW_FROM,
+    LARGE_FROM,
     ExactSettings,
     HnswSettings,
     IndexSettings,
@@ -32,9 +32,9 @@ KINDS = (*EXACT_KINDS, HNSW)
 
 
 def choose(kind: str, n_vectors: int, *, device: str = "cpu") -> IndexSettings:
-    """Settings of the index that goes by this name; `auto` takes float32 below HNSW_FROM vectors, hnsw from there."""
+    """Settings of the index that goes by this name; `auto` takes float32 below LARGE_FROM vectors, int8 from there."""
     if kind == AUTO:
-        kind = HNSW if n_vectors >= HNSW_FROM else "float32"
+        kind = "int8" if n_vectors >= LARGE_FROM else "float32"
     if kind == HNSW:
         return HnswSettings()
     if kind not in EXACT_KINDS:

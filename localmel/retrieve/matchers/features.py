@@ -75,8 +75,7 @@ class Pictures:
     """The pictures of n rows."""
 
     whole: NDArray[Any]  # (n, image width); for a row with several pictures their mean
-    patches: NDArray[Any]  # (all patches, patch width), row after row
-    starts: NDArray[Any]  # (n + 1,) int64: patches starts[i]:starts[i + 1] belong to row i
+    patches: Lists  # of each row; values (all patches, patch width)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -84,8 +83,7 @@ class FeatureTable:
     """n rows of one side, nothing padded; an `EntityFeatures`."""
 
     text: NDArray[Any]  # (n, text width)
-    words: NDArray[Any]  # (all words, word width), row after row
-    word_starts: NDArray[Any]  # (n + 1,) int64
+    words: Lists  # of each row; values (all words, word width)
     pictures: Pictures | None = None
 
     def __len__(self) -> int:
@@ -93,37 +91,32 @@ class FeatureTable:
 
     def of(self, positions: NDArray[np.int64]) -> Features:
         """The rows at `positions`, each padded to the longest of them."""
-        words, is_word = padded(Lists(starts=self.word_starts, values=self.words), positions)
+        words, is_word = padded(self.words, positions)
         text = _tensor(self.text[positions])
         if self.pictures is None:
             return Features(text=text, words=words, is_word=is_word)
-        own = self.pictures
-        patches, is_patch = padded(Lists(starts=own.starts, values=own.patches), positions)
-        image = _tensor(own.whole[positions])
+        patches, is_patch = padded(self.pictures.patches, positions)
+        image = _tensor(self.pictures.whole[positions])
         return Features(text=text, words=words, is_word=is_word, image=image, patches=patches, is_patch=is_patch)
 
 
-def table_of(
-    text: NDArray[Any],
-    words: Sequence[NDArray[Any]],
-    pictures: Sequence[tuple[NDArray[Any], Sequence[NDArray[Any]]]] | None = None,
-) -> FeatureTable:
-    """A table of n rows from the words of each and its pictures: their vectors (p, width), and p arrays of patches.
+def pictures_of(rows: Sequence[Sequence[tuple[NDArray[Any], NDArray[Any]]]], *, image: int, patch: int) -> Pictures:
+    """Of n rows with any number of pictures: the vector of each (image,) and its patches (p, patch).
 
-    p is 0 for a row without a picture.  `pictures` None: none has one, and none is looked at."""
-    flat, starts = laid_end_to_end(words)
-    if pictures is None:
-        return FeatureTable(text=text, words=flat, word_starts=starts)
-    whole = np.stack([vectors.mean(axis=0) if len(vectors) else np.zeros(vectors.shape[1]) for vectors, _ in pictures])
-    empty = next((array[:0] for _, arrays in pictures for array in arrays), np.zeros((0, 1), np.float32))
-    patches, patch_starts = laid_end_to_end([np.concatenate([empty, *arrays]) for _, arrays in pictures])
-    own = Pictures(whole=whole.astype(np.float32), patches=patches, starts=patch_starts)
-    return FeatureTable(text=text, words=flat, word_starts=starts, pictures=own)
+    A row's whole is the mean of its pictures' vectors, its patches are those of all of them."""
+    whole = np.zeros((len(rows), image), np.float32)
+    patches = []
+    for row, own in zip(whole, rows, strict=True):
+        if own:
+            row[:] = np.mean([vector for vector, _ in own], axis=0)
+        patches.append(np.concatenate([np.zeros((0, patch), np.float16), *(values for _, values in own)]))
+    return Pictures(whole=whole, patches=laid_end_to_end(patches, patch))
 
 
-def laid_end_to_end(rows: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """n arrays (length, width) -> (all, width), and where each begins (n + 1,)."""
-    return np.concatenate(rows), np.cumsum([0, *(len(row) for row in rows)])
+def laid_end_to_end(rows: Sequence[NDArray[Any]], width: int) -> Lists:
+    """n arrays (length, width), one for each row."""
+    values = np.concatenate([np.zeros((0, width), np.float16), *rows])
+    return Lists(starts=np.cumsum([0, *map(len, rows)]), values=values)
 
 
 def padded(lists: Lists, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

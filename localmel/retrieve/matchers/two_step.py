@@ -21,8 +21,6 @@ Given = TypeVar("Given")
 _VALUES_AT_ONCE = 1 << 24
 "Values of candidates' tokens that are held at once."
 _ENTITIES_AT_ONCE = 4096
-CANDIDATES = 256
-"Entities of the first step that are scored for each mention, unless asked otherwise."
 
 
 class EntitySides(Protocol):
@@ -49,6 +47,24 @@ class HeldSides:
         return self._side.rows(torch.from_numpy(positions))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoStepSettings:
+    """How many entities the matcher scores for a mention."""
+
+    candidates: int = 128
+    "At least this many of the first step."
+    most: int = 2048
+    "At most this many: candidates are doubled until it is unlikely that one is missed, or until here."
+    certainty: float = 4.0
+    "How many standard deviations a missed entity's score would have to rise in the second step; 0 never doubles."
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.candidates <= self.most or self.certainty < 0:
+            raise BadInput(
+                f"candidates {self.candidates}, most {self.most} or certainty {self.certainty} is out of its range"
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Found:
     """The best k entities of m mentions."""
@@ -68,12 +84,10 @@ class TwoStepSearch(Generic[Given]):
         entities: EntitySides,
         index: VectorIndex,
         longest: float,
-        *,
-        candidates: int = CANDIDATES,
+        settings: TwoStepSettings | None = None,
     ) -> None:
         """index: over the entities' lifted vectors under their positions; longest: see `lifted_entities`.
 
-        candidates: how many entities of the first step the matcher scores for each mention.
         Raises BadInput where the index was made with another matcher or of another KB."""
         if index.width != matcher.width + 1 or len(index) != len(entities):
             raise BadInput(
@@ -81,39 +95,61 @@ class TwoStepSearch(Generic[Given]):
                 f"{len(entities):,} of length {matcher.width + 1}",
                 hint="localmel index KB   # anew, with this matcher",
             )
-        if candidates < 1:
-            raise BadInput(f"candidates is {candidates}; it must be 1 or more")
-        self._matcher, self._entities, self._index = matcher, entities, index
-        self._longest, self._candidates = longest, candidates
+        self._matcher, self._entities, self._index, self._longest = matcher, entities, index, longest
+        self._settings = settings or TwoStepSettings()
 
     @torch.no_grad()
     def search(self, given: Given, k: int) -> Found:
         """The best k of each of m mentions.  Raises BadInput for features that the matcher refuses."""
         mentions = self._matcher.mentions(given)
         lifted, lengths = lifted_mentions(mentions.vectors.float().cpu().numpy())
-        n = k if self._matcher.vectors_say_all else max(k, self._candidates)
-        scores, places = self._index.search(lifted, min(n, len(self._entities)))
         if self._matcher.vectors_say_all:
-            return _best(scores * (lengths * self._longest)[:, None], places, k, n_scored=0)
-        scores = np.full(places.shape, -np.inf, np.float32)
-        for rows in self._pieces(mentions, places.shape[1]):
-            scores[rows] = self._scored(mentions.rows(torch.from_numpy(rows)), places[rows])
-        scores[places == NO_ID] = -np.inf
-        return _best(scores, places, k, n_scored=int((places != NO_ID).sum()))
+            first, places = self._first(lifted, lengths, k)
+            return _best(first, places, k, n_scored=0)
+        found = _best(np.empty((len(lifted), 0)), np.empty((len(lifted), 0), np.int64), k, n_scored=0)
+        scores, entities, n_scored = found.scores, found.entities, 0
+        open_rows, n = np.arange(len(lifted)), max(k, self._settings.candidates)
+        while len(open_rows):
+            first, places = self._first(lifted[open_rows], lengths[open_rows], n)
+            second = self._second(mentions, open_rows, places)
+            best = _best(second, places, k, n_scored=0)
+            scores[open_rows], entities[open_rows] = best.scores, best.entities
+            n_scored += int((places != NO_ID).sum())
+            if n >= min(self._settings.most, len(self._entities)):
+                break
+            open_rows = open_rows[~self._settled(first, second, best.scores[:, -1])]
+            n = min(2 * n, self._settings.most)
+        return Found(scores=scores, entities=entities, n_scored=n_scored)
 
-    def _pieces(self, mentions: Side, n_candidates: int) -> list[NDArray[np.int64]]:
-        """Numbers of mentions, as many at once as fit into memory with their candidates' tokens."""
+    def _first(self, lifted: NDArray[Any], lengths: NDArray[Any], n: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Inner products (m, n) and positions (m, n) of the first step, best first."""
+        scores, places = self._index.search(lifted, min(n, len(self._entities)))
+        return np.where(places == NO_ID, -np.inf, scores * (lengths * self._longest)[:, None]), places
+
+    def _second(self, mentions: Side, rows: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[Any]:
+        """(m, n) the matcher's scores of the mentions at `rows` and their candidates at `places`."""
         width = sum(tokens.there.shape[1] * tokens.values.shape[2] for tokens in mentions.tokens.values())
-        at_once = max(1, _VALUES_AT_ONCE // max(1, width * n_candidates))
-        return [np.arange(first, min(first + at_once, len(mentions))) for first in range(0, len(mentions), at_once)]
+        at_once = max(1, _VALUES_AT_ONCE // max(1, width * places.shape[1]))
+        scores = np.full(places.shape, -np.inf, np.float32)
+        for start in range(0, len(rows), at_once):
+            some = slice(start, start + at_once)
+            used, numbers = np.unique(np.maximum(places[some], 0), return_inverse=True)
+            candidates = self._entities.of(used).to(mentions.vectors.device)
+            candidates = candidates.rows(torch.from_numpy(numbers.reshape(places[some].shape)))
+            made = self._matcher.scores(mentions.rows(torch.from_numpy(rows[some])), candidates)
+            scores[some] = made.float().cpu().numpy()
+        return np.where(places == NO_ID, -np.inf, scores)
 
-    def _scored(self, mentions: Side, places: NDArray[np.int64]) -> NDArray[Any]:
-        """(m, c) scores of each mention's candidates at `places` (m, c)."""
-        used, numbers = np.unique(np.maximum(places, 0), return_inverse=True)
-        candidates = self._entities.of(used).to(mentions.vectors.device)
-        candidates = candidates.rows(torch.from_numpy(numbers.reshape(places.shape)))
-        scores: NDArray[Any] = self._matcher.scores(mentions, candidates).float().cpu().numpy()
-        return scores
+    def _settled(self, first: NDArray[Any], second: NDArray[Any], last: NDArray[Any]) -> NDArray[Any]:
+        """(m,) bool: whether an entity that was not scored is unlikely to be among the best k.  last: (m,) the k-th.
+
+        What scores differ by from the first step is taken to be alike for the later half of the candidates and for the
+        entities behind them, which are no better than the last candidate in the first step."""
+        later = slice(first.shape[1] // 2, None)
+        change = second[:, later] - first[:, later]
+        reach = change.mean(axis=1) + self._settings.certainty * change.std(axis=1)
+        settled: NDArray[Any] = last > first[:, -1] + reach
+        return settled
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from localmel.errors import CorruptArtifact, MissingExtra, OutOfSpace, UsageError
 from localmel.retrieve.index import (
-    HNSW_FROM,
+    LARGE_FROM,
     KINDS,
     ExactSettings,
     HnswSettings,
@@ -33,8 +33,8 @@ def rows(n: int, seed: int = 0) -> NDArray[Any]:
 
 
 def test_auto_is_exact_below_a_million_and_the_graph_from_there() -> None:
-    assert choose("auto", HNSW_FROM - 1) == ExactSettings(kind="float32")
-    assert choose("auto", HNSW_FROM) == HnswSettings()
+    assert choose("auto", LARGE_FROM - 1) == ExactSettings(kind="float32")
+    assert choose("auto", LARGE_FROM) == ExactSettings(kind="int8")
     assert {choose(kind, 5).kind for kind in KINDS} == set(KINDS)
 
 
