@@ -12,8 +12,8 @@ EXACT_KINDS = ("float32", "float16", "bfloat16", "int8", "binary")
 HNSW = "hnsw"
 AUTO = "auto"
 LARGE_FROM = 1_000_000
-"From this many entities on, `auto` takes int8; below, a float32 scan is fast enough and loses nothing.  The graph is
-taken where it is named: at this size its recall stays below .98 (docs/log.md)."
+"""From this many entities on, `auto` takes int8; below, a float32 scan is fast enough and loses nothing.  The graph is
+taken where it is named: at this size its recall stays below .98 (docs/log.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
