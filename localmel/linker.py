@@ -31,7 +31,7 @@ from localmel.kb.mentions import check_text, detected_mentions, listed_mentions,
 from localmel.kb.store import KnowledgeBase
 from localmel.records import Description, Entity, Link, Mention, Unparsed
 from localmel.rerank.choice import link_of
-from localmel.rerank.choice_calibration import load_calibration
+from localmel.rerank.choice_calibration import check_fits, load_calibration
 from localmel.rerank.llm import choose
 from localmel.rerank.questions import QuestionWriter, Retrieved
 from localmel.rerank.scorer import EvidenceScorer
@@ -273,6 +273,8 @@ class Linker:
         with _timed(seconds, "rerank"):
             questions = list(writer.questions(retrieved(one.spoken, ranked) for one, ranked in kept))
             with self._open_engine(settings.model) as engine:
+                if calibration:
+                    check_fits(calibration, engine.facts(), settings)
                 choices = list(choose(questions, engine, settings, calibration=calibration))
         for (one, ranked), question, choice in zip(kept, questions, choices, strict=True):
             link = link_of(question, choice, most_evidence=settings.most_evidence)

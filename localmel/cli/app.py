@@ -10,7 +10,21 @@ from typing import Annotated
 
 import typer
 
-from localmel.cli import config, data, doctor, evaluate, generate, kb, link, train, weights
+from localmel.cli import (
+    compare,
+    config,
+    data,
+    doctor,
+    evaluate,
+    generate,
+    kb,
+    link,
+    report,
+    rerank,
+    retrieve,
+    train,
+    weights,
+)
 from localmel.errors import LocalmelError
 
 INTERRUPTED = 130
@@ -31,6 +45,10 @@ app.add_typer(data.app, name="data")
 app.command("train")(train.train_command)
 app.command("eval")(evaluate.eval_command)
 app.command("generate")(generate.generate_command)
+app.command("retrieve")(retrieve.retrieve_command)
+app.command("rerank")(rerank.rerank_command)
+app.command("compare")(compare.compare_command)
+app.command("report")(report.report_command)
 app.add_typer(weights.app, name="weights")
 app.command("config")(config.config_command)
 app.command("doctor")(doctor.doctor_command)

@@ -120,8 +120,8 @@ def warnings_of(compared: Compared) -> list[str]:
     if not few:
         return []
     return [
-        f"{', '.join(few)}: fewer than {FEW_SENTENCES} sentences. Resampled intervals are too narrow there, and where a "
-        "system is right every time they say nothing at all."
+        f"{', '.join(few)}: fewer than {FEW_SENTENCES} sentences. Resampled intervals are too narrow there, and "
+        "where a system is right every time they say nothing at all."
     ]
 
 

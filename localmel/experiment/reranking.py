@@ -215,7 +215,7 @@ def read_choices(run: Path) -> list[Reranked]:
 
 
 def _write(file: IO[str], row: Json) -> None:
-    file.write(json.dumps(row) + "\n")
+    file.write(json.dumps(row, allow_nan=False) + "\n")
 
 
 def _link_json(link: Link, choice: Choice) -> Json:

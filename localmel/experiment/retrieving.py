@@ -74,7 +74,7 @@ def retrieve_stage(
         counts = {"mentions": 0, "candidates": 0, "without_candidates": 0, "with_triples": 0}
         with failed_writes_are_reported(folder), (folder / RANKINGS).open("w", encoding="utf-8") as file:
             for one in linker.retrieve(spoken):
-                file.write(json.dumps(_to_json(one)) + "\n")
+                file.write(json.dumps(_to_json(one), allow_nan=False) + "\n")
                 n = len(one.ranking.candidates)
                 counts["mentions"] += 1
                 counts["candidates"] += n

@@ -33,7 +33,7 @@ class Vote:
     order: tuple[int, ...]
     "For each place the option that stood there."
     logs: tuple[float, ...]
-    "For each place, then NIL: natural logarithm of the letter's probability; together 1."
+    "For each place, then NIL: natural logarithm of the letter's probability, none below -30; together 1."
 
     @property
     def place(self) -> int:
@@ -83,7 +83,7 @@ def vote_of(order: Sequence[int], letters: Sequence[str], logprobs: Mapping[str,
         return f"the answer's probabilities are no numbers ({dict(logprobs)})"
     highest = max(given)
     total = highest + math.log(math.fsum(math.exp(log - highest) for log in given))
-    return Vote(order=tuple(order), logs=tuple(log - total for log in given))
+    return Vote(order=tuple(order), logs=tuple(max(log - total, _LEAST) for log in given))
 
 
 def averaged(votes: Sequence[Vote]) -> tuple[float, ...]:
@@ -93,7 +93,7 @@ def averaged(votes: Sequence[Vote]) -> tuple[float, ...]:
     sums = [0.0] * (n + 1)
     for vote in votes:
         for place, log in enumerate(vote.logs):
-            sums[vote.order[place] if place < n else n] += max(log, _LEAST)
+            sums[vote.order[place] if place < n else n] += log
     return tuple(total / len(votes) for total in sums)
 
 

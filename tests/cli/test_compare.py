@@ -80,13 +80,9 @@ def test_a_report_is_written_once_and_escapes_what_it_shows(localmel: Run, world
         (["names", "names"], 2, "is named twice"),
         (["names", "nothing"], 3, "does not exist"),
         (["names", "k"], 3, "follow different protocols: k is 16 and 8"),
-        (["names", "text", "--dataset", "other"], 3, "not every run has dataset 'other'; all have: tiny"),
-        (["names", "text", "--system", "linker"], 3, "has none of the systems linker"),
         (["names", "text", "--data", "."], 2, "--data and --kb go together"),
         (["names", "text", "--examples", "-1"], 2, "--examples"),
-        (["names", "text", "--data", "nowhere", "--kb", "compared"], 3, "nowhere"),
         (["names", "text", "--data", ".", "--kb", "no-such-kb"], 3, "no-such-kb"),
-        ([], 2, "Missing argument"),
     ],
 )
 def test_what_cannot_be_compared_is_said_with_the_next_command(

@@ -124,7 +124,6 @@ def failed(done: Any, code: int, words: str) -> None:
         (("--run", "val", *SCRIPTED), 2, "which KB the run was made over is not said"),
         (("--run", "val", *KB), 2, "asks no model to choose"),
         (("--run", "val", "--report", "--route"), 2, "want DATA"),
-        (("--run", "val", *KB, *SCRIPTED, "--orders", "3"), 3, "differs in settings.orders"),
         (("--run", "val", *KB, *SCRIPTED, "--calibration", "no.json"), 3, "there is no calibration no.json"),
         (("nowhere", "--run", "val", "--report"), 3, "nowhere cannot be looked into"),
     ],

@@ -20,7 +20,7 @@ from localmel.evaluate.comparison_tables import (
     systems_table,
     triples_table,
 )
-from localmel.evaluate.comparison_words import method_in_words, summary_of
+from localmel.evaluate.comparison_words import method_in_words, summary_of, warnings_of
 from localmel.evaluate.disagreement import Disagreement, Given
 from localmel.evaluate.html.figures import Drawing, cost_scatter, forest, reliability, slices
 from localmel.evaluate.html.page import render, trusted
@@ -51,6 +51,7 @@ def comparison_page(report: ComparisonReport) -> str:
     styles = Styles()
     datasets = [_dataset(one, number, report, styles) for number, one in enumerate(report.compared.datasets)]
     head, *rest = summary_of(report.compared)
+    warnings = warnings_of(report.compared)
     more = [found for found in (triples_table(report), position_table(report)) if found]
     slice_names = list(dict.fromkeys(name for one in report.compared.datasets for name in (s.name for s in one.slices)))
     values = {
@@ -66,7 +67,8 @@ def comparison_page(report: ComparisonReport) -> str:
         "cases": [_case(one, report, slice_names) for one in report.examples],
         "n_disagreements": sum(report.n_disagreements.values()),
         "n_mentions": sum(one.n for one in report.compared.datasets),
-        "notes": report.notes,
+        "warnings": warnings,
+        "notes": [line for line in report.notes if line not in warnings],
         "method": method_in_words(report.compared),
         "made_from": made_from_tables(report),
         "commands": [(name, one.command) for name, one in report.systems.items() if one.command],

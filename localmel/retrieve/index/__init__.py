@@ -7,8 +7,8 @@ from localmel.retrieve.index.settings import LARGE_FROM, ExactSettings, HnswSett
 from localmel.retrieve.index.vectors import fingerprint
 
 __all__ = [
-    "LARGE_FROM",
     "KINDS",
+    "LARGE_FROM",
     "NO_ID",
     "ExactSettings",
     "HnswSettings",

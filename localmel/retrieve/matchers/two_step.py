@@ -55,7 +55,7 @@ class TwoStepSettings:
     "At least this many of the first step."
     most: int = 2048
     "At most this many: candidates are doubled until it is unlikely that one is missed, or until here."
-    certainty: float = 4.0
+    certainty: float = 6.0
     "How many standard deviations a missed entity's score would have to rise in the second step; 0 never doubles."
 
     def __post_init__(self) -> None:
@@ -106,19 +106,20 @@ class TwoStepSearch(Generic[Given]):
         if self._matcher.vectors_say_all:
             first, places = self._first(lifted, lengths, k)
             return _best(first, places, k, n_scored=0)
-        found = _best(np.empty((len(lifted), 0)), np.empty((len(lifted), 0), np.int64), k, n_scored=0)
-        scores, entities, n_scored = found.scores, found.entities, 0
-        open_rows, n = np.arange(len(lifted)), max(k, self._settings.candidates)
-        while len(open_rows):
-            first, places = self._first(lifted[open_rows], lengths[open_rows], n)
-            second = self._second(mentions, open_rows, places)
+        scores, entities = np.empty((len(lifted), k), np.float32), np.empty((len(lifted), k), np.int64)
+        rows, n, n_scored = np.arange(len(lifted)), max(k, self._settings.candidates), 0
+        places, second = np.empty((len(lifted), 0), np.int64), np.empty((len(lifted), 0), np.float32)
+        while len(rows):
+            first, wider = self._first(lifted[rows], lengths[rows], n)
+            known = places.shape[1] if np.array_equal(wider[:, : places.shape[1]], places) else 0  # a graph may differ
+            second = np.concatenate([second[:, :known], self._second(mentions, rows, wider[:, known:])], axis=1)
+            places, n_scored = wider, n_scored + int((wider[:, known:] != NO_ID).sum())
             best = _best(second, places, k, n_scored=0)
-            scores[open_rows], entities[open_rows] = best.scores, best.entities
-            n_scored += int((places != NO_ID).sum())
+            scores[rows], entities[rows] = best.scores, best.entities
             if n >= min(self._settings.most, len(self._entities)):
                 break
-            open_rows = open_rows[~self._settled(first, second, best.scores[:, -1])]
-            n = min(2 * n, self._settings.most)
+            still = ~self._settled(first, second, best.scores[:, -1])
+            rows, places, second, n = rows[still], places[still], second[still], min(2 * n, self._settings.most)
         return Found(scores=scores, entities=entities, n_scored=n_scored)
 
     def _first(self, lifted: NDArray[Any], lengths: NDArray[Any], n: int) -> tuple[NDArray[Any], NDArray[Any]]:
