@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from localmel.errors import CorruptArtifact, MissingExtra, OutOfSpace, UsageError
 from localmel.retrieve.index import (
-    LARGE_FROM,
     KINDS,
+    LARGE_FROM,
     ExactSettings,
     HnswSettings,
     IndexFacts,
