@@ -75,6 +75,10 @@ def _broken(request: Request, text: str) -> str:
         return f"the answer is no JSON ({error}): {_short(text)}"
     if fault := fault_of(value, request.schema):
         return f"the answer does not keep its schema: {fault}"
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:  # half of a pair, escaped: JSON permits it, no file can hold it
+        return f"the answer holds {error.object[error.start]!a}, which is half a character"
     return ""
 
 

@@ -129,7 +129,14 @@ def evaluate_systems(
     )
     if out:
         seconds = round(time.perf_counter() - started, 2)
-        facts = {"inputs": inputs, "command": command, "versions": _versions(), "seconds": seconds}
+        places = {"data": str(plan.data.resolve()), "kb": str(kb.folder.resolve())}
+        facts = {
+            "inputs": inputs,
+            "command": command,
+            "places": places,  # where a comparison finds the sentences
+            "versions": _versions(),
+            "seconds": seconds,
+        }
         with new_folder(out / "evaluate", kind=KIND, version=VERSION, facts=facts) as folder:
             _write(folder, report, (line for part in parts for line in part.rankings))
     return report

@@ -1,0 +1,74 @@
+"""An answer is what was asked for, or says why it is not; nothing in between is handed on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from localmel.engines.answers import choice_response, fingerprint, kept, refused, too_long
+from localmel.engines.protocol import Request, Response
+
+Asked = Callable[..., Request]
+TEXTS = {"type": "array", "items": {"type": "string"}}
+
+
+def response(text: str, finish: str = "stop") -> Response:
+    return Response(request_id="1", text=text, finish=finish, prompt_tokens=5, output_tokens=9)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('["a"', "the answer is no JSON"),
+        ("", "the answer is no JSON"),
+        ("[" * 100_000, "the answer is no JSON"),
+        ("[3]", "the answer does not keep its schema: $[0] is 3, not string"),
+        ('["\\ud800"]', "the answer holds '\\ud800', which is half a character"),
+    ],
+)
+def test_an_answer_that_breaks_its_schema_fails_and_keeps_its_costs(text: str, problem: str, asked: Asked) -> None:
+    broken = kept(asked(1, "?", schema=TEXTS), response(text))
+    assert (broken.finish, broken.text) == ("failed", "")
+    assert broken.problem.startswith(problem)
+    assert (broken.prompt_tokens, broken.output_tokens) == (5, 9)
+
+
+def test_an_answer_that_keeps_its_schema_is_handed_on_as_it_is(asked: Asked) -> None:
+    for text in ("[]", ' [ "a" ] ', '["\\ud83d\\ude00", "\\u0000"]'):
+        assert kept(asked(1, "?", schema=TEXTS), response(text)) == response(text)
+
+
+def test_an_answer_that_was_cut_off_is_a_part_and_says_so(asked: Asked) -> None:
+    part = response('["a", "b', "length")
+    assert kept(asked(1, "?", schema=TEXTS), part) == part
+
+
+def test_what_is_no_choice_is_no_answer(asked: Asked) -> None:
+    request = asked(1, "?", choices=("A", "B"))
+    assert kept(request, response("B")).text == "B"
+    assert kept(request, response("b")).problem == "the answer 'b' is none of the 2 choices"
+
+
+def test_probabilities_that_nobody_told_are_no_answer(asked: Asked) -> None:
+    request = asked(1, "?", choices=("A", "B"))
+    nothing = choice_response(request, {"A": -float("inf"), "B": -float("inf")}, prompt_tokens=4)
+    assert (nothing.finish, nothing.prompt_tokens) == ("failed", 4)
+
+
+def test_a_refusal_names_the_numbers(asked: Asked) -> None:
+    refusal = too_long(asked(1, "?"), 5000, 4096, 100, 2880)
+    assert refusal.too_long_by == 1004
+    assert refusal.problem == (
+        "the prompt has 5,000 tokens (2,880 of pictures) and its answer may take 100; the context holds 4,096"
+    )
+    assert refused(asked(1, "?")) is None
+
+
+def test_a_fingerprint_is_of_what_the_model_meets(asked: Asked) -> None:
+    one = asked(1, "?", choices=("A", "B"))
+    assert fingerprint(one) == fingerprint(replace(one, id="2")) == fingerprint(replace(one, seed=4))
+    others = [replace(one, choices=("B", "A")), replace(one, temperature=0.5), asked(1, "??", choices=("A", "B"))]
+    warm = [replace(one, temperature=0.5, seed=seed) for seed in (1, 2)]
+    assert len({fingerprint(other) for other in (one, *others, *warm)}) == 6
