@@ -111,7 +111,7 @@ def kind(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def engine(kind: str, tiny_models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """The engine of that kind, over the same checkpoint wherever there is one."""
     settings = EngineSettings(engine=kind, weights=MODEL, context=CONTEXT, at_once=4, longest_side=336, timeout=500)

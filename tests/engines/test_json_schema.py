@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localmel.engines.json_schema import check_schema, drawn, fault_of
@@ -54,6 +54,7 @@ def schemas(draw: st.DrawFn, depth: int = 2) -> dict[str, Any]:
     return {"type": kind}
 
 
+@settings(deadline=None)  # of which the first includes an import
 @given(schemas(), VALUES)
 def test_a_value_is_faulty_exactly_where_the_standard_says_so(schema: dict[str, Any], value: Any) -> None:
     jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed here")
@@ -61,6 +62,7 @@ def test_a_value_is_faulty_exactly_where_the_standard_says_so(schema: dict[str, 
     assert (fault_of(value, schema) == "") == jsonschema.Draft202012Validator(schema).is_valid(value)
 
 
+@settings(deadline=None)
 @given(schemas(), st.integers(0, 2**32))
 def test_what_is_drawn_fulfils_its_schema_and_is_the_same_for_the_same_seed(schema: dict[str, Any], seed: int) -> None:
     jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed here")

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -28,13 +29,29 @@ Models = Callable[[str], Path]
 ROOT = Path(__file__).resolve().parents[2]
 
 
+OTHERS: set[int] = set()
+"Workers of other tests, which are none of these tests' business."
+
+
+def all_workers() -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if "localmel.engines.worker" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
 def workers() -> list[psutil.Process]:
-    """Workers that this process started and that still run."""
-    return [
-        child
-        for child in psutil.Process().children(recursive=True)
-        if child.status() != psutil.STATUS_ZOMBIE and "localmel.engines.worker" in " ".join(child.cmdline())
-    ]
+    """Workers that a test started and that still run."""
+    return [child for child in all_workers() if child.pid not in OTHERS]
+
+
+@pytest.fixture(autouse=True)
+def others() -> Iterator[None]:
+    OTHERS.update(child.pid for child in all_workers())
+    yield
+    OTHERS.clear()
 
 
 def ended(pid: int, seconds: float = 15) -> bool:

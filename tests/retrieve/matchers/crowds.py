@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from localmel.retrieve.matchers.features import FeatureTable, Features, laid_end_to_end, pictures_of
+from localmel.retrieve.matchers.features import Features, FeatureTable, laid_end_to_end, pictures_of
 from localmel.retrieve.matchers.m3el import M3el, M3elSettings
 from localmel.retrieve.matchers.m3el_losses import M3elLossSettings, m3el_losses
 
@@ -45,7 +45,7 @@ def crowd(n_entities: int, n_mentions: int, *, clustered: bool, seed: int = 0) -
     )
 
 
-def trained(settings: M3elSettings = SETTINGS, *, steps: int = 120, clustered: bool = False, seed: int = 0) -> M3el:
+def trained(settings: M3elSettings = SETTINGS, *, steps: int = 80, clustered: bool = False, seed: int = 0) -> M3el:
     """A network that has seen mentions of other entities drawn alike."""
     torch.manual_seed(seed)
     network = M3el(settings)
@@ -69,11 +69,10 @@ def given(table: FeatureTable) -> Features:
 def _table(chance: np.random.Generator, keys: Floats, *, dim: float, without: float) -> FeatureTable:
     n = len(keys)
     texts, pictures = chance.random(n) >= without / 3, chance.random(n) >= without
-    words = [_tokens(chance, key, WIDTH) if there else np.zeros((0, WIDTH), np.float32)
-             for key, there in zip(keys, texts, strict=True)]  # fmt: skip
+    no_words = np.zeros((0, WIDTH), np.float32)
+    words = [_tokens(chance, key) if there else no_words for key, there in zip(keys, texts, strict=True)]
     whole = _blurred(chance, keys, dim)
-    shown = [[(_blurred(chance, key[:PATCH_WIDTH], dim), _tokens(chance, key[:PATCH_WIDTH], PATCH_WIDTH))] if there else []
-             for key, there in zip(keys, pictures, strict=True)]  # fmt: skip
+    shown = [_picture(chance, key, dim) if there else [] for key, there in zip(keys, pictures, strict=True)]
     return FeatureTable(
         text=whole * texts[:, None],
         words=laid_end_to_end(words, WIDTH),
@@ -81,9 +80,15 @@ def _table(chance: np.random.Generator, keys: Floats, *, dim: float, without: fl
     )
 
 
-def _tokens(chance: np.random.Generator, key: Floats, width: int) -> Floats:
+def _picture(chance: np.random.Generator, key: Floats, dim: float) -> list[tuple[Floats, Floats]]:
+    """One picture: its vector and its patches."""
+    seen = key[:PATCH_WIDTH]
+    return [(_blurred(chance, seen, dim), _tokens(chance, seen))]
+
+
+def _tokens(chance: np.random.Generator, key: Floats) -> Floats:
     """The key, slightly blurred, among two to six others."""
-    tokens = _units(chance, int(chance.integers(3, 8)), width)
+    tokens = _units(chance, int(chance.integers(3, 8)), len(key))
     tokens[chance.integers(len(tokens))] = _blurred(chance, key, 0.2)
     return tokens
 

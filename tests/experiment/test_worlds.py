@@ -1,0 +1,154 @@
+"""Recovery worlds: what they hide is hidden, each part finds its own answer, and without it nobody does.
+
+Trained here: a matcher for each world, and one without the part that looks where the answer lies.  `just worlds` prints
+all rows and columns."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Generator
+
+from localmel.experiment.worlds import (
+    CHANCE,
+    N_ENTITIES,
+    WAYS,
+    WIDTH,
+    WORLDS,
+    M3elLearner,
+    hits_at_1,
+    recover,
+    trained,
+    without_agreement,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMED = {world.name: world for world in WORLDS}
+FINDS, MISSES = 0.95, CHANCE + 0.05
+LOOKS = {
+    "whole text": "M3EL without whole texts",
+    "one word": "M3EL without words",
+    "whole picture": "M3EL without whole pictures",
+    "one patch": "M3EL without patches",
+    "word and patch": "M3EL without cross-modal",
+    "one triple": "KGMEL without triples",
+}
+"By world: the way without the part that looks where its answer lies."
+slow = pytest.mark.slow  # several networks are trained for 300 steps each; over 30 seconds together
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+# --- what a drawing holds ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_same_chance_draws_the_same_and_another_one_draws_otherwise(name: str) -> None:
+    drawn = [NAMED[name].draw(Generator().manual_seed(seed), 8, 3)[0].features for seed in (1, 1, 2)]
+    assert torch.equal(drawn[0].text, drawn[1].text)
+    assert not torch.equal(drawn[0].text, drawn[2].text)
+
+
+def test_one_word_of_a_mention_is_its_entitys_and_its_whole_text_is_nobodys() -> None:
+    mentions, entities = (side.features for side in NAMED["one word"].draw(Generator().manual_seed(0), N_ENTITIES, 8))
+    likeness = torch.einsum("mwd,ed->mew", mentions.words, entities.text).amax(dim=2)
+    assert torch.equal(likeness.argmax(dim=1), torch.arange(N_ENTITIES))
+    whole = (mentions.text @ entities.text.T).argmax(dim=1) == torch.arange(N_ENTITIES)
+    assert whole.double().mean() < 0.3
+    assert not mentions.is_patch.any()  # type: ignore[union-attr]
+
+
+def sets(name: str, seed: int) -> list[torch.Tensor]:
+    """Words of mentions, patches of mentions, words of entities, patches of entities: (n, concepts) bool."""
+    sides = NAMED[name].draw(Generator().manual_seed(seed), N_ENTITIES, 5)
+    found = []
+    for side in sides:
+        for tokens in (side.features.words, side.features.patches):
+            marks = torch.zeros(N_ENTITIES, WIDTH, dtype=torch.bool)
+            found.append(marks.scatter(1, tokens.argmax(dim=2), True))  # type: ignore[union-attr]
+    return found
+
+
+def test_exactly_one_concept_of_a_row_is_both_named_and_shown_and_it_is_its_entitys() -> None:
+    for seed in range(5):
+        words, patches, own_words, own_patches = sets("word and patch", seed)
+        assert torch.equal(words & patches, own_words & own_patches)
+        assert torch.equal((words & patches).sum(dim=1), torch.ones(N_ENTITIES, dtype=torch.int64))
+        assert {int(n) for side in (words, patches) for n in side.sum(dim=1)} == {6}
+
+
+def test_neither_words_nor_patches_alone_tell_whose_mention_it_is() -> None:
+    """As many are shared with the own entity as with others, and whoever goes by them is right by chance."""
+    own, others, right = [], [], []
+    for seed in range(60):
+        words, patches, own_words, own_patches = sets("word and patch", seed)
+        shared = words.double() @ own_words.double().T, patches.double() @ own_patches.double().T
+        diagonal = torch.eye(N_ENTITIES, dtype=torch.bool)
+        own.append(torch.stack([one[diagonal].mean() for one in shared]))
+        others.append(torch.stack([one[~diagonal].mean() for one in shared]))
+        guess = (sum(shared) + 1e-3 * torch.rand(N_ENTITIES, N_ENTITIES)).argmax(dim=1)
+        right.append(guess == torch.arange(N_ENTITIES))
+    difference = (torch.stack(own).mean(dim=0) - torch.stack(others).mean(dim=0)).abs()
+    assert (difference < 0.2).all()  # of 1.5 in common
+    assert torch.cat(right).double().mean() < MISSES
+
+
+# --- what is found in it ----------------------------------------------------------------------------------------
+
+
+def test_a_matcher_that_was_not_trained_finds_by_chance() -> None:
+    assert hits_at_1(M3elLearner(), NAMED["word and patch"]) < MISSES
+
+
+def test_m3els_words_find_the_one_word() -> None:
+    """The quickest one of those below, as a part of every run."""
+    assert recover(NAMED["one word"], "M3EL", steps=120).hits_at_1 >= 0.9
+
+
+def test_a_recovery_is_the_same_every_time_and_leaves_the_callers_chance_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    found = [recover(NAMED["one triple"], "KGMEL", steps=5).hits_at_1 for _ in range(2)]
+    assert found[0] == found[1]
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@slow
+@pytest.mark.parametrize("name", NAMED)
+def test_the_part_that_looks_finds_the_answer_and_without_it_nobody_does(name: str) -> None:
+    blind = LOOKS[name]
+    assert recover(NAMED[name], blind.split(" ")[0]).hits_at_1 >= FINDS
+    assert recover(NAMED[name], blind).hits_at_1 <= MISSES
+
+
+@slow
+def test_the_published_form_does_not_find_what_a_word_and_a_patch_say_together() -> None:
+    assert recover(NAMED["word and patch"], "M3EL as published").hits_at_1 <= MISSES
+
+
+@slow
+def test_with_the_patches_of_another_mention_the_agreement_is_gone() -> None:
+    world = NAMED["word and patch"]
+    learner = trained(world, "M3EL")
+    assert hits_at_1(learner, world) >= FINDS
+    assert hits_at_1(learner, without_agreement(world)) <= MISSES
+
+
+def test_the_table_has_a_cell_for_each_world() -> None:
+    command = [sys.executable, "scripts/worlds.py", "--steps", "2", "--way", "KGMEL", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    cells = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [cell["world"] for cell in cells] == list(NAMED)
+    assert {cell["way"] for cell in cells} == {"KGMEL"} <= set(WAYS)
