@@ -106,6 +106,9 @@ def _settings(profile: str, own: dict[str, Any], model: dict[str, Any]) -> Gener
     if settings.backend != "vlm" or not settings.model.engine:
         fact = f"profile {profile!r} asks no model for triples"
         raise UsageError(fact, hint="--profile paper, or --engine and --engine-weights")
+    if "url" in model and settings.model.engine != "server":
+        fact = f"--engine-url says where a server listens; the engine is {settings.model.engine!r}"
+        raise UsageError(fact, hint="--engine server")
     return settings
 
 

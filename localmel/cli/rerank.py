@@ -116,6 +116,9 @@ def _profile(name: str, own: dict[str, Any], model: dict[str, Any]) -> Profile:
     if not settings.model.engine or (settings.backend != "llm" and not model):
         fact = f"profile {name!r} asks no model to choose"
         raise UsageError(fact, hint="--profile paper, or --engine and --engine-weights")
+    if "url" in model and settings.model.engine != "server":
+        fact = f"--engine-url says where a server listens; the engine is {settings.model.engine!r}"
+        raise UsageError(fact, hint="--engine server")
     return replace(profile, rerank=replace(settings, backend="llm"))
 
 

@@ -45,7 +45,7 @@ def home_writable() -> Check:
         return ok(name, f"{home}" + ("" if standing == home else " does not stand yet; it can be made"))
     except OSError as error:
         fact = f"{home} cannot be written ({error.strerror})"
-        if os.access(home, os.R_OK | os.X_OK):
+        if os.access(home, os.R_OK | os.X_OK) and any((home / "kb").glob("*/kb.sqlite")):
             hint = f"export {HOME}=/a/folder/of/yours   # only to make or change KBs: reading works"
             return warn(name, fact, hint=hint)
         return fail(name, fact, hint=f"export {HOME}=/a/folder/of/yours", exit_code=BadInput.exit_code)

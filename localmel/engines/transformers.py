@@ -71,6 +71,9 @@ class TransformersModel:
         """The most memory the process has held on the device."""
         return peak_bytes(self.device)
 
+    def close(self) -> None:
+        """The end of the process gives everything back."""
+
     def take(self, serial: int, request: Request) -> None:
         """Prepare a request; one that cannot be asked is answered at once."""
         if request.schema is not None:

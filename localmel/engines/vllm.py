@@ -8,9 +8,15 @@ vLLM's own process is left out on a CPU; on GPUs it prepares pictures here while
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.connection
+import multiprocessing.process
 import os
+import signal
+import sys
+import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +69,9 @@ class VllmModel:
         free_before = free_memory(self.device).free
         self._llm = LLM(**_arguments(folder, settings, self.device))
         self._taken = max(0, free_before - free_memory(self.device).free)
+        self._is_closing = False
+        if own := multiprocessing.active_children():
+            threading.Thread(target=self._watch, args=(own,), daemon=True).start()
         self._asked: dict[str, tuple[_Asked, Tokens]] = {}
 
     @property
@@ -73,6 +82,23 @@ class VllmModel:
     def peak_bytes(self) -> int:
         """On a GPU what vLLM took of it when it was loaded: it takes its share at once and keeps it."""
         return self._taken if self.device == "cuda" else peak_bytes("cpu")
+
+    def close(self) -> None:
+        """From now on vLLM's processes may end."""
+        self._is_closing = True
+
+    def _watch(self, processes: Sequence[multiprocessing.process.BaseProcess]) -> None:
+        """End this process when one of vLLM's own ends: the interface used here would wait for it for ever."""
+        ready = multiprocessing.connection.wait([process.sentinel for process in processes])
+        ended = [process for process in processes if process.sentinel in ready]
+        if self._is_closing:
+            return
+        for process in ended:
+            process.join(2)
+        statuses = [process.exitcode for process in ended]
+        sys.stderr.write(f"vLLM's own process ended (status {', '.join(map(str, statuses))})\n")
+        sys.stderr.flush()
+        os.kill(os.getpid(), signal.SIGKILL if -signal.SIGKILL in statuses else signal.SIGABRT)
 
     def take(self, serial: int, request: Request) -> None:
         """Hand a request to vLLM.  Raises BadInput where it alone cannot be asked."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -49,7 +48,13 @@ class Model(Protocol):
         """Do a piece of work."""
         ...
 
-    def peak_bytes(self) -> int: ...
+    def peak_bytes(self) -> int:
+        """The most memory held so far."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more will be asked."""
+        ...
 
 
 class _Channel:
@@ -129,6 +134,9 @@ class _Scripted:
     def peak_bytes(self) -> int:
         return 0
 
+    def close(self) -> None:
+        self._waiting.clear()
+
 
 def answer(channel: _Channel, model: Model, serial: int, response: Response) -> None:
     """Send one response."""
@@ -192,7 +200,7 @@ def main() -> None:
         return
     channel.send({"ready": time.perf_counter() - started, "peak": model.peak_bytes()})
     serve(channel, model)
-    sys.stderr.flush()
+    model.close()
 
 
 if __name__ == "__main__":

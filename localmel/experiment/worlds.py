@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -303,12 +303,26 @@ class Recovery:
 
 
 def recover(world: World, way: str, *, steps: int = 300, rate: float = 1e-2, seed: int = 0) -> Recovery:
-    """Train a new matcher on `steps` drawings and try it on others, all of them with every distractor."""
+    """Train a new matcher and try it on drawings that it has not seen, all of them with every distractor."""
+    learner = trained(world, way, steps=steps, rate=rate, seed=seed)
+    return Recovery(world=world.name, way=way, hits_at_1=hits_at_1(learner, world, seed=seed))
+
+
+def trained(world: World, way: str, *, steps: int = 300, rate: float = 1e-2, seed: int = 0) -> Learner:
+    """A new matcher after `steps` drawings.  The caller's random numbers stay the caller's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         learner = WAYS[way]()
-        _train(learner, _drawings(world, Generator().manual_seed(1 + seed), steps), steps, rate)
-    return Recovery(world=world.name, way=way, hits_at_1=hits_at_1(learner, world, seed=seed))
+    optimiser = torch.optim.AdamW(learner.network.parameters(), lr=rate, weight_decay=0.0)
+    learner.network.train()
+    for step, (mentions, entities) in enumerate(_drawings(world, Generator().manual_seed(1 + seed), steps)):
+        share = min(1.0, (step + 1) / 20) * max(0.02, 0.5 * (1.0 + math.cos(math.pi * step / steps)))
+        for group in optimiser.param_groups:
+            group["lr"] = rate * share
+        optimiser.zero_grad()
+        torch.autograd.backward(learner.loss(mentions, entities))
+        optimiser.step()
+    return learner
 
 
 @torch.no_grad()
@@ -323,34 +337,8 @@ def hits_at_1(learner: Learner, world: World, *, seed: int = 0) -> float:
     return float(torch.cat(found).double().mean())
 
 
-def without_agreement(world: World) -> World:
-    """The same, each mention with the patches of another one: what its words and patches said together is gone."""
-
-    def draw(chance: Generator, n: int, n_distractors: int) -> Drawing:
-        mentions, entities = world.draw(chance, n, n_distractors)
-        image, patches, is_patch = mentions.features.pictures()
-        features = replace(
-            mentions.features, image=image.roll(1, 0), patches=patches.roll(1, 0), is_patch=is_patch.roll(1, 0)
-        )
-        return replace(mentions, features=features), entities
-
-    return replace(world, name=f"{world.name}, patches of another mention", draw=draw)
-
-
 def _drawings(world: World, chance: Generator, steps: int) -> Iterator[Drawing]:
     """Easy ones among hard ones: with few distractors there is something to learn from at the start."""
     for _ in range(steps):
         n_distractors = int(torch.randint(world.distractors + 1, (1,), generator=chance))
         yield world.draw(chance, N_ENTITIES, n_distractors)
-
-
-def _train(learner: Learner, drawings: Iterator[Drawing], steps: int, rate: float) -> None:
-    optimiser = torch.optim.AdamW(learner.network.parameters(), lr=rate, weight_decay=0.0)
-    learner.network.train()
-    for step, (mentions, entities) in enumerate(drawings):
-        share = min(1.0, (step + 1) / 20) * max(0.02, 0.5 * (1.0 + math.cos(math.pi * step / steps)))
-        for group in optimiser.param_groups:
-            group["lr"] = rate * share
-        optimiser.zero_grad()
-        torch.autograd.backward(learner.loss(mentions, entities))
-        optimiser.step()

@@ -38,14 +38,16 @@ def read_split(path: Path) -> Split:
 
 
 def split_lines(path: Path) -> Iterator[SplitLine]:
-    """Every line of the file.  Raises ImportProblem at the first that does not fit or repeats an id."""
+    """Every line of the file but blank ones.  Raises ImportProblem at the first that does not fit or repeats an id."""
     if not path.is_file():
         raise BadInput(f"there is no split {path}", hint=shell_line("ls", path.parent))
     ids: set[MentionId] = set()
     with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
             try:
-                found = _split_line(json.loads(line.decode()), path.parent)
+                found = _split_line(json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")), path.parent)
                 if found.mention_id in ids:
                     raise ValueError(f"id {found.mention_id!r} stands twice")
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -68,6 +70,8 @@ def place_mention(
 
 
 def _split_line(row: dict[str, Any], folder: Path) -> SplitLine:
+    if not isinstance(row, dict):
+        raise TypeError(f"it is {type(row).__name__}, not an object")
     mention_id, answer, surface, sentence = row["id"], row["answer"], row["mention"], row["sentence"]
     if not isinstance(mention_id, str) or not isinstance(answer, str | None):
         raise TypeError(f"id {mention_id!r} or answer {answer!r} is no text")
@@ -75,6 +79,11 @@ def _split_line(row: dict[str, Any], folder: Path) -> SplitLine:
         raise TypeError(f"mention {surface!r:.60} or sentence {sentence!r:.60} is no text")
     if not surface:
         raise ValueError("the mention is empty")
+    for text in (mention_id, surface, sentence):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(f"character {error.start} of {text!r:.40} is half of one") from None
     return SplitLine(mention_id, surface, sentence, answer, _image(row.get("image"), folder))
 
 

@@ -5,6 +5,7 @@ there, CorruptArtifact for one that is damaged.  Reads configurations and header
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,8 +136,21 @@ def _check_tokenizer(folder: Path, configuration: Mapping[str, Any], *, for_open
         if all((folder / name).is_file() for name in names):
             for name in names:
                 _check_readable(folder / name)
+                if name.endswith(".json"):
+                    _check_parses(folder / name)
             return
     raise MissingWeights(f"{folder} is incomplete: the tokenizer is missing (tokenizer.json or tokenizer.model)")
+
+
+def _check_parses(path: Path) -> None:
+    """A vocabulary that was cut off is found here, not by the model's first words."""
+    try:
+        if isinstance(json.loads(path.read_bytes()), dict):
+            return
+        why = "no object"
+    except (ValueError, RecursionError) as error:
+        why = str(error)
+    raise CorruptArtifact(f"{path} is damaged: it holds no tokenizer ({why})")
 
 
 def _check_readable(path: Path) -> None:

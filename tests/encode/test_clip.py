@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import shutil
@@ -25,6 +26,10 @@ from localmel.encode.clip_model import ClipModel, load_clip
 from localmel.engines.pictures import open_picture
 from localmel.errors import CorruptArtifact, MissingExtra, UsageError
 from tests.encode.clip_folders import ROOT, WIDTH, changed_copy, make_tiny_siglip
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("open_clip") is None, reason="CLIP needs the extra `clip`: pip install open_clip_torch"
+)
 
 PICTURES = sorted((ROOT / "examples").glob("*.jpg"))
 TEXTS = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,12 @@ from localmel.kb.store import KnowledgeBase
 from tests.encode.clip_folders import ROOT
 
 IMAGES = Path(os.environ.get("LOCALMEL_SHARED", ROOT.parent / "shared")) / "data" / "images"
-pytestmark = pytest.mark.skipif(not IMAGES.is_dir(), reason=f"no pictures at {IMAGES}; set LOCALMEL_SHARED")
+pytestmark = [
+    pytest.mark.skipif(not IMAGES.is_dir(), reason=f"no pictures at {IMAGES}; set LOCALMEL_SHARED"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("open_clip") is None, reason="CLIP needs the extra `clip`: pip install open_clip_torch"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

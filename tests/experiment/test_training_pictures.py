@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -49,6 +50,8 @@ def paint(path: Path, number: int, view: int) -> None:
 
 @pytest.fixture(scope="module")
 def clip(tiny_models: Callable[[str], Path]) -> Clip:
+    if importlib.util.find_spec("open_clip") is None:
+        pytest.skip("CLIP needs the extra `clip`: pip install open_clip_torch")
     return Clip(tiny_models("tiny-clip"), device="cpu")
 
 

@@ -33,6 +33,12 @@ def test_mentions_come_in_order_with_their_gold_and_nil(tmp_path: Path) -> None:
     assert split.gold == {"m1": "Q41421", "m2": None}
 
 
+def test_blank_lines_and_the_mark_that_windows_puts_in_front_are_no_mentions(tmp_path: Path) -> None:
+    first = b"\xef\xbb\xbf" + json.dumps(ROW).encode()
+    split = read_split(written(tmp_path, first, "", "   ", {**ROW, "id": "m2"}, ""))
+    assert [mention.id for mention in split.mentions] == ["m1", "m2"]
+
+
 def test_a_mention_that_does_not_stand_in_its_sentence_is_put_in_front_of_it(tmp_path: Path) -> None:
     row = {**ROW, "mention": "Hermann Beckerath", "sentence": "Hermann von Beckerath spoke."}
     (mention,) = read_split(written(tmp_path, row)).mentions
@@ -46,8 +52,8 @@ def test_a_mention_that_does_not_stand_in_its_sentence_is_put_in_front_of_it(tmp
     ("line", "said"),
     [
         ("{", "not a mention"),
-        ("", "not a mention"),
-        ("[]", "not a mention"),
+        ("[]", "list, not an object"),
+        ({**ROW, "id": "m9", "sentence": "half \ud800 a character"}, "character 5 of 'half"),
         ("null", "not a mention"),
         ("[" * 100_000, "not a mention"),
         (b"\xff\xfe", "not a mention"),

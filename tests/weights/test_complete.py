@@ -77,6 +77,15 @@ def test_a_cut_file_of_weights_is_named(tmp_path: Path, layout: str) -> None:
             assert str(folder / name) in caught.value.fact
 
 
+@pytest.mark.parametrize("text", ["{", "", "[]", "[" * 100_000])
+def test_a_tokenizer_that_was_cut_off_is_named(tmp_path: Path, text: str) -> None:
+    folder = small.write(tmp_path / "model", LAYOUTS["one file"])
+    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    with pytest.raises(CorruptArtifact) as caught:
+        whole_model(folder)
+    assert str(folder / "tokenizer.json") in caught.value.fact
+
+
 def test_a_tensor_that_its_shard_lacks_is_named(tmp_path: Path) -> None:
     folder = small.write(tmp_path / "model", small.language_model(shards=2))
     shard = folder / "model-00002-of-00002.safetensors"

@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.crowds import PATCH_WIDTH, SETTINGS, WIDTH, crowd, given
 from localmel.artifacts import sha256_of
 from localmel.encode.space import Space
 from localmel.errors import BadInput, CorruptArtifact
 from localmel.retrieve.matchers.m3el import M3el
 from localmel.retrieve.matchers.m3el_folder import load_m3el, save_m3el
-from tests.retrieve.matchers.crowds import PATCH_WIDTH, SETTINGS, WIDTH, crowd, given
 
 TEXT = Space(name="texts-16", width=WIDTH, weights_sha256="a" * 64)
 IMAGES = Space(name="pictures-12", width=PATCH_WIDTH, weights_sha256="b" * 64)

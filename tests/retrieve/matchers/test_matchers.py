@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.crowds import SETTINGS, crowd, given
 from localmel.errors import BadInput
 from localmel.retrieve.fusion import FusionNetwork
 from localmel.retrieve.index import ExactSettings, build_index
@@ -19,7 +20,6 @@ from localmel.retrieve.matchers.lifted import lifted_entities
 from localmel.retrieve.matchers.m3el import M3el
 from localmel.retrieve.matchers.protocol import EntityFeatures, Matcher
 from localmel.retrieve.matchers.two_step import HeldSides, TwoStepSearch, search_all
-from tests.retrieve.matchers.crowds import SETTINGS, crowd, given
 from tests.retrieve.planted import FUSION, planted
 
 N_MENTIONS, N_ENTITIES = 7, 30

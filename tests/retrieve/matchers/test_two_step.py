@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.crowds import SETTINGS, WIDTH, Crowd, crowd, given, trained
 from localmel.errors import BadInput, CorruptArtifact
 from localmel.retrieve.index import NO_ID, ExactSettings, HnswSettings, build_index
 from localmel.retrieve.matchers.features import FeatureTable, Pictures, laid_end_to_end
@@ -16,7 +17,6 @@ from localmel.retrieve.matchers.lifted import lifted_entities
 from localmel.retrieve.matchers.m3el import M3el
 from localmel.retrieve.matchers.prepared import PreparedSides, index_sides, prepare_entities
 from localmel.retrieve.matchers.two_step import Found, TwoStepSearch, TwoStepSettings, agreement, search_all
-from tests.retrieve.matchers.crowds import SETTINGS, WIDTH, Crowd, crowd, given, trained
 
 FACTS = {"matcher_sha256": "0" * 64, "made_from": "a made-up KB"}
 N_ENTITIES, N_MENTIONS, K = 2000, 150, 16
