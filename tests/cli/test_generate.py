@@ -121,7 +121,14 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     arguments = ["generate", str(data), "--run", str(tmp_path / "run"), *SCRIPTED]
     command = [sys.executable, "-m", "localmel.cli", *arguments]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     journal = tmp_path / "run" / "journals" / "generate.jsonl"
     while process.poll() is None and not (journal.exists() and journal.stat().st_size > 50_000):
         time.sleep(0.01)

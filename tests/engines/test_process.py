@@ -200,6 +200,7 @@ def parent(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     assert process.stdout
     yield process, int(process.stdout.readline())

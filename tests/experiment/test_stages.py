@@ -274,7 +274,12 @@ def test_a_run_stands_below_runs_or_at_a_path() -> None:
 def start(run: Path, log: Path, *model: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, *map(str, (UNDER_TEST, run, log, *model))]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
 
 
 def sent_in(log: Path) -> list[str]:

@@ -143,6 +143,7 @@ def expected_columns(
     n_described = [len(set(stems(entity.description))) for entity in chosen]
     return {
         "name exact": name(lambda match: match.kind == "exact"),
+        "name demonym": name(lambda match: match.kind == "demonym"),
         "name part": name(lambda match: match.kind == "part"),
         "name some words": name(lambda match: match.kind == "some words"),
         "name fuzzy": name(lambda match: match.kind == "fuzzy"),
