@@ -39,6 +39,10 @@ parity:
 train-embedded *arguments:
     python scripts/train_embedded.py {{ arguments }}
 
+# Which matcher and which of its parts finds an answer that lies in one place only (four minutes on one core)
+worlds *arguments:
+    python scripts/worlds.py {{ arguments }}
+
 # The table of docs/benchmarks.md: the default profile on val, part by part and with parts left out
 eval *arguments:
     python -m benchmarks.run ablations {{ arguments }}

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ONLY_WHEN_NAMED = ("index", "ablations", "clip", "filtering")
+ONLY_WHEN_NAMED = ("index", "ablations", "clip", "filtering", "matchers")
 "A million vectors take a quarter of an hour, ablations their own trained networks."
 
 
@@ -49,7 +49,19 @@ def shared_folder() -> Path:
 
 def main() -> None:
     """Run the sections asked for and print one table."""
-    from benchmarks import ablations, clip, encoding, filtering, fusion, generation, importing, index, quality, speed
+    from benchmarks import (
+        ablations,
+        clip,
+        encoding,
+        filtering,
+        fusion,
+        generation,
+        importing,
+        index,
+        matchers,
+        quality,
+        speed,
+    )
 
     sections: dict[str, Callable[[Path], list[Figure]]] = {
         "import": importing.measure,
@@ -62,6 +74,7 @@ def main() -> None:
         "generation": generation.measure,
         "clip": clip.measure,
         "filtering": filtering.measure,
+        "matchers": matchers.measure,
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", choices=[[], *sections])

@@ -48,6 +48,8 @@ def vllm_on_a_cpu() -> Iterator[None]:
         if HAS_VLLM and shutil.which("nvidia-smi") is None:
             patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
             patch.setenv("TORCHDYNAMO_DISABLE", "1")
+            patch.setenv("OMP_NUM_THREADS", "1")  # threads that wait for one another cost more than the model
+            patch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         yield
 
 

@@ -64,10 +64,7 @@ class Features:
                 raise BadInput(f"{name} have the shape {tuple(values.shape)}; this matcher asks for {tuple(shape)}")
             if not bool(torch.isfinite(values).all()):
                 row = int((~torch.isfinite(values)).reshape(b, -1).any(dim=1).nonzero()[0])
-                raise BadInput(
-                    f"{name} of row {row} hold a value that is no number: the features are damaged",
-                    hint="localmel index KB   # with the --profile whose encoder this is",
-                )
+                raise BadInput(f"{name} of row {row} hold a value that is no number: the features are damaged")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -21,7 +21,7 @@ from localmel.artifacts import (
     read_manifest,
     write_json,
 )
-from localmel.errors import CorruptArtifact
+from localmel.errors import CorruptArtifact, shell_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,5 +103,7 @@ def starts_of(counts: NDArray[Any]) -> NDArray[Any]:
 def column(folder: Path, arrays: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
     """One of them.  Raises CorruptArtifact where it is missing."""
     if name not in arrays:
-        raise CorruptArtifact(f"{folder} lacks {name!r}", hint="localmel index KB   # makes it anew")
+        raise CorruptArtifact(
+            f"{folder} lacks {name!r}", hint=shell_line("rm -r", folder, note="then run again what made it")
+        )
     return arrays[name]

@@ -5,6 +5,8 @@ scores) and tokens in float16, memory-mapped, tied to the matcher and to what th
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from localmel.errors import BadInput
+from localmel.errors import BadInput, CorruptArtifact, shell_line
 from localmel.kb.packed import Lists
-from localmel.retrieve.index import IndexFacts, IndexSettings, VectorIndex, build_index
+from localmel.retrieve.index import IndexFacts, IndexSettings, VectorIndex, build_index, load_index
 from localmel.retrieve.matchers.features import padded
 from localmel.retrieve.matchers.growing import GrowingColumns, column, read_columns, starts_of
 from localmel.retrieve.matchers.lifted import lifted_entities
@@ -35,10 +37,12 @@ class PreparedSides:
         if different := [name for name, value in facts.items() if manifest.get(name) != value]:
             raise BadInput(
                 f"{folder} was made from another {' and another '.join(different)}",
-                hint="localmel index KB   # makes it anew",
+                hint=shell_line("rm -r", folder, note="then run again what made it"),
             )
         self.vectors = column(folder, arrays, "vectors")
         "(n, width) float32."
+        self.state = hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
+        "Changes with every byte."
         self._tokens = {
             name: Lists(starts=starts_of(column(folder, arrays, f"{name}.counts")), values=column(folder, arrays, name))
             for name in manifest["tokens"]
@@ -92,12 +96,20 @@ def _columns(side: Side) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def index_sides(sides: PreparedSides, settings: IndexSettings) -> tuple[VectorIndex, float]:
-    """The index of the first step under the entities' positions, and the length of the longest vector."""
+def index_sides(sides: PreparedSides, settings: IndexSettings, folder: Path | None = None) -> tuple[VectorIndex, float]:
+    """The index of the first step under the entities' positions, and the length of the longest vector.
+
+    With a folder it is kept there, tied to the sides, and loaded from there when it is wanted again."""
     lifted, longest = lifted_entities(sides.vectors)
-    return build_index(lifted, settings), longest
-
-
-def index_facts(matcher_sha256: str, made_from: str, width: int) -> IndexFacts:
-    """What a saved index of lifted vectors is tied to.  width: the matcher's."""
-    return IndexFacts(space=f"lifted {matcher_sha256[:16]}", width=width + 1, made_from=made_from)
+    facts = IndexFacts(space="lifted", width=lifted.shape[1], made_from=sides.state)
+    if folder is not None:
+        try:
+            index = load_index(folder, facts)
+            if index.settings.kind == settings.kind:
+                return index, longest
+        except (FileNotFoundError, BadInput, CorruptArtifact):
+            pass
+    index = build_index(lifted, settings)
+    if folder is not None:
+        index.save(folder, facts)
+    return index, longest

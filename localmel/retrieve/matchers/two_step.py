@@ -19,7 +19,9 @@ from localmel.retrieve.matchers.protocol import Matcher, Side
 
 Given = TypeVar("Given")
 _VALUES_AT_ONCE = 1 << 24
-"Values of candidates' tokens that are held at once."
+"About as many values of candidates' tokens are held at once ..."
+_CANDIDATES_AT_ONCE = 256
+"... of as many candidates of a mention: one with many pictures pads no more than these."
 _ENTITIES_AT_ONCE = 4096
 
 
@@ -93,7 +95,7 @@ class TwoStepSearch(Generic[Given]):
             raise BadInput(
                 f"the index holds {len(index):,} vectors of length {index.width}; the matcher and the KB ask for "
                 f"{len(entities):,} of length {matcher.width + 1}",
-                hint="localmel index KB   # anew, with this matcher",
+                hint="index_sides(sides, settings)   # makes the index of these sides",
             )
         self._matcher, self._entities, self._index, self._longest = matcher, entities, index, longest
         self._settings = settings or TwoStepSettings()
@@ -130,15 +132,18 @@ class TwoStepSearch(Generic[Given]):
     def _second(self, mentions: Side, rows: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[Any]:
         """(m, n) the matcher's scores of the mentions at `rows` and their candidates at `places`."""
         width = sum(tokens.there.shape[1] * tokens.values.shape[2] for tokens in mentions.tokens.values())
-        at_once = max(1, _VALUES_AT_ONCE // max(1, width * places.shape[1]))
+        at_once = max(1, _VALUES_AT_ONCE // max(1, width * min(places.shape[1], _CANDIDATES_AT_ONCE)))
         scores = np.full(places.shape, -np.inf, np.float32)
         for start in range(0, len(rows), at_once):
             some = slice(start, start + at_once)
-            used, numbers = np.unique(np.maximum(places[some], 0), return_inverse=True)
-            candidates = self._entities.of(used).to(mentions.vectors.device)
-            candidates = candidates.rows(torch.from_numpy(numbers.reshape(places[some].shape)))
-            made = self._matcher.scores(mentions.rows(torch.from_numpy(rows[some])), candidates)
-            scores[some] = made.float().cpu().numpy()
+            own = mentions.rows(torch.from_numpy(rows[some]))
+            for first in range(0, places.shape[1], _CANDIDATES_AT_ONCE):
+                theirs = places[some, first : first + _CANDIDATES_AT_ONCE]
+                used, numbers = np.unique(np.maximum(theirs, 0), return_inverse=True)
+                candidates = self._entities.of(used).to(mentions.vectors.device)
+                candidates = candidates.rows(torch.from_numpy(numbers.reshape(theirs.shape)))
+                made = self._matcher.scores(own, candidates).float().cpu().numpy()
+                scores[some, first : first + _CANDIDATES_AT_ONCE] = made
         return np.where(places == NO_ID, -np.inf, scores)
 
     def _settled(self, first: NDArray[Any], second: NDArray[Any], last: NDArray[Any]) -> NDArray[Any]:
@@ -146,10 +151,13 @@ class TwoStepSearch(Generic[Given]):
 
         What scores differ by from the first step is taken to be alike for the later half of the candidates and for the
         entities behind them, which are no better than the last candidate in the first step."""
+        exhausted = np.isneginf(first[:, -1])  # the index knows no further ones
         later = slice(first.shape[1] // 2, None)
-        change = second[:, later] - first[:, later]
+        change = np.where(exhausted[:, None], 0.0, second[:, later]) - np.where(
+            exhausted[:, None], 0.0, first[:, later]
+        )
         reach = change.mean(axis=1) + self._settings.certainty * change.std(axis=1)
-        settled: NDArray[Any] = last > first[:, -1] + reach
+        settled: NDArray[Any] = exhausted | (last > first[:, -1] + reach)
         return settled
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -18,7 +20,15 @@ from localmel.engines.pictures import Picture
 from localmel.errors import BadInput, CorruptArtifact, KbBusy
 from localmel.kb.packed import PackedKb, entity_texts, pack
 from localmel.kb.store import KnowledgeBase
+from localmel.retrieve.index import ExactSettings
+from localmel.retrieve.matchers.clip_tokens import ClipTokens
+from localmel.retrieve.matchers.features import FeatureTable, laid_end_to_end
 from localmel.retrieve.matchers.kb_tokens import index_patches, index_words, kb_features, load_patches, load_words
+from localmel.retrieve.matchers.m3el import M3el, M3elSettings
+from localmel.retrieve.matchers.minilm_words import MiniLmWords
+from localmel.retrieve.matchers.prepared import index_sides, prepare_entities
+from localmel.retrieve.matchers.token_encoders import WordEncoder
+from localmel.retrieve.matchers.two_step import TwoStepSearch
 
 WIDTH = 4
 SPACE = Space(name="letters", width=WIDTH, weights_sha256="1" * 64)
@@ -210,3 +220,50 @@ def test_all_that_a_matcher_sees_of_a_kb_stands_side_by_side(opened: OpenKb) -> 
     np.testing.assert_array_equal(seen.is_word, [[True] * 3, [True, False, False]])
     np.testing.assert_array_equal(seen.is_patch, [[True] * 4, [False] * 4])  # type: ignore[arg-type]
     assert kb_features(kb, packed, vectors).pictures is None
+
+
+def test_a_kb_goes_through_both_steps_with_the_words_of_minilm(opened: OpenKb, tmp_path: Path) -> None:
+    """Its entities are asked for by their own texts.  The network is not trained: whole texts are near themselves."""
+    kb, _ = opened()
+    encoder = MiniLmWords(method="onnxruntime")
+    index_kb(kb, encoder)
+    packed, vectors = load_vectors(kb, encoder.space)
+    index_words(kb, packed, encoder)
+    torch.manual_seed(0)
+    network = M3el(M3elSettings(text_width=384, word_width=encoder.word_width, without=("words",))).eval()
+    assert found_by_their_own_texts(network, kb_features(kb, packed, vectors), kb, encoder, tmp_path) == [0, 1, 2, 3, 4]
+
+
+def test_a_kb_goes_through_both_steps_with_the_words_and_patches_of_clip(
+    opened: OpenKb, tiny_models: Callable[[str], Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("open_clip", reason="open_clip is not installed here: pip install 'localmel[clip]'")
+    kb, _ = opened()
+    encoder = ClipTokens(tiny_models("tiny-clip"), device="cpu")
+    index_kb(kb, encoder)
+    packed, vectors = load_vectors(kb, encoder.space)
+    index_images(kb, packed, encoder)
+    images = load_images(kb, packed, encoder.space)
+    index_words(kb, packed, encoder)
+    assert index_patches(kb, packed, images, encoder) == 2
+    torch.manual_seed(0)
+    width = encoder.space.width
+    settings = M3elSettings(
+        text_width=width, word_width=encoder.word_width, image_width=width, patch_width=encoder.patch_width,
+    )  # fmt: skip
+    table = kb_features(kb, packed, vectors, images)
+    sides = prepare_entities(M3el(settings).eval(), table, tmp_path / "whole", {})
+    assert len(sides.of(np.arange(5)).tokens["patches"].there.sum(dim=1).nonzero()) == 2
+    network = M3el(replace(settings, without=("words", "image", "patches", "cross"))).eval()
+    assert found_by_their_own_texts(network, table, kb, encoder, tmp_path) == [0, 1, 2, 3, 4]
+
+
+def found_by_their_own_texts(
+    network: M3el, table: FeatureTable, kb: KnowledgeBase, encoder: WordEncoder, folder: Path
+) -> list[int]:
+    texts = list(entity_texts(kb))
+    words = laid_end_to_end(encoder.words(texts), encoder.word_width)
+    mentions = FeatureTable(text=encoder.encode(texts), words=words, pictures=table.pictures).of(np.arange(len(texts)))
+    sides = prepare_entities(network, table, folder / "sides", {})
+    search = TwoStepSearch(network, sides, *index_sides(sides, ExactSettings()))
+    return [int(best) for best in search.search(mentions, 3).entities[:, 0]]
