@@ -30,7 +30,7 @@ from localmel.generate.vlm import Generated, describe
 from localmel.kb.mentions import check_text, detected_mentions, listed_mentions, marked_mentions
 from localmel.kb.store import KnowledgeBase
 from localmel.records import Description, Entity, Link, Mention, Unparsed
-from localmel.rerank.choice import link_of
+from localmel.rerank.choice import NO_CANDIDATE, link_of
 from localmel.rerank.choice_calibration import check_fits, load_calibration
 from localmel.rerank.llm import choose
 from localmel.rerank.questions import QuestionWriter, Retrieved
@@ -53,7 +53,7 @@ go_offline()
 _CAPTIONS_AT_ONCE, _MENTIONS_AT_ONCE = 64, 128
 _WITH_MODELS_AT_ONCE = 1024
 "Each stage's model is loaded once for so many captions."
-EVIDENCE_SCORER, NO_CANDIDATE = "evidence scorer", "no candidate"
+EVIDENCE_SCORER = "evidence scorer"
 
 
 class Linker:

@@ -93,22 +93,17 @@ def generate_command(
 
 def _settings(profile: str, own: dict[str, Any], model: dict[str, Any]) -> GenerateSettings:
     """The profile's, with what the options say in its place; checked as a profile is."""
-    from localmel.settings import EngineSettings, GenerateSettings, load_profile
-    from localmel.settings.checks import check_table
+    from localmel.cli.engine_options import check_url, given, with_options
+    from localmel.settings import load_profile
 
-    settings = load_profile(profile).generate
-    own, model = ({key: value for key, value in given.items() if value is not None} for given in (own, model))
-    check_table(own, GenerateSettings, "--format")
-    check_table(model, EngineSettings, "--engine")
-    settings = replace(settings, **own, model=replace(settings.model, **model))
+    own, model = given(own), given(model)
+    settings = with_options(load_profile(profile).generate, own, model, where="--format")
     if model:
         settings = replace(settings, backend="vlm")
     if settings.backend != "vlm" or not settings.model.engine:
         fact = f"profile {profile!r} asks no model for triples"
         raise UsageError(fact, hint="--profile paper, or --engine and --engine-weights")
-    if "url" in model and settings.model.engine != "server":
-        fact = f"--engine-url says where a server listens; the engine is {settings.model.engine!r}"
-        raise UsageError(fact, hint="--engine server")
+    check_url(settings, model)
     return settings
 
 

@@ -105,20 +105,16 @@ def rerank_command(
 
 def _profile(name: str, own: dict[str, Any], model: dict[str, Any]) -> Profile:
     """The profile, with what the options say in its place; checked as a profile is."""
-    from localmel.settings import EngineSettings, RerankSettings, load_profile
-    from localmel.settings.checks import check_table
+    from localmel.cli.engine_options import check_url, given, with_options
+    from localmel.settings import load_profile
 
     profile = load_profile(name)
-    own, model = ({key: value for key, value in given.items() if value is not None} for given in (own, model))
-    check_table(own, RerankSettings, "rerank")
-    check_table(model, EngineSettings, "--engine")
-    settings = replace(profile.rerank, **own, model=replace(profile.rerank.model, **model))
+    own, model = given(own), given(model)
+    settings = with_options(profile.rerank, own, model, where="rerank")
     if not settings.model.engine or (settings.backend != "llm" and not model):
         fact = f"profile {name!r} asks no model to choose"
         raise UsageError(fact, hint="--profile paper, or --engine and --engine-weights")
-    if "url" in model and settings.model.engine != "server":
-        fact = f"--engine-url says where a server listens; the engine is {settings.model.engine!r}"
-        raise UsageError(fact, hint="--engine server")
+    check_url(settings, model)
     return replace(profile, rerank=replace(settings, backend="llm"))
 
 
