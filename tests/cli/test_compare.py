@@ -52,8 +52,19 @@ def test_two_runs_are_compared_in_words_and_tables(localmel: Run, world: Path) -
     assert done.stdout.startswith("tiny: ")
     assert "is not distinguishable from" in done.stdout
     assert "not distinguishable" in done.stdout.split("pair")[1]
-    assert "add --data DATA --kb KB" in done.stderr
-    assert "\x1b" not in done.stdout
+    assert "fewer than 50 sentences" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_where_data_and_kb_cannot_be_found_it_says_what_is_left_out(localmel: Run, world: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(world / "data", tmp_path / "data")
+    for name in ("names", "zero-shot"):
+        done = localmel("eval", data, "--kb", "compared", "--system", name, "--out", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    shutil.rmtree(data)
+    done = localmel("compare", tmp_path / "names", tmp_path / "zero-shot")
+    assert done.returncode == 0, done.stderr
+    assert f"No slices, sentences, pictures or names: {data} cannot be looked into" in done.stderr
 
 
 def test_a_report_is_written_once_and_escapes_what_it_shows(localmel: Run, world: Path, tmp_path: Path) -> None:

@@ -137,12 +137,25 @@ def test_a_missing_package_is_named_before_anything_is_read(
 # --- data and KB ----------------------------------------------------------------------------------------------------
 
 
-def test_without_data_and_kb_it_says_what_is_left_out(finished: Runs, comparing: Compare) -> None:
-    found = comparing(finished("one"), finished("other", systems=("names",))).json
+def test_without_data_and_kb_it_says_what_is_left_out(finished: Runs, reseal: Any, comparing: Compare) -> None:
+    def placeless(manifest: dict[str, Any]) -> None:
+        del manifest["places"]
+
+    runs = finished("one"), finished("other", systems=("names",))
+    found = comparing(*(reseal(run, lambda _, line: line, manifest=placeless) for run in runs)).json
     assert found["notes"][1].startswith("Only what the runs hold: add --data DATA --kb KB")
     assert found["notes"][0].startswith("tiny: fewer than 50 sentences.")
     assert [one["name"] for one in found["datasets"]["tiny"]["slices"]] == ["gold in the KB", "NIL"]
     assert [one["n"] for one in found["datasets"]["tiny"]["slices"]] == [6, 1]
+
+
+def test_data_and_kb_are_found_where_the_run_says_they_stood(
+    finished: Runs, comparing: Compare, tmp_path: Path
+) -> None:
+    runs = finished("one", systems=("fused",)), finished("other", systems=("names",))
+    made = comparing(*runs, out=tmp_path / "report")
+    assert not any(note.startswith("Only what the runs hold") for note in made.json["notes"])
+    assert "<mark>Jordan</mark> dunks for the Bulls in Chicago" in (tmp_path / "report" / "comparison.html").read_text()
 
 
 def test_with_them_there_are_slices_sentences_and_names(
