@@ -47,11 +47,11 @@ def arrays(kb: KnowledgeBase, encoder: MiniLM, network: Network) -> tuple[Any, A
     return packed, load_fused(kb, packed, network)
 
 
-@pytest.mark.parametrize("kind", ["int8", "float32", "hnsw"])
+@pytest.mark.parametrize("kind", ["int8", "float32", "hnsw", "hnsw-axes"])
 def test_candidates_by_an_index_are_those_of_the_scan(
     kb: KnowledgeBase, encoder: MiniLM, network: Network, kind: str
 ) -> None:
-    if kind == "hnsw":
+    if kind.startswith("hnsw"):
         pytest.importorskip("hnswlib", reason="HNSW needs the extra `index`")
     packed, fused = arrays(kb, encoder, network)
     recall = build_entity_index(kb, packed, fused, network, kind)

@@ -3,13 +3,14 @@
 from localmel.retrieve.index.choose import KINDS, build_index, choose, load_index
 from localmel.retrieve.index.protocol import NO_ID, IndexFacts, VectorIndex
 from localmel.retrieve.index.recall import Recall, recall_against_exact
-from localmel.retrieve.index.settings import LARGE_FROM, ExactSettings, HnswSettings, IndexSettings
+from localmel.retrieve.index.settings import LARGE_FROM, AxesSettings, ExactSettings, HnswSettings, IndexSettings
 from localmel.retrieve.index.vectors import fingerprint
 
 __all__ = [
     "KINDS",
     "LARGE_FROM",
     "NO_ID",
+    "AxesSettings",
     "ExactSettings",
     "HnswSettings",
     "IndexFacts",

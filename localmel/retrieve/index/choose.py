@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from localmel.artifacts import MANIFEST
 from localmel.errors import UsageError
+from localmel.retrieve.index.axes import AxesIndex
 from localmel.retrieve.index.exact import ExactIndex
 from localmel.retrieve.index.folder import checked_manifest, damaged
 from localmel.retrieve.index.hnsw import HnswIndex
@@ -19,7 +20,9 @@ from localmel.retrieve.index.settings import (
     AUTO,
     EXACT_KINDS,
     HNSW,
+    HNSW_AXES,
     LARGE_FROM,
+    AxesSettings,
     ExactSettings,
     HnswSettings,
     IndexSettings,
@@ -28,7 +31,7 @@ from localmel.retrieve.index.settings import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-KINDS = (*EXACT_KINDS, HNSW)
+KINDS = (*EXACT_KINDS, HNSW, HNSW_AXES)
 
 
 def choose(kind: str, n_vectors: int, *, device: str = "cpu") -> IndexSettings:
@@ -37,6 +40,8 @@ def choose(kind: str, n_vectors: int, *, device: str = "cpu") -> IndexSettings:
         kind = "int8" if n_vectors >= LARGE_FROM else "float32"
     if kind == HNSW:
         return HnswSettings()
+    if kind == HNSW_AXES:
+        return AxesSettings()
     if kind not in EXACT_KINDS:
         raise UsageError(f"there is no index of kind {kind!r}; known are {', '.join((AUTO, *KINDS))}")
     return ExactSettings(kind=kind, device=device)
@@ -50,6 +55,8 @@ def build_index(
     on_done: OnDone = quiet,
 ) -> VectorIndex:
     """vectors: (n, width), unit rows, in memory or mapped; ids: (n,), without them 0 to n - 1."""
+    if isinstance(settings, AxesSettings):
+        return AxesIndex.build(vectors, settings, ids=ids, on_done=on_done)
     if isinstance(settings, HnswSettings):
         return HnswIndex.build(vectors, settings, ids=ids, on_done=on_done)
     return ExactIndex.build(vectors, settings, ids=ids, on_done=on_done)
@@ -64,6 +71,8 @@ def load_index(folder: Path, facts: IndexFacts, *, device: str = "cpu") -> Vecto
     except (ValueError, KeyError, TypeError):
         checked_manifest(folder, facts)
         raise damaged(folder, "a manifest that names no kind of index") from None
+    if kind == HNSW_AXES:
+        return AxesIndex.load(folder, facts, device=device)
     if kind == HNSW:
         return HnswIndex.load(folder, facts, device=device)
     return ExactIndex.load(folder, facts, device=device)

@@ -155,6 +155,19 @@ class ExactIndex:
         order = np.lexsort((ids, -scores))[:, :k]
         return np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1)
 
+    def scores_of(self, queries: NDArray[Any], ids: NDArray[Any]) -> NDArray[Any]:
+        """queries: (m, width), ids: (m, c) -> (m, c) float32: inner products, -inf beside ids that are not here."""
+        import numpy as np
+
+        scores = np.full(ids.shape, -np.inf, np.float32)
+        for segment in (self._base, self._tail):
+            found, there = places(segment.ids, ids)
+            for row in np.flatnonzero(there.any(axis=1)):
+                positions = self._there(found[row][there[row]])
+                parts = {name: part[positions].cpu().numpy()[None] for name, part in segment.parts.items()}
+                scores[row, there[row]] = self._codes.products(queries[row : row + 1], parts)[0]
+        return scores
+
     def save(self, folder: Path, facts: IndexFacts) -> None:
         import numpy as np
 

@@ -107,6 +107,13 @@ class HnswIndex:
             self._settings = replace(self._settings, ef_search=ef)
             self._graph.set_ef(ef)
 
+    def reserve(self, count: int) -> None:
+        """Make room for so many more, so that adding them piece by piece copies the graph once."""
+        with self._lock:
+            needed = self._graph.get_current_count() + count
+            if needed > self._graph.get_max_elements():
+                self._graph.resize_index(needed)
+
     def add(self, vectors: NDArray[Any], ids: NDArray[Any], on_done: OnDone = quiet) -> None:
         import numpy as np
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from localmel.errors import UsageError
 
 EXACT_KINDS = ("float32", "float16", "bfloat16", "int8", "binary")
-HNSW = "hnsw"
+HNSW, HNSW_AXES = "hnsw", "hnsw-axes"
 AUTO = "auto"
 LARGE_FROM = 1_000_000
 """From this many entities on, `auto` takes int8; below, a float32 scan is fast enough and loses nothing.  The graph is
@@ -63,6 +63,29 @@ class HnswSettings:
     def kind(self) -> str:
         """The name in the registry."""
         return HNSW
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AxesSettings(HnswSettings):
+    """A graph over the principal axes of the vectors, and a second look at whole vectors as int8 codes."""
+
+    neighbours: int = 20
+    ef_construction: int = 150
+    ef_search: int = 512
+    axes: int = 192
+    "How many axes the graph sees; vectors that are no wider are seen whole."
+    rescored: int = 256
+    "How many of the graph's best are scored by whole vectors."
+
+    def __post_init__(self) -> None:
+        HnswSettings.__post_init__(self)
+        if min(self.axes, self.rescored) < 1:
+            raise UsageError("axes and rescored must be 1 or more")
+
+    @property
+    def kind(self) -> str:
+        """The name in the registry."""
+        return HNSW_AXES
 
 
 IndexSettings = ExactSettings | HnswSettings

@@ -111,5 +111,5 @@ def places(ids: NDArray[Any], wanted: NDArray[Any]) -> tuple[NDArray[Any], NDArr
 
     found = np.searchsorted(ids, wanted)
     if not len(ids):
-        return found, np.zeros(len(wanted), bool)
+        return found, np.zeros(wanted.shape, bool)
     return found, ids[np.minimum(found, len(ids) - 1)] == wanted

@@ -12,17 +12,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from localmel.errors import CorruptArtifact, MissingExtra, OutOfSpace, UsageError
+from localmel.errors import BadInput, CorruptArtifact, MissingExtra, OutOfSpace, UsageError
 from localmel.retrieve.index import (
     KINDS,
     LARGE_FROM,
+    AxesSettings,
     ExactSettings,
     HnswSettings,
     IndexFacts,
     build_index,
     choose,
     load_index,
+    recall_against_exact,
 )
+from localmel.retrieve.index.axes import principal_axes
 
 FACTS = IndexFacts(space="toy", width=32, made_from="aa")
 
@@ -32,7 +35,7 @@ def rows(n: int, seed: int = 0) -> NDArray[Any]:
     return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_auto_is_exact_below_a_million_and_the_graph_from_there() -> None:
+def test_auto_is_exact_below_a_million_and_int8_from_there() -> None:
     assert choose("auto", LARGE_FROM - 1) == ExactSettings(kind="float32")
     assert choose("auto", LARGE_FROM) == ExactSettings(kind="int8")
     assert {choose(kind, 5).kind for kind in KINDS} == set(KINDS)
@@ -96,6 +99,49 @@ def test_one_thread_builds_the_same_bytes(tmp_path: Path) -> None:
         build_index(rows(400), HnswSettings(threads=1)).save(tmp_path / name, FACTS)
     one, two = ((tmp_path / name / "graph.hnswlib").read_bytes() for name in ("one", "two"))
     assert one == two
+
+
+def test_axes_are_those_along_which_the_vectors_are_longest() -> None:
+    random = np.random.default_rng(5)
+    turned = np.linalg.qr(random.standard_normal((24, 24)))[0]
+    vectors = (random.standard_normal((2000, 24)) * 2.0 ** -np.arange(24)) @ turned.T
+    axes = principal_axes(vectors, 3, seed=1)
+    assert axes.shape == (24, 3)
+    np.testing.assert_allclose(np.abs(axes.T @ turned[:, :3]), np.eye(3), atol=0.05)
+    np.testing.assert_array_equal(axes, principal_axes(vectors, 3, seed=1))
+
+
+def test_few_axes_are_made_up_for_by_the_second_look() -> None:
+    pytest.importorskip("hnswlib", reason="hnswlib is not installed (extra `index`)")
+    vectors = rows(3000) * np.float32(0.8) ** np.arange(32, dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    shares = [
+        recall_against_exact(
+            build_index(vectors, AxesSettings(axes=8, rescored=rescored)), vectors, vectors[:50], 8
+        ).share
+        for rescored in (1, 400)
+    ]
+    assert shares[0] < 0.7
+    assert shares[1] > 0.95
+
+
+def test_a_vector_beside_all_axes_is_found_as_the_others_are() -> None:
+    pytest.importorskip("hnswlib", reason="hnswlib is not installed (extra `index`)")
+    flat = rows(200)
+    flat[:, 12:] = 0
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    beside = np.eye(32, dtype=np.float32)[31:]
+    index = build_index(flat, AxesSettings(axes=12))
+    index.add(beside, np.array([900]))
+    assert index.search(beside, 1)[1].tolist() == [[900]]
+
+
+def test_vectors_of_another_width_are_refused_by_an_empty_index_of_axes() -> None:
+    pytest.importorskip("hnswlib", reason="hnswlib is not installed (extra `index`)")
+    index = build_index(rows(0), AxesSettings())
+    with pytest.raises(BadInput, match="not floats of shape"):
+        index.add(rows(3)[:, :20], np.arange(3))
+    assert len(index) == 0
 
 
 def test_a_graph_whose_write_failed_silently_is_not_kept(tmp_path: Path) -> None:

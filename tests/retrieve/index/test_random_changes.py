@@ -72,7 +72,14 @@ def test_an_index_is_a_dictionary_that_can_be_searched(
             if kind == "float32":
                 assert list(zip(scores[0, :wanted].tolist(), found[0, :wanted].tolist(), strict=True)) == expected
             else:
-                least = {"float16": 1e-3, "bfloat16": 8e-3, "int8": 2e-2, "binary": 2e-2, "hnsw": 1e-6}[kind]
+                least = {
+                    "float16": 1e-3,
+                    "bfloat16": 8e-3,
+                    "int8": 2e-2,
+                    "binary": 2e-2,
+                    "hnsw": 1e-6,
+                    "hnsw-axes": 2e-2,
+                }[kind]
                 np.testing.assert_allclose(scores[0, :wanted], [score for score, _ in expected], rtol=0, atol=least)
     np.testing.assert_array_equal(index.ids(), sorted(world))
 
