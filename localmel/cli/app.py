@@ -1,12 +1,13 @@
 """All commands in one place, and what becomes of errors.
 
-A LocalmelError is printed as fact and hint and ends with its own exit code; Ctrl-C ends with 130."""
+A LocalmelError is printed as fact and hint and ends with its own exit code; so is what was typed wrongly (2).
+With --json every error is one JSON object on stderr.  Ctrl-C ends with 130, a closed pipe under stdout with 141."""
 
 from __future__ import annotations
 
-import json
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -25,9 +26,13 @@ from localmel.cli import (
     train,
     weights,
 )
+from localmel.cli.output import json_text
 from localmel.errors import LocalmelError
 
-INTERRUPTED = 130
+ABORTED, INTERRUPTED, READER_GONE = 1, 130, 141
+"As shells have them: 128 and the number of the signal, here Ctrl-C's and that of a closed pipe."
+TYPED_WRONGLY: Any = typer.BadParameter.__mro__[2]
+"Typer's own error above all that is wrong with arguments; it has no public name."
 
 app = typer.Typer(
     name="localmel",
@@ -74,25 +79,68 @@ def _common(
 def run(arguments: list[str]) -> int:
     """Run one command and return the exit code of the process.
 
-    Typer itself answers what was typed wrongly (2) and Ctrl-C (130)."""
+    2 for what was typed wrongly, 130 after Ctrl-C; 141 where whoever read the output has gone (`... | head -1`): as
+    for any program that a closed pipe ends, and without a word."""
+    as_json = "--json" in arguments
     try:
-        app(arguments)
-    except LocalmelError as error:
-        _print_error(error.fact, error.hint, as_json="--json" in arguments)
-        return error.exit_code
-    except OSError as error:  # a full disk under stdout, a home that cannot be made: the system's own words say it best
-        _print_error(f"{error.filename or 'the output'}: {error.strerror or error}", "", as_json="--json" in arguments)
-        return LocalmelError.exit_code
-    except SystemExit as end:
-        if end.code == INTERRUPTED:
+        try:
+            code = _ended(arguments, as_json=as_json)
+            sys.stdout.flush()  # a full disk or a closed pipe shows here, not after the last line
+        except LocalmelError as error:
+            _print_error(error.fact, error.hint, as_json=as_json)
+            code = error.exit_code
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # a full disk under stdout, a home that cannot be made: the system's words say it best
+            _print_error(f"{error.filename or 'the output'}: {error.strerror or error}", "", as_json=as_json)
+            code = LocalmelError.exit_code
+        if code == INTERRUPTED:
             print("interrupted; what was finished is kept", file=sys.stderr)
+    except BrokenPipeError:
+        code = READER_GONE
+    _say_no_more(sys.stdout, sys.stderr)
+    return code
+
+
+def _ended(arguments: list[str], *, as_json: bool) -> int:
+    """Run the command; the exit code that Typer gives it.  Raises what the command raises."""
+    try:
+        code = app(arguments, prog_name="localmel", standalone_mode=False)
+    except typer.Abort:
+        _print_error("aborted: nothing was changed", "", as_json=as_json)
+        return ABORTED
+    except TYPED_WRONGLY as error:
+        if as_json:
+            _print_error(error.format_message(), f"{_command_of(error)} --help", as_json=True)
+        else:
+            error.show()
+        return int(error.exit_code)
+    except SystemExit as end:  # what Typer and Rich make of a closed pipe
+        if isinstance(end.__context__, BrokenPipeError):
+            raise end.__context__ from None
         return end.code if isinstance(end.code, int) else 0
-    return 0
+    return code if isinstance(code, int) else 0
+
+
+def _command_of(error: Any) -> str:
+    """The command that was typed wrongly, as far as it was understood."""
+    return error.ctx.command_path if getattr(error, "ctx", None) else "localmel"
+
+
+def _say_no_more(*streams: TextIO) -> None:
+    """What a stream cannot take any more goes nowhere, or the interpreter complains about it when it ends."""
+    for stream in streams:
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def _print_error(fact: str, hint: str, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"error": fact, "hint": hint}, ensure_ascii=False), file=sys.stderr)
+        print(json_text({"error": fact, "hint": hint}), file=sys.stderr)
         return
     print(f"error: {_visible(fact)}", file=sys.stderr)
     if hint:

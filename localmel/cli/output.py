@@ -5,6 +5,7 @@ Knows Rich; decides nothing.  All text of users and KBs is escaped before it rea
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +15,13 @@ _BAR_AFTER = 1.0
 "Seconds before a bar is shown: what is done sooner needs none."
 
 
+_STEERING = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"What JSON lets stand as it is, and a terminal may obey; the controls below it are escaped by JSON's own rules."
+
+
 def print_json(value: object) -> None:
     """One JSON value on stdout; escaped where stdout cannot say it (ASCII terminals, file names that are no UTF-8)."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = json_text(value)
     try:
         text.encode(sys.stdout.encoding if sys.stdout else "utf-8")
     except UnicodeEncodeError:
@@ -24,12 +29,19 @@ def print_json(value: object) -> None:
     print(text)
 
 
+def json_text(value: object) -> str:
+    """One line of JSON in which no character can steer a terminal."""
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
+
+
 def printable(text: str) -> str:
     """Control and direction characters made visible, so that data cannot steer the terminal."""
-    return "".join(
-        char if char.isprintable() and char not in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069" else "�"
-        for char in text
-    )
+    return "".join(char if char.isprintable() and not _STEERING.match(char) else "�" for char in text)
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: `1 model`, `1,200 models`; `plural` where that is more than an s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:

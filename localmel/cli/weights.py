@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from localmel.cli.output import print_json, print_note, print_table, printable, progress
+from localmel.cli.output import counted, print_json, print_note, print_table, printable, progress
 from localmel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _adopt(folder: Path, name: str, replace: bool, as_json: bool) -> None:
     if as_json:
         print_json(record.to_json())
         return
-    print(printable(f"adopted: {record.name}, {len(record.files)} files, {_size(record.total_bytes)}"))
+    print(printable(f"adopted: {record.name}, {counted(len(record.files), 'file')}, {_size(record.total_bytes)}"))
     print(printable(f"they stay in {record.adopted}; when they change there, localmel will say so"))
 
 
@@ -203,8 +203,8 @@ def _install(bundle: Path, key: Path | None, replace: bool, as_json: bool) -> No
     for one in installed:
         state = "was there already" if one.already else "installed"
         signed = f", signed by {one.signed_by}" if one.signed_by else ""
-        size = _size(one.record.total_bytes)
-        print(printable(f"{state}: {one.record.name}, {len(one.record.files)} files, {size}{signed}"))
+        size = f"{counted(len(one.record.files), 'file')}, {_size(one.record.total_bytes)}"
+        print(printable(f"{state}: {one.record.name}, {size}{signed}"))
     if installed[0].unchecked_signature:
         print_note("the bundle is signed; its signature was not checked, as no --key was given")
 
@@ -219,7 +219,7 @@ def _ask(planned: list[Removal]) -> None:
 
 def _tell_packed(packed: Packed) -> None:
     signed = ", signed" if packed.signed else ""
-    print(printable(f"packed: {packed.path}, {len(packed.records)} models, {_size(packed.bytes)}{signed}"))
+    print(printable(f"packed: {packed.path}, {counted(len(packed.records), 'model')}, {_size(packed.bytes)}{signed}"))
     print(f"sha256 of its manifest: {packed.manifest_sha256}")
     for path, reason in packed.left_out.items():
         print_note(f"left out: {path} {reason}")
@@ -229,7 +229,7 @@ def _tell_packed(packed: Packed) -> None:
 
 def _verified_line(one: Verified) -> str:
     state = "as recorded" if not one.findings else "; ".join(finding.fact for finding in one.findings)
-    return printable(f"{one.name}: {one.files} files, {_size(one.bytes)}: {state}")
+    return printable(f"{one.name}: {counted(one.files, 'file')}, {_size(one.bytes)}: {state}")
 
 
 def _memory(one: Listed) -> str:

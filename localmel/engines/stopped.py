@@ -43,7 +43,8 @@ def stopped(settings: EngineSettings, folder: ModelFolder | None, end: End) -> E
     when = f"after {end.n_answered:,} answers" if end.was_ready else "before the model was loaded"
     fact = f"the worker that runs {name} with {settings.engine} {_ended(end, settings)} {when}"
     if end.under_way:
-        fact += f"; {len(end.under_way)} requests were under way (first {end.under_way[0].id!r})"
+        were = "1 request was" if len(end.under_way) == 1 else f"{len(end.under_way)} requests were"
+        fact += f"; {were} under way (first {end.under_way[0].id!r})"
     told = [line.strip() for line in end.said if line.strip()]
     hint = shell_line("less", end.log) if end.log else ""
     if folder and _is_memory(end, told):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from localmel.evaluate.carried import Carried
@@ -41,7 +42,8 @@ def costs_of(
 ) -> Costs:
     """`resources`: what the manifest says of this system; `run_seconds`: of the whole run, where it held only this one.
 
-    Seconds are looked for in `resources`, then in the lines (added up), then in the run.
+    Seconds are looked for in `resources`, then in the lines (added up), then in the run; tokens, and the median time
+    to the first one, in `resources` (of the whole run), then in the lines.
     Raises ValueError for a resource of another form."""
     resources = resources or {}
     own = _number(resources, "seconds")
@@ -55,16 +57,29 @@ def costs_of(
     return Costs(
         mentions_per_second=len(lines) / seconds if seconds and lines else None,
         whole_run=own is None and seconds is not None,
-        prompt_tokens=_mean(lines, lambda line: line.prompt_tokens),
-        image_tokens=_mean(lines, lambda line: line.image_tokens),
-        output_tokens=_mean(lines, lambda line: line.output_tokens),
-        first_token_seconds=_median(lines, lambda line: line.first_token_seconds),
+        prompt_tokens=_tokens(resources, lines, "prompt_tokens"),
+        image_tokens=_tokens(resources, lines, "image_tokens"),
+        output_tokens=_tokens(resources, lines, "output_tokens"),
+        first_token_seconds=_first_token(resources, lines),
         peak_memory_bytes=int(memory) if memory else None,
         unparsed=_mean(lines, lambda line: line.unparsed),
         retried=_mean(lines, lambda line: None if line.attempts is None else line.attempts > 1),
         device=str(resources.get("device", "")),
         models=None if models is None else {str(stage): str(model) for stage, model in models.items()},
     )
+
+
+def _tokens(resources: Mapping[str, Any], lines: Sequence[Carried], name: str) -> float | None:
+    """Per mention: a question about several mentions has one count, which no line can hold."""
+    total = _number(resources, name)
+    if total is not None and lines:
+        return total / len(lines)
+    return _mean(lines, attrgetter(name))
+
+
+def _first_token(resources: Mapping[str, Any], lines: Sequence[Carried]) -> float | None:
+    told = _number(resources, "first_token_seconds")
+    return told if told is not None else _median(lines, lambda line: line.first_token_seconds)
 
 
 def _number(resources: Mapping[str, Any], name: str) -> float | None:

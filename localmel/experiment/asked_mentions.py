@@ -69,6 +69,7 @@ def asked_mentions(data: Path, kb: KnowledgeBase, run: FinishedRun, datasets: Se
             kb,
             drop=settings["drop_leaked"],
             outside=settings["gold_outside"],
+            limit=settings.get("limit", 0),
         )
         if questions.sha256 != run.inputs["questions"][dataset]:
             raise BadInput(

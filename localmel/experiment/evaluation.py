@@ -6,16 +6,13 @@ ranking.  The same inputs are not evaluated twice, and give the same bytes.  Cho
 from __future__ import annotations
 
 import hashlib
-import json
-import math
-import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localmel.artifacts import failed_writes_are_reported, new_folder, read_manifest, sha256_of
+from localmel.artifacts import new_folder, sha256_of
 from localmel.encode.open import Encoders
 from localmel.encode.space import ImageEncoder, TextEncoder
 from localmel.errors import BadInput, CorruptArtifact, UsageError, shell_line
@@ -23,6 +20,17 @@ from localmel.evaluate.paired import compare
 from localmel.evaluate.paper import PaperCounts, PaperMention, paper_counts
 from localmel.evaluate.protocol import Evaluation, EvaluationSettings, Outcome, evaluate
 from localmel.evaluate.report import as_json, as_markdown
+from localmel.experiment.evaluate_folder import (
+    KIND,
+    STAGE,
+    VERSION,
+    outcome_for,
+    ranking_line,
+    stored_evaluation,
+    versions,
+    write_evaluation,
+)
+from localmel.experiment.evaluate_folder import Report as Report
 from localmel.experiment.questions import GoldOutside, Question, Questions, questions_of
 from localmel.experiment.systems import CALIBRATED, Advance, Announce, Answer, Bench, answers_of, stated_of
 from localmel.experiment.withheld import check_switches, check_trained, parts_without, profile_without
@@ -36,9 +44,6 @@ from localmel.weights.network import network_folder
 if TYPE_CHECKING:
     from localmel.encode.kb_vectors import KbVectors
     from localmel.kb.packed import PackedKb
-
-KIND, VERSION = "evaluation", 1
-_JSON, _MARKDOWN, _RANKINGS = "report.json", "report.md", "rankings.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,16 +83,6 @@ class Plan:
         check_switches(self.without, self.systems)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Report:
-    """What came out."""
-
-    json: Mapping[str, Any]
-    markdown: str
-    made: bool
-    "False: the same inputs had been evaluated before."
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Models:
     profile: Profile
@@ -117,7 +112,7 @@ def evaluate_systems(
     benchmarks = [read_benchmark(plan.data, name) for name in plan.datasets or (None,)]
     asked = [questions_of(one, plan.split, kb, drop=plan.drop_leaked, outside=plan.gold_outside) for one in benchmarks]
     inputs = _inputs(plan, kb, models, asked)
-    if out and (stored := _stored(out / "evaluate", inputs)):
+    if out and (stored := stored_evaluation(out / STAGE, inputs)):
         return stored
     bench = _bench(plan, kb, Encoders(text=encoder, image=images), models, on_total, on_done)
     parts = [_evaluated(plan, bench, one, _head(inputs, kb, models)) for one in asked]
@@ -134,11 +129,11 @@ def evaluate_systems(
             "inputs": inputs,
             "command": command,
             "places": places,  # where a comparison finds the sentences
-            "versions": _versions(),
+            "versions": versions(),
             "seconds": seconds,
         }
-        with new_folder(out / "evaluate", kind=KIND, version=VERSION, facts=facts) as folder:
-            _write(folder, report, (line for part in parts for line in part.rankings))
+        with new_folder(out / STAGE, kind=KIND, version=VERSION, facts=facts) as folder:
+            write_evaluation(folder, report, (line for part in parts for line in part.rankings))
     return report
 
 
@@ -177,7 +172,7 @@ def _inputs(plan: Plan, kb: KnowledgeBase, models: _Models, asked: Sequence[Ques
         "questions": {one.dataset: one.sha256 for one in asked},
         "network_sha256": models.network.sha256 if models.network else None,
         "scorer_sha256": _scorer_sha256(models.scorer) if models.scorer else None,
-        "localmel": _versions()["localmel"],
+        "localmel": versions()["localmel"],
     }
 
 
@@ -187,12 +182,6 @@ def _scorer_sha256(folder: Path) -> str:
     except OSError as error:
         raise CorruptArtifact(f"{folder} holds no evidence scorer ({error})", hint=shell_line("ls", folder)) from None
     return hashlib.sha256("".join(parts).encode()).hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {"python": platform.python_version(), **{name: version(name) for name in ("localmel", "numpy", "torch")}}
 
 
 def _bench(
@@ -253,9 +242,11 @@ def _evaluated(plan: Plan, bench: Bench, questions: Questions, head: Sequence[st
     for system in plan.systems:
         answers = answers_of(system, bench, asked, stated)
         pairs = list(zip(asked, answers, stated, strict=True))
-        outcomes[system] = [_outcome(question, answer, bool(triples)) for question, answer, triples in pairs]
+        outcomes[system] = [
+            outcome_for(question, answer, has_triples=bool(triples)) for question, answer, triples in pairs
+        ]
         evaluations[system] = _evaluation(system, outcomes[system], settings)
-        rankings += [_line(questions.dataset, system, one, answer) for one, answer, _ in pairs]
+        rankings += [ranking_line(questions.dataset, system, one, answer) for one, answer, _ in pairs]
         if plan.paper and (counted := _paper(asked, answers)):
             paper[system] = counted
     first, *others = plan.systems
@@ -275,20 +266,6 @@ def _evaluated(plan: Plan, bench: Bench, questions: Questions, head: Sequence[st
             title=f"{questions.dataset}, {questions.split}",
         ),
         rankings=rankings,
-    )
-
-
-def _outcome(question: Question, answer: Answer, has_triples: bool) -> Outcome:
-    return Outcome(
-        mention_id=answer.mention_id,
-        cluster=question.cluster,
-        gold=question.gold,
-        rank=answer.rank,
-        among_candidates=question.gold is not None and any(one.entity_id == question.gold for one in answer.candidates),
-        predicted=answer.predicted,
-        probability=answer.probability,
-        nil_probability=answer.nil_probability,
-        facts=replace(question.facts, mention_has_triples=has_triples),
     )
 
 
@@ -314,22 +291,6 @@ def _paper(asked: Sequence[Question], answers: Sequence[Answer]) -> PaperCounts 
     return paper_counts(mentions) if mentions else None
 
 
-def _line(dataset: str, system: str, question: Question, answer: Answer) -> dict[str, Any]:
-    """One line of rankings.jsonl: enough to count again, and to compare with another run."""
-    return {
-        "dataset": dataset,
-        "system": system,
-        "id": answer.mention_id,
-        "sentence": hashlib.sha256(question.cluster.encode("utf-8", "surrogatepass")).hexdigest()[:16],
-        "gold": question.gold,
-        "rank": answer.rank if math.isfinite(answer.rank) else None,
-        "predicted": answer.predicted,
-        "probability": round(answer.probability, 6),
-        "nil_probability": round(answer.nil_probability, 6),
-        "candidates": [[one.entity_id, round(one.score, 6)] for one in answer.candidates],
-    }
-
-
 def _head(inputs: Mapping[str, Any], kb: KnowledgeBase, models: _Models) -> list[str]:
     without = inputs["settings"]["without"]
     lines = [f"KB {kb.name}, {len(kb):,} entities (state {kb.fingerprint[:12]}); profile {models.profile.name}."]
@@ -351,39 +312,3 @@ def _notes(plan: Plan, unreadable: int) -> list[str]:
             "candidate. NIL is answered by names only where no name fits, by vectors never."
         )
     return lines
-
-
-# --- the folder of a run --------------------------------------------------------------------------------------------
-
-
-def _stored(folder: Path, inputs: Mapping[str, Any]) -> Report | None:
-    """The report in the folder, where it was made from the same inputs."""
-    if not folder.exists() and not folder.is_symlink():
-        return None
-    again = shell_line("rm -r", folder, note="then run the same command again")
-    try:
-        manifest = read_manifest(folder, kind=KIND, version=VERSION, every_byte=True)
-        before = manifest["inputs"]
-        if before == json.loads(json.dumps(inputs)):
-            found = json.loads((folder / _JSON).read_text(encoding="utf-8"))
-            return Report(json=found, markdown=(folder / _MARKDOWN).read_text(encoding="utf-8"), made=False)
-        differ = [name for name in {**inputs, **before} if inputs.get(name) != before.get(name)]
-    except CorruptArtifact as error:
-        raise CorruptArtifact(error.fact, hint=error.hint or again) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptArtifact(f"{folder} is no finished evaluation ({error})", hint=again) from None
-    raise BadInput(
-        f"{folder} holds another evaluation: it differs in {', '.join(sorted(differ))}",
-        hint=f"choose another --out, or {shell_line('rm -r', folder)}",
-    )
-
-
-def _write(folder: Path, report: Report, rankings: Iterator[dict[str, Any]]) -> None:
-    """The systems stay in the order in which they were named."""
-    with failed_writes_are_reported(folder):
-        text = json.dumps(report.json, ensure_ascii=False, indent=1, allow_nan=False)
-        (folder / _JSON).write_text(text + "\n", encoding="utf-8")
-        (folder / _MARKDOWN).write_text(report.markdown, encoding="utf-8")
-        with (folder / _RANKINGS).open("w", encoding="utf-8") as file:
-            for line in rankings:
-                file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")

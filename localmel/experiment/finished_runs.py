@@ -18,7 +18,7 @@ from localmel.errors import BadInput, CorruptArtifact, LocalmelError, shell_line
 from localmel.evaluate.carried import carried_of
 from localmel.evaluate.disagreement import Given
 from localmel.evaluate.protocol import Outcome
-from localmel.experiment.evaluation import KIND, VERSION
+from localmel.experiment.evaluate_folder import KIND, VERSION
 from localmel.records import Candidate
 
 STAGE, RANKINGS = "evaluate", "rankings.jsonl"

@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from localmel.artifacts import sha256_of
 from localmel.errors import BadInput
 from localmel.evaluate.protocol import Facts
+from localmel.experiment.clusters import clusters_of
 from localmel.kb.benchmarks import Benchmark, drop_leaked, refuse_leaks
 from localmel.kb.benchmarks.leaks import sentences_of
 from localmel.kb.folding import fold_mention
@@ -29,7 +31,7 @@ class Question:
 
     mention: Mention
     cluster: str
-    "The sentence."
+    "The sentence, or the first of several that share pictures; see `clusters`."
     gold: EntityId | None
     gold_row: int | None
     "In the KB; None for NIL and for a gold that the KB lacks."
@@ -51,16 +53,31 @@ class Questions:
 
 
 def questions_of(
-    benchmark: Benchmark, split_name: str, kb: KnowledgeBase, *, drop: bool, outside: GoldOutside
+    benchmark: Benchmark,
+    split_name: str,
+    kb: KnowledgeBase,
+    *,
+    drop: bool,
+    outside: GoldOutside,
+    limit: int = 0,
 ) -> Questions:
-    """The split of the benchmark, checked.  Raises BadInput with the next command."""
+    """The split of the benchmark, checked; `limit`: only its first mentions, 0 takes all.
+
+    Raises BadInput with the next command."""
     split, train, notes = _split(benchmark, split_name, drop=drop)
+    if 0 < limit < len(split.mentions):
+        notes.append(f"Only the first {limit:,} of {len(split.mentions):,} mentions.")
+        split = _first(split, limit)
     rows = _rows(kb, {gold for gold in split.gold.values() if gold is not None})
     gold, more = _golds(split, rows, kb, outside)
     bearers = _bearers(kb, {fold_mention(mention.surface) for mention in split.mentions})
     seen = None if train is None else set(train.gold.values())
+    pictures = _pictures(split)
+    clusters, joining_none = clusters_of(split.mentions, pictures)
+    if joining_none:
+        notes.append(f"Pictures beside so many sentences that they are taken for stand-ins: {joining_none:,}.")
     asked = []
-    for mention in split.mentions:
+    for mention, cluster in zip(split.mentions, clusters, strict=True):
         right = gold[mention.id]
         row, n_triples = rows.get(right or "", (None, 0))
         facts = Facts(
@@ -69,13 +86,12 @@ def questions_of(
             gold_seen=None if seen is None or right is None else right in seen,
             ambiguous=bearers.get(fold_mention(mention.surface), 0) > 1,
         )
-        cluster = min(sentences_of(mention), key=len)
         asked.append(Question(mention=mention, cluster=cluster, gold=right, gold_row=row, facts=facts))
     return Questions(
         dataset=benchmark.name,
         split=split_name,
         asked=tuple(asked),
-        sha256=_digest(split, train),
+        sha256=_digest(split, train, pictures),
         notes=(*notes, *more),
     )
 
@@ -148,13 +164,26 @@ def _has_image(mention: Mention) -> bool:
         return False
 
 
-def _digest(split: Split, train: Split | None) -> str:
-    digest, pictures = hashlib.sha256(), {}
+def _first(split: Split, limit: int) -> Split:
+    kept = split.mentions[:limit]
+    return Split(name=split.name, mentions=kept, gold={one.id: split.gold[one.id] for one in kept})
+
+
+def _pictures(split: Split) -> dict[Path, str]:
+    """Path -> hash of the bytes, for the pictures that are there."""
+    found: dict[Path, str] = {}
     for mention in split.mentions:
-        if _has_image(mention) and mention.image not in pictures:
-            pictures[mention.image] = sha256_of(mention.image)  # type: ignore[arg-type]
-        parts = (mention.id, mention.context, mention.span.start, mention.span.end, split.gold[mention.id])
-        digest.update(repr((*parts, pictures.get(mention.image))).encode())
+        if mention.image is not None and mention.image not in found and _has_image(mention):
+            found[mention.image] = sha256_of(mention.image)
+    return found
+
+
+def _digest(split: Split, train: Split | None, pictures: Mapping[Path, str]) -> str:
+    digest = hashlib.sha256()
+    for mention in split.mentions:
+        picture = pictures.get(mention.image) if mention.image else None
+        parts = (mention.id, mention.context, mention.span.start, mention.span.end, split.gold[mention.id], picture)
+        digest.update(repr(parts).encode())
     for mention in train.mentions if train else ():
         digest.update(repr((mention.id, train.gold[mention.id], sorted(sentences_of(mention)))).encode())  # type: ignore[union-attr]
     return digest.hexdigest()

@@ -178,6 +178,7 @@ class _Tally:
             "prompt_tokens": self.prompt_tokens,
             "output_tokens": self.output_tokens,
             "prompt_tokens_per_asked": round(self.prompt_tokens / max(1, asked), 1),
+            "answers_kept": kept,
             "answers_now": now,
             "answers_per_second": round(now / seconds, 3),
             "load_seconds": round(facts.load_seconds, 2),

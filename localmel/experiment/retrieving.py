@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,14 @@ def retrieve_stage(
     run: Path,
     *,
     models: ProfileModels | None = None,
+    without_triples: bool = False,
     command: str = "",
     listener: Listener | None = None,
 ) -> Stage:
     """Rank the candidates of every mention, all that are found, or take what the run holds.
 
     Where the profile asks a model about mentions, its answers are those of the run's `generate` stage.
+    `without_triples` withholds the triples about mentions, here and from every later stage; those of the KB stay.
     Raises BadInput where that is missing or about others, and as `make_stage`."""
     listener = listener or Listener()
     models = models or open_models(profile)
@@ -70,6 +72,8 @@ def retrieve_stage(
         linker = Linker(kb, profile, top_k=every, models=models)
         listener.on_total("reading mentions", len(mentions))
         spoken, unreadable = _spoken(mentions, said, profile.generate, listener.on_done)
+        if without_triples:
+            spoken = [replace(one, description=replace(one.description, triples=())) for one in spoken]
         listener.on_total("retrieving", len(mentions))
         counts = {"mentions": 0, "candidates": 0, "without_candidates": 0, "with_triples": 0}
         with failed_writes_are_reported(folder), (folder / RANKINGS).open("w", encoding="utf-8") as file:
@@ -91,6 +95,7 @@ def retrieve_stage(
             "generate": _without_model(profile.generate),
             "retrieve": asdict(profile.retrieve),
             "asked": asdict(asked),
+            **({"without": ["triples"]} if without_triples else {}),
         },
         inputs={
             "mentions": mentions_sha256(mentions),

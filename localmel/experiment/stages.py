@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -164,6 +165,8 @@ class _Tally:
     unanswered: int = 0
     triples: int = 0
     sentences_cut: int = 0
+    first_tokens: list[float] = field(default_factory=list)
+    "Seconds until the first token of each answer whose engine tells."
     without_picture: int = 0
     answers_cut_off: int = 0
 
@@ -174,6 +177,8 @@ class _Tally:
             self.prompt_tokens += response.prompt_tokens
             self.image_tokens += response.image_tokens
             self.output_tokens += response.output_tokens
+        if response.first_token_seconds is not None:
+            self.first_tokens.append(response.first_token_seconds)
 
     def counted(self, generated: Iterable[Generated]) -> Iterator[Generated]:
         for one in generated:
@@ -192,15 +197,18 @@ class _Tally:
         """For the manifest.  Rates are those of this process: what the journal answered took no time."""
         seconds = time.perf_counter() - self.begun
         asked_now = kept - self.kept_before
-        counts = {name: value for name, value in asdict(self).items() if name not in ("kept_before", "begun")}
+        inner = ("kept_before", "begun", "first_tokens")
+        counts = {name: value for name, value in asdict(self).items() if name not in inner}
         return {
             "mentions": n_mentions,
             "sentences": n_sentences,
             **counts,
             "prompt_tokens_per_mention": round(self.prompt_tokens / n_mentions, 1),
             "image_tokens_per_mention": round(self.image_tokens / n_mentions, 1),
+            "answers_kept": kept,
             "answers_now": asked_now,
             "answers_per_second": round(asked_now / seconds, 3),
+            "first_token_seconds": statistics.median(self.first_tokens) if self.first_tokens else None,
             "load_seconds": round(facts.load_seconds, 2),
             "peak_memory_bytes": facts.peak_memory_bytes,
         }

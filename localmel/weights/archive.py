@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
-from localmel.errors import BadInput, CorruptArtifact
+from localmel.errors import BadInput, CorruptArtifact, shell_line
 from localmel.weights.contents import PIECE, UnsafeWeights, refused_name
 
 BLOCK = 512
@@ -85,11 +85,19 @@ def write_end(file: BinaryIO) -> None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """The archive, open for reading.  Raises BadInput where there is no such file."""
+    """The archive, open for reading.  Raises BadInput where there is no such file, or none that a bundle can be."""
+    if path.is_dir():
+        hint = shell_line("localmel weights install --adopt", path)
+        raise BadInput(f"{path} is a folder, not a bundle", hint=hint)
     try:
+        if path.exists() and not path.is_file():
+            raise BadInput(f"{path} is no ordinary file", hint=shell_line("ls -l", path))
         file = path.open("rb")
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read ({error.strerror})") from None
+    except FileNotFoundError:
+        raise BadInput(f"there is no bundle {path}", hint=shell_line("ls -l", path.parent)) from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no disk takes
+        why = error.strerror if isinstance(error, OSError) else error
+        raise BadInput(f"{path} cannot be read ({why})", hint=shell_line("ls -l", path)) from None
     with file:
         yield file
 

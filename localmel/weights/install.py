@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -27,9 +27,11 @@ from localmel.weights.complete import whole_model
 from localmel.weights.contents import PIECE, check_beginning, check_configuration
 from localmel.weights.manifest import FileRecord, ModelRecord, check_quickly, read_record, write_record
 from localmel.weights.places import INCOMING, place_of, weights_home
-from localmel.weights.signature import check
+from localmel.weights.signature import check, public_keys
 from localmel.weights.sources import OnBytes, sha256_counted
 from localmel.weights.tensor_files import read_header
+
+COPY_AGAIN = "copy the bundle again from where it was packed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +70,12 @@ def install_bundle(
     """Install all models of a bundle.  With `key`, only if one of its public keys signed.
 
     Raises CorruptArtifact (cut, altered, a wrong hash or signature), UnsafeWeights (what may not be there, by name),
-    MissingWeights (a model with parts missing), BadInput (another model has that name), OutOfSpace."""
-    with opened(path) as file:
+    MissingWeights (a model with parts missing), BadInput (no such bundle or key, another model has that name),
+    OutOfSpace."""
+    keys = public_keys(key) if key else ()
+    with opened(path) as file, _copied_again():
         bundle = read_bundle(file, path)
-        signed_by = _signed_by(bundle, key)
+        signed_by = _signed_by(bundle, key, keys)
         with exclusive():
             already = [record for record in bundle.records if _is_installed(record, replace_installed)]
             wanted = [record for record in bundle.records if record not in already]
@@ -97,6 +101,15 @@ def install_bundle(
 
 
 @contextmanager
+def _copied_again() -> Iterator[None]:
+    """What is damaged without a hint of its own: the other copy may be whole."""
+    try:
+        yield
+    except CorruptArtifact as error:
+        raise error if error.hint else CorruptArtifact(error.fact, hint=COPY_AGAIN) from None
+
+
+@contextmanager
 def exclusive() -> Iterator[None]:
     """Only one process changes installed weights at a time.  Raises BadInput where another one does."""
     home = weights_home()
@@ -113,14 +126,14 @@ def exclusive() -> Iterator[None]:
             lock.release()
 
 
-def _signed_by(bundle: Bundle, key: Path | None) -> str:
+def _signed_by(bundle: Bundle, key: Path | None, keys: Sequence[str]) -> str:
     if key is None:
         return ""
     if bundle.signature is None:
         raise CorruptArtifact(
             f"{bundle.path} carries no signature, and --key was given", hint="pack it with --sign KEY"
         )
-    return check(bundle.manifest, bundle.signature, key, where=str(bundle.path))
+    return check(bundle.manifest, bundle.signature, keys, where=str(bundle.path), told_by=key)
 
 
 def _is_installed(record: ModelRecord, replace_installed: bool) -> bool:
@@ -200,8 +213,6 @@ def _unpack_file(
             piece = file.read(min(left, PIECE))
             if not piece:
                 raise CorruptArtifact(f"{shown} is cut off")
-            if left == member.size:
-                check_beginning(shown, piece)
             digest.update(piece)
             out.write(piece)
             left -= len(piece)
@@ -209,10 +220,12 @@ def _unpack_file(
         if digest.hexdigest() != recorded.sha256:
             raise CorruptArtifact(
                 f"{shown} is damaged: its sha256 is {digest.hexdigest()}, the manifest says {recorded.sha256}",
-                hint="copy the bundle again from where it was packed",
+                hint=COPY_AGAIN,
             )
         out.flush()
         os.fsync(out.fileno())
+    with partial.open("rb") as written:  # what the bytes mean is asked when they are the ones that were packed
+        check_beginning(shown, written.read(PIECE))
     check_configuration(shown, partial)
     if target.suffix == ".safetensors":
         _check_header(partial, shown)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from localmel.errors import BadInput, CorruptArtifact, MissingExtra, shell_line
@@ -34,9 +35,10 @@ def sign(data: bytes, key: Path) -> bytes:
         return made.read_bytes()
 
 
-def check(data: bytes, signature: bytes, key: Path, *, where: str) -> str:
-    """The fingerprint of the key that signed.  `key` is a file of public keys, one a line.  Raises CorruptArtifact."""
-    keys = _public_keys(key)
+def check(data: bytes, signature: bytes, keys: Sequence[str], *, where: str, told_by: Path) -> str:
+    """The fingerprint of the one of `keys` that signed.  `where` and `told_by` (the keys' file) are named in errors.
+
+    Raises CorruptArtifact."""
     if len(signature) > LONGEST:
         raise CorruptArtifact(f"{where} has a signature of {len(signature):,} bytes")
     with tempfile.TemporaryDirectory() as folder:
@@ -47,19 +49,25 @@ def check(data: bytes, signature: bytes, key: Path, *, where: str) -> str:
         done = _ssh_keygen("-Y", "verify", *options, stdin=data)
     found = _FINGERPRINT.search(done.stdout)
     if done.returncode or not found:
-        raise CorruptArtifact(f"the signature of {where} does not hold for {key}: {_said(done)}")
+        raise CorruptArtifact(f"the signature of {where} does not hold for {told_by}: {_said(done)}")
     return found.group()
 
 
-def _public_keys(path: Path) -> list[str]:
+def public_keys(path: Path) -> list[str]:
+    """The keys in a file of public keys, one a line.  Raises BadInput where there is none."""
+    derive = shell_line("ssh-keygen -y -f PRIVATE_KEY >", path, note="where the bundle was signed; carry it over")
     try:
-        text = path.read_text(encoding="utf-8")[:LONGEST]
+        with path.open("rb") as file:
+            text = file.read(LONGEST).decode("utf-8")
+    except FileNotFoundError:
+        raise BadInput(f"there is no file of public keys {path}", hint=derive) from None
     except (OSError, ValueError) as error:
-        raise BadInput(f"{path} is no file of public keys ({error})") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise BadInput(f"{path} is no file of public keys ({why})", hint=derive) from None
     found = [match for line in text.splitlines() if (match := _PUBLIC.fullmatch(line.strip()))]
     if not found:
         fact = "holds a private key" if "PRIVATE KEY" in text else "holds no public key"
-        raise BadInput(f"{path} {fact}; one line of a file .pub is expected", hint=f"--key {path}.pub")
+        raise BadInput(f"{path} {fact}; one line of a file .pub is expected", hint=shell_line("--key", f"{path}.pub"))
     return [f"{match[1]} {match[2]}" for match in found]
 
 

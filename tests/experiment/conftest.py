@@ -135,7 +135,7 @@ def finished(
 def reseal() -> Any:
     """`reseal(run, line_by_line, manifest=change)` writes a run again with other lines and another manifest, sealed."""
     from localmel.artifacts import new_folder
-    from localmel.experiment.evaluation import KIND, VERSION
+    from localmel.experiment.evaluate_folder import KIND, VERSION
 
     def seal(
         run: Path,

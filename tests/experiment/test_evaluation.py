@@ -377,7 +377,7 @@ def test_what_ends_early_leaves_nothing_behind(run: Run, monkeypatch: pytest.Mon
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluation, "_write", stop)
+    monkeypatch.setattr(evaluation, "write_evaluation", stop)
     with pytest.raises(KeyboardInterrupt):
         run(systems=("names",), out=tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []

@@ -14,7 +14,7 @@ import pytest
 
 from localmel.artifacts import new_folder
 from localmel.errors import BadInput, CorruptArtifact
-from localmel.experiment.evaluation import KIND, VERSION
+from localmel.experiment.evaluate_folder import KIND, VERSION
 from localmel.experiment.finished_runs import answers_of_run, find_runs, given_of, read_run
 
 Runs = Callable[..., Path]

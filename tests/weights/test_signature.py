@@ -13,7 +13,7 @@ from localmel.weights.install import install_bundle
 from localmel.weights.manifest import read_record
 from localmel.weights.pack import pack
 from localmel.weights.places import installed_names, place_of
-from localmel.weights.signature import check, sign
+from localmel.weights.signature import check, public_keys, sign
 from tests.weights import small
 
 if shutil.which("ssh-keygen") is None:
@@ -38,6 +38,10 @@ def public(key: Path) -> Path:
 def fingerprint(key: Path) -> str:
     done = subprocess.run(["ssh-keygen", "-l", "-f", str(key)], check=True, capture_output=True, text=True)
     return done.stdout.split()[1]
+
+
+def held(data: bytes, signature: bytes, keys: Path) -> str:
+    return check(data, signature, public_keys(keys), where="b.tar", told_by=keys)
 
 
 def test_a_signed_bundle_is_installed_and_the_signer_recorded(
@@ -99,10 +103,10 @@ def test_a_signature_nobody_asks_about_is_said_to_be_unchecked(
 
 def test_a_signature_covers_the_manifest_and_nothing_else_passes_for_it(tmp_path: Path, key: Path) -> None:
     signature = sign(b"manifest", key)
-    assert check(b"manifest", signature, public(key), where="b.tar") == fingerprint(key)
+    assert held(b"manifest", signature, public(key)) == fingerprint(key)
     for data, given in ((b"manifesto", signature), (b"manifest", b""), (b"manifest", b"x" * 100)):
         with pytest.raises(CorruptArtifact, match=r"signature of b\.tar"):
-            check(data, given, public(key), where="b.tar")
+            held(data, given, public(key))
 
 
 def test_a_signature_made_for_another_purpose_does_not_hold(tmp_path: Path, key: Path) -> None:
@@ -110,12 +114,12 @@ def test_a_signature_made_for_another_purpose_does_not_hold(tmp_path: Path, key:
     command = ["ssh-keygen", "-Y", "sign", "-q", "-f", str(key), "-n", "git", str(tmp_path / "data")]
     subprocess.run(command, check=True, capture_output=True)
     with pytest.raises(CorruptArtifact):
-        check(b"manifest", (tmp_path / "data.sig").read_bytes(), public(key), where="b.tar")
+        held(b"manifest", (tmp_path / "data.sig").read_bytes(), public(key))
 
 
 def test_the_private_key_in_place_of_the_public_one_is_noticed(tmp_path: Path, key: Path) -> None:
     with pytest.raises(BadInput, match="holds a private key"):
-        check(b"x", b"y", key, where="b.tar")
+        held(b"x", b"y", key)
 
 
 @pytest.mark.parametrize("text", ["", "hello\n", "ssh-ed25519 AAAA;rm\n", 'cert-authority ssh-ed25519 "x"\n'])
@@ -123,14 +127,14 @@ def test_a_file_without_keys_is_bad_input(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.pub"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(BadInput, match="holds no public key"):
-        check(b"x", b"y", path, where="b.tar")
+        held(b"x", b"y", path)
 
 
 def test_a_key_that_is_not_there_is_named(tmp_path: Path, key: Path) -> None:
     with pytest.raises(BadInput, match="there is no key"):
         sign(b"x", tmp_path / "none")
     with pytest.raises(BadInput, match=r"none\.pub"):
-        check(b"x", b"y", tmp_path / "none.pub", where="b.tar")
+        held(b"x", b"y", tmp_path / "none.pub")
     with pytest.raises(BadInput, match="did not sign"):
         sign(b"x", small.write(tmp_path / "junk", {"key": b"junk"}) / "key")
 

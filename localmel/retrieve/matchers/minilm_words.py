@@ -1,7 +1,7 @@
 """MiniLM's words: the states of its last layer before they are averaged.
 
-In: texts.  Out: states in float16.  In torch, float32 on a CPU and bfloat16 on a GPU; matrices as `encode/minilm.py`
-reads them.  The six layers are those of `encode/minilm_torch.py`, whose step gives the mean only."""
+In: texts.  Out: states in float16.  In torch: bfloat16 on a GPU and on a CPU that has instructions for it, else float32;
+matrices as `encode/minilm.py` reads them.  The six layers are those of `encode/minilm_torch.py`, whose step gives the mean only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from localmel.encode.batches import batches_by_length
-from localmel.encode.minilm import MAX_TOKENS, WIDTH, MiniLM, read_weights
+from localmel.encode.minilm import MAX_TOKENS, WIDTH, MiniLM, best_method, read_weights
 from localmel.retrieve.matchers.token_encoders import MOST_WORDS
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _HEADS, _EPSILON = 12, 1e-12
 _TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 131_072}
+_MANY_TEXTS = 1_000_000
 
 
 class MiniLmWords(MiniLM):
@@ -56,7 +57,8 @@ class _Layers:
 
     def __init__(self, weights: dict[str, NDArray[Any]]) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        fast = self.device.type == "cuda" or best_method(_MANY_TEXTS) == "torch"  # has instructions for it
+        dtype = torch.bfloat16 if fast else torch.float32
         self._weights = {
             name: torch.from_numpy(value.T.copy() if name.endswith(".weight") else value).to(self.device, dtype)
             for name, value in weights.items()

@@ -5,13 +5,17 @@ In: texts, or opened pictures.  Out: for each one array of rows, of whatever len
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from localmel.encode.space import ImageEncoder, TextEncoder
+from localmel.encode.space import ImageEncoder, Space, TextEncoder
+from localmel.settings import EncodeSettings
+from localmel.weights.catalog import MINILM
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from localmel.encode.minilm import Method
     from localmel.engines.pictures import Picture
 
 MOST_WORDS = 40
@@ -40,3 +44,30 @@ class PatchEncoder(ImageEncoder, Protocol):
     def patches(self, pictures: Iterable[Picture], on_pictures: Callable[[int], None] = ...) -> list[NDArray[Any]]:
         """n pictures -> n arrays (patches, patch_width) float16, row by row of the picture, without the whole's."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenEncoders:
+    """What makes wholes and their parts, of one profile."""
+
+    text: WordEncoder
+    image: PatchEncoder | None
+    "None where the model reads texts only, or no pictures are to be looked at."
+
+    @property
+    def image_space(self) -> Space | None:
+        """Of the pictures, where some are looked at."""
+        return self.image.image_space if self.image else None
+
+
+def open_token_encoders(settings: EncodeSettings, *, method: Method | None = None) -> TokenEncoders:
+    """As `open_encoder`, with words and patches."""
+    if settings.model == MINILM.name:
+        from localmel.retrieve.matchers.minilm_words import MiniLmWords
+
+        return TokenEncoders(text=MiniLmWords(method=method), image=None)
+    from localmel.retrieve.matchers.clip_tokens import ClipTokens
+    from localmel.weights.find import model_folder
+
+    clip = ClipTokens(model_folder(settings.model))
+    return TokenEncoders(text=clip, image=clip)

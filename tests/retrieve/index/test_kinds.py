@@ -117,7 +117,7 @@ def test_few_axes_are_made_up_for_by_the_second_look() -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     shares = [
         recall_against_exact(
-            build_index(vectors, AxesSettings(axes=8, rescored=rescored)), vectors, vectors[:50], 8
+            build_index(vectors, AxesSettings(axes=4, rescored=rescored)), vectors, vectors[:50], 8
         ).share
         for rescored in (1, 400)
     ]
