@@ -1,7 +1,6 @@
-"""Train the fusion network: contrast mentions with their entities, choose the epoch by validation mentions.
+"""Train a network: contrast mentions with their entities, choose the epoch by validation mentions.
 
-In: vectors of mentions with their golds, and a KB's vectors and triples.  Out: the best network of the run, and how it
-came about.  The last finished epoch is kept on disk; a run that was stopped goes on from it to the same numbers.
+In: a learner, which knows what its network looks at.  Out: the best network of the run, and how it came about.  The last finished epoch is kept on disk; a run that was stopped goes on from it to the same numbers.
 Several processes share each step and each validation; each contrasts within its own parts (see `batches`)."""
 
 from __future__ import annotations
@@ -18,21 +17,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from localmel.errors import BadInput, MissingExtra
 from localmel.retrieve.batches import Batches, Part
 from localmel.retrieve.checkpoint import broken, load_checkpoint, save_checkpoint
-from localmel.retrieve.fusion import FusionNetwork, FusionSettings
-from localmel.retrieve.inputs import EntityVectors, MentionVectors, fusion_inputs, rows_of
-from localmel.retrieve.losses import contrastive_losses
-from localmel.retrieve.ranking import Ranks, embed_entities, gold_ranks, nearest_entities
+from localmel.retrieve.fusion_learner import FusionLearner
+from localmel.retrieve.fusion_settings import FusionSettings
+from localmel.retrieve.inputs import EntityVectors, MentionVectors
+from localmel.retrieve.learner import Learner, NewLearner
+from localmel.retrieve.ranking import Ranks
 from localmel.retrieve.training_settings import TrainingSettings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Epoch", "Together", "Trained", "TrainingSettings", "epoch_from", "facts_of", "start_processes", "train"]
+__all__ = [
+    "Epoch",
+    "Together",
+    "Trained",
+    "TrainingSettings",
+    "epoch_from",
+    "facts_of",
+    "start_processes",
+    "train",
+    "train_learner",
+]
 
 _LOOK = 10
 "Steps after which the loss is fetched from the device, told, and checked to be a number."
@@ -58,7 +67,7 @@ class Epoch:
 class Trained:
     """The network of the best epoch, and all epochs."""
 
-    network: FusionNetwork
+    network: nn.Module
     best: Epoch
     history: tuple[Epoch, ...]
 
@@ -75,17 +84,36 @@ def train(
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     on_step: Callable[[int, int, float], None] = lambda _step, _steps, _loss: None,
 ) -> Trained:
+    """`train_learner` of the fusion network.  Source: KGMEL, section 3.2; negatives, schedule and selection are ours."""
+    return train_learner(
+        lambda chosen: FusionLearner(fusion, chosen, mentions, validation, entities),
+        settings,
+        folder,
+        made_from=made_from,
+        on_epoch=on_epoch,
+        on_step=on_step,
+    )
+
+
+def train_learner(
+    new: NewLearner,
+    settings: TrainingSettings,
+    folder: Path,
+    *,
+    made_from: Mapping[str, Any],
+    on_epoch: Callable[[Epoch], None] = lambda _: None,
+    on_step: Callable[[int, int, float], None] = lambda _step, _steps, _loss: None,
+) -> Trained:
     """Train until the epochs are over or validation stops getting better.  `folder` keeps the last epoch.
 
     `made_from` names the inputs; a checkpoint of other inputs or settings is refused.  `on_step` hears now and then the
     step, how many there are, and the epoch's mean loss so far; both listeners are called in the first process only.
-    Raises BadInput where no gold is in the KB or the loss stops being a number.
-    Source: KGMEL, section 3.2; negatives, schedule and selection are ours."""
+    Raises BadInput where no gold is in the KB or the loss stops being a number."""
     together = start_processes()
     devices = [together.device] if together.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):  # the caller's random numbers stay the caller's
         torch.manual_seed(settings.seed)
-        run = _Run(fusion, settings, mentions, validation, entities, folder, dict(made_from), together)
+        run = _Run(new(settings), settings, folder, dict(made_from), together)
         return run.go(on_epoch, on_step)
 
 
@@ -128,53 +156,36 @@ def start_processes() -> Together:
 
 
 def facts_of(
-    fusion: FusionSettings, settings: TrainingSettings, made_from: Mapping[str, Any], together: Together
+    learner: Mapping[str, Any], settings: TrainingSettings, made_from: Mapping[str, Any], together: Together
 ) -> dict[str, Any]:
-    """All that a run hangs on: equal facts, equal network (on one machine, without a GPU to the byte)."""
+    """All that a run hangs on: equal facts, equal network (on one machine, without a GPU to the byte).
+
+    learner: what `Learner.facts` says."""
     return {
         "made_from": dict(made_from),
-        "fusion": asdict(fusion),
+        **learner,
         "training": asdict(settings),
         "processes": together.of,
     }
 
 
-class _Pair(nn.Module):
-    """Both sides in one call, as data parallelism wants."""
-
-    def __init__(self, network: FusionNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, mention: dict[str, Any], entity: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        return F.normalize(self.network(**mention), dim=1), F.normalize(self.network(**entity), dim=1)
-
-
 class _Run:
     def __init__(
-        self,
-        fusion: FusionSettings,
-        settings: TrainingSettings,
-        mentions: MentionVectors,
-        validation: MentionVectors,
-        entities: EntityVectors,
-        folder: Path,
-        made_from: dict[str, Any],
-        together: Together,
+        self, learner: Learner, settings: TrainingSettings, folder: Path, made_from: dict[str, Any], together: Together
     ) -> None:
-        self._settings, self._mentions, self._validation, self._entities = settings, mentions, validation, entities
+        self._learner, self._settings = learner, settings
         self._folder, self._together = folder, together
-        if not (validation.gold >= 0).any():
+        if not (learner.validation_gold >= 0).any():
             raise BadInput("no validation mention has its gold in the KB", hint="localmel data check FOLDER --kb KB")
-        self._batches = Batches(mentions.gold, settings, process=together.number, processes=together.of)
+        self._batches = Batches(learner.gold, settings, process=together.number, processes=together.of)
         self._all_steps = settings.epochs * self._batches.steps
-        self._facts = facts_of(fusion, settings, made_from, together)
-        self._network = FusionNetwork(fusion)
-        self._pair = together.accelerator.prepare(_Pair(self._network))
+        self._facts = facts_of(learner.facts(), settings, made_from, together)
+        self._network = learner.network
+        self._shared = together.accelerator.prepare(learner.step)
         self._optimiser = torch.optim.AdamW(
             self._network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay
         )
-        self._hard = mentions.candidates
+        self._hard = learner.candidates
         self._history: list[Epoch] = []
         self._best_weights: dict[str, Tensor] = {}
 
@@ -200,7 +211,7 @@ class _Run:
         settings, number = self._settings, len(self._history)
         started = time.perf_counter()
         torch.manual_seed(1_000_003 * settings.seed + 1009 * number + self._together.number)
-        self._pair.train()
+        self._shared.train()
         done = number * self._batches.steps
         sums = torch.zeros(2, dtype=torch.float64, device=self._together.device)
         means = (math.nan, math.nan)
@@ -227,8 +238,8 @@ class _Run:
             group["lr"] = rate
         for part in parts:
             last = part is parts[-1]  # processes exchange gradients once for each step
-            with nullcontext() if last else self._together.accelerator.no_sync(self._pair):
-                total, matched = self._loss(part)
+            with nullcontext() if last else self._together.accelerator.no_sync(self._shared):
+                total, matched = self._shared(part)
                 self._together.accelerator.backward(total / len(parts))
             sums += torch.stack([total.detach(), matched.detach()]).double()
         nn.utils.clip_grad_norm_(self._network.parameters(), self._settings.clip)
@@ -247,31 +258,14 @@ class _Run:
             )
         return loss, matched
 
-    def _loss(self, part: Part) -> tuple[Tensor, Tensor]:
-        device, n = self._together.device, len(part.mentions)
-        triples = rows_of(self._mentions.triples, part.mentions)
-        mention = fusion_inputs(self._mentions, part.mentions, triples, part.blind[:n], device)
-        triples = self._entities.triples.of(part.entities, without=part.bare)
-        entity = fusion_inputs(self._entities, part.entities, triples, part.blind[n:], device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._settings.precision == "bfloat16"):
-            mentions, entities = self._pair(mention, entity)
-        losses = contrastive_losses(
-            mentions.float(),
-            entities.float(),
-            torch.from_numpy(part.gold).to(device),
-            self._settings.loss,
-            entity_ids=torch.from_numpy(part.entities).to(device),
-        )
-        return losses.total, losses.mention_to_entity
-
     # --- validation, choice, checkpoint ---
 
     def _validate(self) -> Ranks | None:
-        vectors = embed_entities(self._network, self._entities, self._together)
-        if self._settings.hard_from == "index":
-            self._hard = nearest_entities(self._network, self._mentions, vectors, _NEAREST, self._together)
-        ranks = gold_ranks(self._network, self._validation, vectors, self._together)
-        return Ranks.of(ranks[ranks > 0])
+        from_index = self._settings.hard_from == "index"
+        found = self._learner.validate(self._together, nearest=_NEAREST if from_index else 0)
+        if found.nearest is not None:
+            self._hard = found.nearest
+        return Ranks.of(found.ranks[found.ranks > 0])
 
     def _best(self) -> Epoch | None:
         """The first epoch with the highest MRR."""
@@ -325,7 +319,7 @@ def _mrr(epoch: Epoch) -> float:
     return epoch.ranks.mrr if epoch.ranks else -math.inf
 
 
-def _copy(network: FusionNetwork) -> dict[str, Tensor]:
+def _copy(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
 
 
