@@ -4,8 +4,9 @@ The vectors are drawn, with a fixed seed, from a mixture with one centre for eve
 around them have the spectrum measured on the vectors of the benchmark KB (variance of the i-th axis falls as i to the
 power -0.87); the share of the noise (0.35) is such that the cosines of the first and the sixteenth neighbour are those
 of that KB (0.74, 0.62); everything is turned by a random rotation, so that no coordinate is worth more than another.
-Queries are fresh points of the same mixture.  LOCALMEL_BENCH_VECTORS draws fewer than a million.  Needs 6 GB of disk
-and of memory, and a quarter of an hour on two free cores, most of it for the graph."""
+Queries are fresh points of the same mixture.  LOCALMEL_BENCH_VECTORS draws fewer than a million;
+LOCALMEL_BENCH_KINDS=int8,hnsw-axes measures these alone (float32, which they are held against, is always there).
+Needs 6 GB of disk and of memory, and half an hour on two free cores, most of it for the graphs."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.run import Figure
-from localmel.retrieve.index import ExactSettings, HnswSettings, IndexFacts, VectorIndex, build_index, load_index
+from localmel.retrieve.index import KINDS, ExactSettings, IndexFacts, VectorIndex, build_index, choose, load_index
+from localmel.retrieve.index.axes import AxesIndex
 from localmel.retrieve.index.hnsw import HnswIndex
 from localmel.retrieve.index.recall import recall_of
 
@@ -32,7 +34,8 @@ Made = TypeVar("Made")
 N, WIDTH, K = int(os.environ.get("LOCALMEL_BENCH_VECTORS", "1000000")), 512, 16
 POINTS_PER_CENTRE, NOISE, DECAY, SEED = 25, 0.35, 0.87, 20261121
 BATCH, ROUNDS, SINGLES = 128, 5, 15
-EFS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
+MEASURED = os.environ.get("LOCALMEL_BENCH_KINDS", ",".join(KINDS)).split(",")
+EFS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 TUNED_FOR = 0.983
 "Recall that ef is raised to on the tuning queries; what is reported is the recall on others."
 
@@ -76,9 +79,10 @@ def measured(folder: Path, n: int) -> list[Figure]:
     tuning, queries = mixture.draw(500), mixture.draw(1000)
     bench = _Bench(folder, vectors, queries)
     figures = bench.about("float32", bench.exact, bench.exact_seconds)
-    for kind in ("float16", "bfloat16", "int8", "binary"):
-        figures += bench.against_float32(kind)
-    return [*figures, *bench.graph(tuning)]
+    for kind in KINDS[1:]:
+        if kind in MEASURED:
+            figures += bench.graph(kind, tuning) if kind.startswith("hnsw") else bench.against_float32(kind)
+    return figures
 
 
 class _Bench:
@@ -97,7 +101,7 @@ class _Bench:
         _, loading = timed(lambda: load_index(self._folder / kind, facts).search(self._queries[:1], K))
         shutil.rmtree(self._folder / kind)
         recall = recall_of(index.search(self._queries, K)[1], self._truth)
-        goal = {"int8": 0.99, "hnsw": 0.98}.get(kind)
+        goal = {"int8": 0.99, "hnsw": 0.98, "hnsw-axes": 0.98}.get(kind)
         return [
             figure(f"{kind}: {recall}", f"{recall.share:.4f}", goal, recall.share, "at least"),
             figure(f"{kind}: bytes per entity", f"{index.n_bytes / len(index):,.0f}"),
@@ -120,12 +124,15 @@ class _Bench:
         figures.append(self._faster(kind, index, 1, "all threads", None))
         return figures
 
-    def graph(self, tuning: NDArray[Any]) -> list[Figure]:
-        """The graph, built by every core."""
-        index, seconds = timed(lambda: HnswIndex.build(self._vectors, HnswSettings()))
-        return self.built_graph(index, seconds, tuning)
+    def graph(self, kind: str, tuning: NDArray[Any]) -> list[Figure]:
+        """A graph, built by every core."""
+        index, seconds = timed(lambda: build_index(self._vectors, choose(kind, len(self._vectors))))
+        assert isinstance(index, HnswIndex | AxesIndex)
+        return self.built_graph(kind, index, seconds, tuning)
 
-    def built_graph(self, index: HnswIndex, seconds: float, tuning: NDArray[Any]) -> list[Figure]:
+    def built_graph(
+        self, kind: str, index: HnswIndex | AxesIndex, seconds: float, tuning: NDArray[Any]
+    ) -> list[Figure]:
         """The figures of a graph, its ef found on other queries than those it is measured on."""
         truth = self.exact.search(tuning, K)[1]
         shares: dict[int, float] = {}
@@ -136,11 +143,13 @@ class _Bench:
                 break
         tried = ", ".join(f"{ef}: {share:.4f}" for ef, share in shares.items())
         shape = f"M {index.settings.neighbours}, ef_construction {index.settings.ef_construction}"
-        figures = [figure(f"hnsw ({shape}): ef chosen, and recall on tuning queries", f"{ef} ({tried})")]
-        figures += self.about("hnsw", index, seconds)
+        if isinstance(index, AxesIndex):
+            shape += f", {index.settings.axes} axes, {index.settings.rescored} rescored"
+        figures = [figure(f"{kind} ({shape}): ef chosen, and recall on tuning queries", f"{ef} ({tried})")]
+        figures += self.about(kind, index, seconds)
         with one_thread():  # hnswlib takes one thread for one query anyway
-            figures.append(self._faster("hnsw", index, 1, "one thread", 20))
-        figures.append(self._faster("hnsw", index, BATCH, "all threads", None))
+            figures.append(self._faster(kind, index, 1, "one thread", 20))
+        figures.append(self._faster(kind, index, BATCH, "all threads", None))
         return figures
 
     def _faster(self, kind: str, index: VectorIndex, batch: int, threads: str, goal: float | None) -> Figure:

@@ -206,7 +206,7 @@ def export(
 def index_command(
     name: Name,
     profile: Annotated[str, typer.Option("--profile", help="Whose fusion network the vectors are for.")] = "embedded",
-    index: Annotated[str, typer.Option("--index", help="Kind of index: scan, int8, hnsw, ...")] = "",
+    index: Annotated[str, typer.Option("--index", help="Kind of index: scan, int8, hnsw-axes, ...")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Encode a KB, only what is new, and make the vectors of its entities and the index over them."""

@@ -91,7 +91,7 @@ class RetrieveSettings:
     network: str = "kgmel-minilm"
     "Folder of the fusion network: a name under weights/, or a path with a /."
     index: str = "auto"
-    "How fused vectors are searched: scan, float32, float16, bfloat16, int8, binary, hnsw; auto: scan, from 1M int8."
+    "How fused vectors are searched: scan, float32, float16, bfloat16, int8, binary, hnsw, hnsw-axes, auto (by size)."
     use_counts: bool = True
     "Order equal names by popularity and number of triples."
 
