@@ -237,6 +237,8 @@ def map_arrays(path: Path, *, writable: bool = False) -> dict[str, NDArray[Any]]
             flat: np.ndarray[Any, Any] = np.zeros(0, np.uint8)
         else:
             flat = np.memmap(path, np.uint8, "r+" if writable else "r", 8 + length, (size,))
+            if not writable:
+                flat = flat.view(np.ndarray)  # the same mapping, without what np.memmap does at every slice
         arrays = {}
         for name, facts in header.items():
             start, end = facts["data_offsets"]

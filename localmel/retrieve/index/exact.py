@@ -163,8 +163,7 @@ class ExactIndex:
         for segment in (self._base, self._tail):
             found, there = places(segment.ids, ids)
             for row in np.flatnonzero(there.any(axis=1)):
-                positions = self._there(found[row][there[row]])
-                parts = {name: part[positions].cpu().numpy()[None] for name, part in segment.parts.items()}
+                parts = {name: _taken(part, found[row][there[row]])[None] for name, part in segment.parts.items()}
                 scores[row, there[row]] = self._codes.products(queries[row : row + 1], parts)[0]
         return scores
 
@@ -253,3 +252,14 @@ def _mapped(array: NDArray[Any]) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return torch.from_numpy(array)
+
+
+def _taken(part: Tensor, positions: NDArray[Any]) -> NDArray[Any]:
+    """These rows of one part, in main memory; NumPy takes few of them sooner than torch's threads agree to begin."""
+    import torch
+
+    if part.device.type == "cpu":
+        rows: NDArray[Any] = part.numpy()[positions]
+        return rows
+    there: NDArray[Any] = part[torch.from_numpy(positions).to(part.device)].cpu().numpy()
+    return there
