@@ -35,7 +35,7 @@ N, WIDTH, K = int(os.environ.get("LOCALMEL_BENCH_VECTORS", "1000000")), 512, 16
 POINTS_PER_CENTRE, NOISE, DECAY, SEED = 25, 0.35, 0.87, 20261121
 BATCH, ROUNDS, SINGLES = 128, 5, 15
 MEASURED = os.environ.get("LOCALMEL_BENCH_KINDS", ",".join(KINDS)).split(",")
-EFS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+EFS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536)
 TUNED_FOR = 0.983
 "Recall that ef is raised to on the tuning queries; what is reported is the recall on others."
 

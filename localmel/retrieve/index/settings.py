@@ -69,12 +69,12 @@ class HnswSettings:
 class AxesSettings(HnswSettings):
     """A graph over the principal axes of the vectors, and a second look at whole vectors as int8 codes."""
 
-    neighbours: int = 20
-    ef_construction: int = 150
-    ef_search: int = 512
+    neighbours: int = 32
+    ef_construction: int = 200
+    ef_search: int = 768
     axes: int = 192
     "How many axes the graph sees; vectors that are no wider are seen whole."
-    rescored: int = 256
+    rescored: int = 384
     "How many of the graph's best are scored by whole vectors."
 
     def __post_init__(self) -> None:
