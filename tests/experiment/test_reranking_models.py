@@ -99,6 +99,7 @@ def test_a_tiny_llama_chooses_among_the_candidates_and_says_the_same_twice(
 
 
 @pytest.mark.vllm
+@pytest.mark.timeout(900)
 @pytest.mark.slow(reason="starts vLLM twice")
 def test_a_tiny_llama_on_vllm_does_as_well(
     world: tuple[KnowledgeBase, Path], words: Any, tiny_models: Callable[[str], Path], tmp_path: Path
