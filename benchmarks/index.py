@@ -136,7 +136,8 @@ class _Bench:
         """The figures of a graph, its ef found on other queries than those it is measured on."""
         truth = self.exact.search(tuning, K)[1]
         shares: dict[int, float] = {}
-        for ef in EFS:
+        least = index.settings.rescored if isinstance(index, AxesIndex) else 0
+        for ef in (ef for ef in EFS if ef >= least):
             index.set_ef_search(ef)
             shares[ef] = recall_of(index.search(tuning, K)[1], truth).share
             if shares[ef] >= TUNED_FOR:

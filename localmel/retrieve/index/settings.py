@@ -12,8 +12,8 @@ EXACT_KINDS = ("float32", "float16", "bfloat16", "int8", "binary")
 HNSW, HNSW_AXES = "hnsw", "hnsw-axes"
 AUTO = "auto"
 LARGE_FROM = 1_000_000
-"""From this many entities on, `auto` takes int8; below, a float32 scan is fast enough and loses nothing.  The graph is
-taken where it is named: at this size its recall stays below .98 (docs/log.md)."""
+"""From this many entities on, `auto` takes int8; below, a float32 scan is fast enough and loses nothing.  Graphs are
+taken where they are named: they need an extra and a long build (docs/decisions/006-index.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +71,11 @@ class AxesSettings(HnswSettings):
 
     neighbours: int = 32
     ef_construction: int = 200
-    ef_search: int = 768
+    ef_search: int = 384
     axes: int = 192
     "How many axes the graph sees; vectors that are no wider are seen whole."
     rescored: int = 384
-    "How many of the graph's best are scored by whole vectors."
+    "How many of the graph's best are scored by whole vectors; the graph keeps no fewer in its search."
 
     def __post_init__(self) -> None:
         HnswSettings.__post_init__(self)
