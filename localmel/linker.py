@@ -36,12 +36,10 @@ from localmel.rerank.llm import choose
 from localmel.rerank.questions import QuestionWriter, Retrieved
 from localmel.rerank.scorer import EvidenceScorer
 from localmel.rerank.weighing import Spoken, Weighed, Weigher, retrieved, with_model
-from localmel.retrieve.candidates import CandidateFinder
-from localmel.retrieve.entity_index import load_entity_index
-from localmel.retrieve.fused import Network, load_fused
-from localmel.retrieve.indexing import ready_kb
-from localmel.retrieve.mention_vectors import mention_arrays, mention_pictures, mention_texts
-from localmel.retrieve.profile_models import ProfileModels, open_models
+from localmel.retrieve.finder import open_finder, shown_to
+from localmel.retrieve.fused import Network
+from localmel.retrieve.mention_vectors import mention_texts
+from localmel.retrieve.profile_models import ProfileModels, open_models, ready_for
 from localmel.settings import EngineSettings, Profile, go_offline, load_profile
 from localmel.shipped import weights_folder
 
@@ -83,19 +81,19 @@ class Linker:
         if models is None and encoder and network:
             models = ProfileModels(encoders=Encoders(text=encoder, image=None), network=network)
         models = models or open_models(self.profile)
-        self._encoder, self._network = encoder or models.encoders.text, network or models.network
-        self._images = models.encoders.image if self._network.image_space else None
+        if encoder:
+            models = replace(models, encoders=replace(models.encoders, text=encoder))
+        if network:
+            models = replace(models, network=network, matcher=None, tokens=None)
+        self._models, self._encoder = models, models.encoders.text
         if not isinstance(kb, KnowledgeBase | Path | str):
             raise UsageError(f"kb is {type(kb).__name__}; it is a name, a path or a KnowledgeBase")
         if isinstance(kb, Path):
             kb = KnowledgeBase(kb)
-        self.kb = ready_kb(kb, self._encoder, self._network, images=self._images) if isinstance(kb, str) else kb
+        self.kb = ready_for(kb, models, self.profile) if isinstance(kb, str) else kb
         self.kb.hold()  # one state for all answers: rows, arrays and vectors belong together
         self._packed, self._vectors = load_vectors(self.kb, self._encoder.space)
-        self._network.check_space(self._encoder.space, self._images.image_space if self._images else None)
-        fused = load_fused(self.kb, self._packed, self._network)
-        index = load_entity_index(self.kb, self._packed, self._network, self.profile.retrieve.index)
-        self._finder = CandidateFinder(self.kb, self._packed, fused, self.profile.retrieve, index=index)
+        self._finder = open_finder(self.kb, self._packed, models, self.profile.retrieve)
         judge = EvidenceScorer(scorer or weights_folder(self.profile.rerank.weights))
         self._weigher = Weigher(self.kb, self._packed, self._vectors, judge, self.profile)
 
@@ -217,16 +215,16 @@ class Linker:
         remaining = iter(spoken)
         while batch := list(islice(remaining, _MENTIONS_AT_ONCE)):
             with _timed(seconds, "encode"):
-                contexts, fused = self._vectors_of(batch)
+                contexts, shown = self._vectors_of(batch)
             with _timed(seconds, "retrieve"):
-                found = self._finder.find([one.mention.surface for one in batch], fused)
+                found = self._finder.find([one.mention.surface for one in batch], shown)
             for one, candidates, context in zip(batch, found, contexts, strict=True):
                 with _timed(seconds, "rerank"):
                     weighed = self._weigher.weigh(one, candidates, context)
                 yield weighed
 
-    def _vectors_of(self, spoken: Sequence[Spoken]) -> tuple[list[NDArray[Any]], NDArray[Any]]:
-        """For each mention (1 + triples, width): its own text, then its triples; and (m, width) fused vectors.
+    def _vectors_of(self, spoken: Sequence[Spoken]) -> tuple[list[NDArray[Any]], Any]:
+        """For each mention (1 + triples, width): its own text, then its triples; and what the finder looks at.
 
         Each different text is encoded once."""
         mentions = [one.mention for one in spoken]
@@ -239,10 +237,8 @@ class Linker:
             known: NDArray[Any] = vectors[[place[text] for text in wanted]]
             return known
 
-        text, triples = mention_arrays(mentions, stated, encoded)
-        pictures = mention_pictures(mentions, self._images)
-        fused = self._network.encoder.fuse(text=text, triples=triples, **pictures)
-        return [encoded(one.said) for one in spoken], fused
+        shown = shown_to(self._finder, self._models, mentions, stated, encoded)
+        return [encoded(one.said) for one in spoken], shown
 
     def _scored(self, weighed: Iterable[Weighed], seconds: dict[str, float]) -> Iterator[LinkedMention]:
         """Decided by the evidence scorer."""

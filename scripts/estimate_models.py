@@ -14,11 +14,12 @@ import sys
 from dataclasses import dataclass
 
 from localmel.doctor.memory import gib, memory_need
-from localmel.doctor.needs import models_of, weights_of
+from localmel.doctor.needs import models_of
 from localmel.generate.question import TOKENS_PER_NAME
 from localmel.settings import EngineSettings, Profile, load_profile, profile_names
 from localmel.weights.catalog import MINILM, catalog
 from localmel.weights.memory import BYTES_EACH
+from localmel.weights.needed import weights_of
 
 NAMES = 2.0
 QUESTION_TOKENS = {"generate": 400, "rerank": 1050}

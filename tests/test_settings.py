@@ -319,6 +319,15 @@ def test_a_circle_through_a_link_is_found_too(own: Own) -> None:
         load_profile("a")
 
 
+@pytest.mark.parametrize("extends", ["nobody", "./nobody.toml", "~nobody/x.toml"])
+def test_a_profile_that_extends_what_is_not_there_is_named(own: Own, extends: str) -> None:
+    path = own("lab", f'extends = "{extends}"\n')
+    with pytest.raises(UsageError, match=r"no profile|no path") as caught:
+        load_profile("lab")
+    assert str(path) in caught.value.fact
+    assert caught.value.hint
+
+
 @pytest.mark.parametrize("extends", ["3", "['paper']", '"nobody"', '""', '"../../etc/passwd"', '"/dev/zero"', '"."'])
 def test_what_cannot_be_extended_is_a_usage_error(own: Own, extends: str) -> None:
     own("lab", f"extends = {extends}\n")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -27,7 +28,7 @@ from localmel.cli import (
     weights,
 )
 from localmel.cli.output import json_text
-from localmel.errors import LocalmelError
+from localmel.errors import LocalmelError, shell_line
 
 ABORTED, INTERRUPTED, READER_GONE = 1, 130, 141
 "As shells have them: 128 and the number of the signal, here Ctrl-C's and that of a closed pipe."
@@ -92,7 +93,8 @@ def run(arguments: list[str]) -> int:
         except BrokenPipeError:
             raise
         except OSError as error:  # a full disk under stdout, a home that cannot be made: the system's words say it best
-            _print_error(f"{error.filename or 'the output'}: {error.strerror or error}", "", as_json=as_json)
+            hint = shell_line("ls -ld", Path(str(error.filename)).parent) if error.filename else "df -h"
+            _print_error(f"{error.filename or 'the output'}: {error.strerror or error}", hint, as_json=as_json)
             code = LocalmelError.exit_code
         if code == INTERRUPTED:
             print("interrupted; what was finished is kept", file=sys.stderr)

@@ -11,6 +11,7 @@ from localmel.errors import UsageError
 from localmel.settings import EngineSettings, GenerateSettings, RerankSettings
 from localmel.settings.checks import check_table
 
+_OF_A_SERVER = {"url": "--engine-url", "allow_remote": "--allow-remote"}
 _Stage = TypeVar("_Stage", GenerateSettings, RerankSettings)
 
 
@@ -27,7 +28,8 @@ def with_options(settings: _Stage, own: dict[str, Any], model: dict[str, Any], *
 
 
 def check_url(settings: GenerateSettings | RerankSettings, model: dict[str, Any]) -> None:
-    """Refuse the address of a server where no server is asked."""
-    if "url" in model and settings.model.engine != "server":
-        fact = f"--engine-url says where a server listens; the engine is {settings.model.engine!r}"
+    """Refuse what is said of a server where no server is asked."""
+    options = [option for key, option in _OF_A_SERVER.items() if key in model]
+    if options and settings.model.engine != "server":
+        fact = f"{' and '.join(options)}: said of a server; the engine is {settings.model.engine!r}"
         raise UsageError(fact, hint="--engine server")

@@ -25,10 +25,15 @@ def eval_command(
     profile: Annotated[str, typer.Option("--profile", help="Which models do the work.")] = "embedded",
     system: Annotated[
         list[str] | None,
-        typer.Option("--system", help="linker, fused, zero-shot or names (repeatable; compared with the first)."),
+        typer.Option(
+            "--system", help="linker, fused, matcher, zero-shot, names (repeatable; compared with the first)."
+        ),
     ] = None,
     network: Annotated[
         Path | None, typer.Option("--network", help="Folder of a fusion network, in place of the profile's.")
+    ] = None,
+    matcher: Annotated[
+        Path | None, typer.Option("--matcher", help="Folder of a trained matcher: to be evaluated, or to find by.")
     ] = None,
     scorer: Annotated[
         Path | None, typer.Option("--scorer", help="Folder of an evidence scorer, in place of the profile's.")
@@ -39,7 +44,10 @@ def eval_command(
     ] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="How many candidates an answer is chosen from.")] = 16,
     protocol: Annotated[
-        str, typer.Option("--protocol", help="strict; or paper: also counted as published, in a labelled column.")
+        str,
+        typer.Option(
+            "--protocol", help="strict; paper: also counted as published; fuzzy100: also over 100 candidates by name."
+        ),
     ] = "strict",
     drop_leaked: Annotated[
         bool, typer.Option("--drop-leaked", help="Leave out mentions that stand in train too, and say how many.")
@@ -55,8 +63,8 @@ def eval_command(
     """Evaluate the linker, or parts of it, on a benchmark."""
     from localmel.experiment.evaluation import Plan
 
-    if protocol not in ("strict", "paper"):
-        raise UsageError(f"there is no protocol {protocol!r}; there are strict and paper")
+    if protocol not in ("strict", "paper", "fuzzy100"):
+        raise UsageError(f"there is no protocol {protocol!r}; there are strict, paper and fuzzy100")
     plan = Plan(
         data=data,
         datasets=tuple(dataset or ()),
@@ -64,10 +72,12 @@ def eval_command(
         systems=tuple(dict.fromkeys(system or ["linker"])),
         profile=profile,
         network=network,
+        matcher=matcher,
         scorer=scorer,
         without=tuple(dict.fromkeys(without or ())),
         k=k,
         paper=protocol == "paper",
+        fuzzy=protocol == "fuzzy100",
         drop_leaked=drop_leaked,
         gold_outside=gold_outside or "refuse",  # type: ignore[arg-type]  # the plan says what else there is
     )
@@ -85,17 +95,23 @@ def _evaluated(plan: Plan, kb: str, out: Path | None) -> Report:
     from localmel.encode.open import open_encoder
     from localmel.experiment.evaluation import evaluate_systems
     from localmel.kb.places import open_kb
+    from localmel.retrieve.matchers.kinds import KGMEL
+    from localmel.retrieve.matchers.token_encoders import open_token_encoders
     from localmel.settings import load_profile
 
     ensure_starter(kb)
     command = shlex.join(["localmel", *sys.argv[1:]])
-    encoders = open_encoder(load_profile(plan.profile).encode)
+    profile = load_profile(plan.profile)
+    by_matcher = plan.matcher is not None or profile.retrieve.matcher != KGMEL
+    tokens = open_token_encoders(profile.encode) if by_matcher else None
+    encoders = tokens or open_encoder(profile.encode)
     with open_kb(kb) as base, progress() as (announce, advance):
         return evaluate_systems(
             plan,
             base,
             encoders.text,
             images=encoders.image,
+            tokens=tokens,
             out=out,
             command=command,
             on_total=announce,

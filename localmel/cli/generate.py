@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from localmel.cli.output import print_json, print_note, print_table, progress
+from localmel.cli.output import counted, print_json, print_note, print_table, printable, progress
 from localmel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,10 +31,14 @@ _COUNTS = {
     "failed": "requests that failed",
     "prompt_tokens_per_mention": "prompt tokens per mention",
     "image_tokens_per_mention": "of these for pictures",
-    "answers_per_second": "answers per second",
-    "peak_memory_bytes": "peak memory of the model, bytes",
 }
 "Figures of the manifest, in the order and the words in which they are printed."
+_OF_THIS_PROCESS = {
+    "answers_per_second": "answers per second",
+    "peak_memory_bytes": "peak memory of the model, bytes",
+    "seconds": "seconds",
+}
+"Those that say nothing of a run that was finished before."
 
 
 def generate_command(
@@ -63,6 +67,9 @@ def generate_command(
     ] = None,
     device: Annotated[str | None, typer.Option("--engine-device", help="auto, cuda or cpu.")] = None,
     url: Annotated[str | None, typer.Option("--engine-url", help="Where the server listens (engine server).")] = None,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let pictures and texts leave this machine (engine server).")
+    ] = False,
     at_once: Annotated[
         int | None, typer.Option("--engine-at-once", help="How many requests are under way at a time.")
     ] = None,
@@ -78,17 +85,22 @@ def generate_command(
         "quantization": quantization,
         "device": device,
         "url": url,
+        "allow_remote": allow_remote or None,
         "at_once": at_once,
     }
     settings = _settings(profile, {"format": answer_format}, model)
     folder = run_folder(run)
     mentions = mentions_from(data, split or (), dataset, most=limit)
     stage = _generated(mentions, settings, folder, again=again)
+    figures = figures_now(stage)
     if not stage.made:
-        print_note(f"nothing to do: {stage.folder} holds the descriptions of these mentions")
-    if unanswered := _figures(stage)["unanswered"]:
-        print_note(f"{unanswered:,} mentions had no answer; the same command with --again asks about them once more")
-    print_json(_to_json(stage)) if as_json else _print_stage(stage)
+        print_note(f"nothing to do: {stage.folder} holds the descriptions of these mentions; nothing was sent")
+    if unanswered := figures["unanswered"]:
+        print_note(unanswered_note(unanswered))
+    if as_json:
+        print_json({"folder": str(stage.folder), "made": stage.made, **figures})
+    else:
+        _print_stage(stage, figures)
 
 
 def _settings(profile: str, own: dict[str, Any], model: dict[str, Any]) -> GenerateSettings:
@@ -125,17 +137,18 @@ def _generated(mentions: tuple[Mention, ...], settings: GenerateSettings, folder
         raise
 
 
-def _to_json(stage: Stage) -> dict[str, Any]:
-    return {"folder": str(stage.folder), "made": stage.made, "seconds": stage.manifest["seconds"], **_figures(stage)}
+def figures_now(stage: Stage) -> dict[str, Any]:
+    """The figures of a stage, with its seconds; of one that was finished before, this command gave no answer."""
+    figures = {"seconds": stage.manifest["seconds"], **stage.manifest["figures"]}
+    return figures if stage.made else {**figures, "answers_now": 0, "answers_per_second": 0.0, "load_seconds": 0.0}
 
 
-def _figures(stage: Stage) -> dict[str, Any]:
-    figures: dict[str, Any] = stage.manifest["figures"]
-    return figures
+def unanswered_note(number: int) -> str:
+    """How to ask about these once more."""
+    return f"{counted(number, 'mention')} had no answer; the same command with --again asks about them once more"
 
 
-def _print_stage(stage: Stage) -> None:
-    figures = _figures(stage)
-    rows = [(words, f"{figures[name]:,}") for name, words in _COUNTS.items() if name in figures]
-    print_table(("", ""), [*rows, ("seconds", f"{stage.manifest['seconds']:,}")])
-    print(f"descriptions and what could not be read are in {stage.folder}")
+def _print_stage(stage: Stage, figures: dict[str, Any]) -> None:
+    words = {**_COUNTS, **(_OF_THIS_PROCESS if stage.made else {"seconds": "seconds it took when it was made"})}
+    print_table(("", ""), [(said, f"{figures[name]:,}") for name, said in words.items() if name in figures])
+    print(printable(f"descriptions and what could not be read are in {stage.folder}"))

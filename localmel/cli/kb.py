@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from localmel.cli import kb_texts
 from localmel.cli.output import print_json, print_note, print_problem, print_table, progress
 from localmel.errors import LocalmelError, shell_line
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from localmel.retrieve.index import Recall
 
 app = typer.Typer(help="Make a knowledge base, change it, look into it.", no_args_is_help=True, rich_markup_mode=None)
+app.command("abstracts")(kb_texts.abstracts_command)
+app.command("describe")(kb_texts.describe_command)
+app.command("texts")(kb_texts.texts_command)
 
 Name = Annotated[str, typer.Argument(help="Name or path of a KB.")]
 Entities = Annotated[Path | None, typer.Option("--entities", help="Entities as JSON lines (.gz, .bz2, .zst).")]
@@ -166,21 +170,24 @@ def search(
 def show(
     entity_id: Annotated[str, typer.Argument(help="The id of an entity.")], kb: Kb = "starter", as_json: AsJson = False
 ) -> None:
-    """Print one entity with its triples."""
+    """Print one entity with its texts and triples."""
     from localmel.kb.places import open_kb
+    from localmel.kb.texts import texts_of
 
     ensure_starter(kb)
     base = open_kb(kb)
     entity, triples = base.entity(entity_id), base.kb_triples(entity_id)
+    texts = texts_of(base, entity_id)
     if as_json:
         facts = [{key: value for key, value in asdict(triple).items() if key != "row"} for triple in triples]
-        print_json({**asdict(entity), "triples": facts})
+        print_json({**asdict(entity), "texts": [asdict(text) for text in texts], "triples": facts})
         return
     rows = [
         ("id", entity.id),
         ("label", entity.label),
         ("description", entity.description),
         ("aliases", " | ".join(entity.aliases)),
+        *((kb_texts.heading_of(text), text.text) for text in texts),
     ]
     print_table(
         ("", ""), [*rows, *((triple.relation, f"{triple.tail} {triple.tail_id}".strip()) for triple in triples)]
@@ -207,10 +214,13 @@ def index_command(
     name: Name,
     profile: Annotated[str, typer.Option("--profile", help="Whose fusion network the vectors are for.")] = "embedded",
     index: Annotated[str, typer.Option("--index", help="Kind of index: scan, int8, hnsw-axes, ...")] = "",
+    matcher: Annotated[
+        str, typer.Option("--matcher", help="For a matcher: its kind (m3el), or the folder of a trained one.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Encode a KB, only what is new, and make the vectors of its entities and the index over them."""
-    encoded, recall = _index(name, profile, index)
+    encoded, recall = _index(name, profile, index, matcher)
     if as_json:
         print_json({"kb": name, "encoded": encoded, "index": asdict(recall) if recall else None})
         return
@@ -252,22 +262,27 @@ def _import(
     _tell(changed, "imported", as_json, encoded)
 
 
-def _index(name: str, profile: str = "embedded", index: str = "") -> tuple[int, Recall | None]:
-    """How many texts were encoded, and the recall of an index that was built."""
+def _index(name: str, profile: str = "embedded", index: str = "", matcher: str = "") -> tuple[int, Recall | None]:
+    """How many texts (for a matcher: texts and pictures) were encoded, and the recall of an index that was built."""
     from localmel.kb.places import open_kb
     from localmel.retrieve.entity_index import ensure_index
     from localmel.retrieve.indexing import index_entities
-    from localmel.retrieve.profile_models import open_models
+    from localmel.retrieve.matchers.kinds import KGMEL
+    from localmel.retrieve.profile_models import index_named, open_network
     from localmel.settings import load_profile
 
     chosen = load_profile(profile)
-    kb, models = open_kb(name), open_models(chosen)
-    text, image, network = models.encoders.text, models.encoders.image, models.network
+    kind = index or chosen.retrieve.index
+    if (wanted := matcher or chosen.retrieve.matcher) != KGMEL:
+        with open_kb(name) as kb, progress() as (announce, advance):
+            done = index_named(kb, wanted, chosen, kind, on_total=announce, on_done=advance, on_note=print_note)
+            return done, None
+    kb, (encoders, network) = open_kb(name), open_network(chosen)
+    text, image = encoders.text, encoders.image
     with progress() as (announce, advance):
         encoded = index_entities(
             kb, text, network, images=image, on_total=announce, on_done=advance, on_note=print_note
         )
-        kind = index or chosen.retrieve.index
         return encoded, ensure_index(kb, text.space, network, kind, on_total=announce, on_done=advance)
 
 
@@ -275,13 +290,12 @@ def ensure_starter(name: str | None) -> None:
     """Build and index the starter KB where it is meant and not there yet."""
     if name in (None, "starter"):
         from localmel.retrieve.indexing import ready_kb
-        from localmel.retrieve.profile_models import open_models
+        from localmel.retrieve.profile_models import open_network
         from localmel.settings import load_profile
 
-        models = open_models(load_profile("embedded"))
+        encoders, network = open_network(load_profile("embedded"))
         with progress() as (announce, advance):
-            text = models.encoders.text
-            ready_kb("starter", text, models.network, on_total=announce, on_done=advance).close()
+            ready_kb("starter", encoders.text, network, on_total=announce, on_done=advance).close()
 
 
 def _facts_or_error(name: str) -> dict[str, Any]:

@@ -74,15 +74,13 @@ def demo_command(profile: ProfileName = "embedded", as_json: AsJson = False, exp
 def make_linker(kb: str, profile: str, *, top_k: int = 16) -> Linker:
     """Open the KB (building the starter KB on first use) and load the profile."""
     from localmel.linker import Linker
-    from localmel.retrieve.indexing import ready_kb
-    from localmel.retrieve.profile_models import open_models
+    from localmel.retrieve.profile_models import open_models, ready_for
     from localmel.settings import load_profile
 
     chosen = load_profile(profile)
     models = open_models(chosen)
-    text, image = models.encoders.text, models.encoders.image
     with progress() as (announce, advance):
-        base = ready_kb(kb, text, models.network, images=image, on_total=announce, on_done=advance)
+        base = ready_for(kb, models, chosen, on_total=announce, on_done=advance)
     return Linker(base, chosen, top_k=top_k, models=models)
 
 

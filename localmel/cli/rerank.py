@@ -54,6 +54,9 @@ def rerank_command(
     ] = None,
     device: Annotated[str | None, typer.Option("--engine-device", help="auto, cuda or cpu.")] = None,
     url: Annotated[str | None, typer.Option("--engine-url", help="Where the server listens (engine server).")] = None,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let pictures and texts leave this machine (engine server).")
+    ] = False,
     at_once: Annotated[
         int | None, typer.Option("--engine-at-once", help="How many requests are under way at a time.")
     ] = None,
@@ -70,6 +73,7 @@ def rerank_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
 ) -> None:
     """Let a language model choose among the candidates; the same command goes on where it was interrupted."""
+    from localmel.cli.generate import unanswered_note
     from localmel.cli.reranked import print_reranked, report_of
     from localmel.experiment.run_folder import run_folder
 
@@ -89,18 +93,21 @@ def rerank_command(
         "quantization": quantization,
         "device": device,
         "url": url,
+        "allow_remote": allow_remote or None,
         "at_once": at_once,
     }
-    folder = run_folder(run)
+    folder, made = run_folder(run), False
     if not report:
         if kb is None:
             raise UsageError("which KB the run was made over is not said", hint="--kb KB, or --report")
         stage = _reranked(_profile(profile, own, model), folder, kb, again=again)
-        if not stage.made:
-            print_note(f"nothing to do: {stage.folder} holds the links of this run")
+        made = stage.made
+        if not made:
+            print_note(f"nothing to do: {stage.folder} holds the links of this run; nothing was sent")
         if failed := stage.manifest["figures"]["failed_open"]:
-            print_note(f"{failed:,} mentions had no answer; the same command with --again asks about them once more")
-    print_reranked(report_of(folder, data, route=route, fit=fit_calibration, isotonic=isotonic), as_json=as_json)
+            print_note(unanswered_note(failed))
+    found = report_of(folder, data, made=made, route=route, fit=fit_calibration, isotonic=isotonic)
+    print_reranked(found, as_json=as_json)
 
 
 def _profile(name: str, own: dict[str, Any], model: dict[str, Any]) -> Profile:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from localmel.cli.output import print_json, print_table, printable
+from localmel.cli.output import counted, print_json, print_table, printable
 
 Json = dict[str, Any]
 _COUNTS = {
@@ -22,18 +22,22 @@ _COUNTS = {
     "prompt_tokens_per_asked": "per mention asked about",
     "output_tokens": "output tokens",
     "peak_memory_bytes": "peak memory of the model, bytes",
-    "seconds": "seconds",
+    "seconds": "seconds it took",
 }
 "Figures in the order and the words in which they are printed."
 
 
-def report_of(run: Path, data: Path | None, *, route: bool, fit: Path | None, isotonic: bool) -> Json:
-    """Everything that is printed.  Writes the calibration where one is to be fitted."""
+def report_of(run: Path, data: Path | None, *, made: bool, route: bool, fit: Path | None, isotonic: bool) -> Json:
+    """Everything that is printed.  Writes the calibration where one is to be fitted.
+
+    `made`: the run was finished now; of one that was finished before, this command gave no answer."""
     from localmel.experiment.reranked import fitted_on, gold_of, read_reranked, route_curve, split_of, summary_of
 
     found = read_reranked(run)
     gold = gold_of(data, found) if data else None
-    report = summary_of(found, gold)
+    report = summary_of(found, gold) | {"made": made}
+    if not made:
+        report |= {"answers_now": 0, "answers_per_second": 0.0, "load_seconds": 0.0}
     if gold is not None and data is not None:
         if route:
             report["route"] = route_curve(found, gold)
@@ -49,7 +53,8 @@ def print_reranked(report: Json, *, as_json: bool) -> None:
     if as_json:
         print_json(report)
         return
-    print(printable(f"{report['run']}: {report['model']}, {report['k']} candidates, {report['orders']} orders"))
+    shown = f"{counted(report['k'], 'candidate')}, {counted(report['orders'], 'order')}"
+    print(printable(f"{report['run']}: {report['model']}, {shown}"))
     print_table(("", ""), [(words, f"{report[name]:,}") for name, words in _COUNTS.items()])
     if "before" in report:
         _print_worth(report)
@@ -75,14 +80,14 @@ def _print_worth(report: Json) -> None:
 
 def _print_places(bias: Json) -> None:
     rows = [
-        (f"{one['place']}", f"{one['chosen']:.3f} [{one['low']:.3f}, {one['high']:.3f}]", f"{one['by_chance']:.3f}")
+        (f"{one['place']}", f"{one['chosen']:.3f} [{one['low']:z.3f}, {one['high']:z.3f}]", f"{one['by_chance']:.3f}")
         for one in bias["places"]
     ]
     print_table(("place", "chosen", "by chance"), rows)
     agreement = "" if bias["agreement"] is None else f"; all orders agree on {bias['agreement']:.1%} of the mentions"
     print(
-        f"places, over {bias['n']:,} mentions: {bias['moved']:.1%} of the choices would have to move to be even, "
-        f"p = {bias['p']:.3g}{agreement}"
+        f"places, over {counted(bias['n'], 'mention')}: {bias['moved']:.1%} of the choices would have to move "
+        f"to be even, p = {bias['p']:.3g}{agreement}"
     )
 
 
@@ -109,8 +114,8 @@ def _print_calibration(fitted: Json) -> None:
     print_table(("answers", "ECE", "mean probability", "right"), rows)
     print(
         printable(
-            f"temperature {fitted['temperature']:g}, NIL from {fitted['nil_from']:g}, fitted on {fitted['mentions']:,} "
-            f"choices; written to {fitted['file']}"
+            f"temperature {fitted['temperature']:g}, NIL from {fitted['nil_from']:g}, fitted on "
+            f"{counted(fitted['mentions'], 'choice')}; written to {fitted['file']}"
         )
     )
 
@@ -124,5 +129,5 @@ def _title(name: str) -> str:
 def _estimate(one: Json | None, sign: str = "") -> str:
     if one is None:
         return "–"
-    value = f"{one['value']:{sign}.3f}"
-    return value if one["low"] is None else f"{value} [{one['low']:{sign}.3f}, {one['high']:{sign}.3f}]"
+    value = f"{one['value']:{sign}z.3f}"
+    return value if one["low"] is None else f"{value} [{one['low']:{sign}z.3f}, {one['high']:{sign}z.3f}]"

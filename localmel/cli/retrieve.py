@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from localmel.cli.output import print_json, print_note, print_table, progress
+from localmel.cli.output import print_json, print_note, print_table, printable, progress
 
 if TYPE_CHECKING:
     from localmel.experiment.retrieving import Asked
@@ -40,6 +40,8 @@ def retrieve_command(
 
     asked = Asked(splits=tuple(dict.fromkeys(split or ())), dataset=dataset, limit=limit)
     stage = _retrieved(data, asked, run, kb, profile)
+    if (stage.folder.parent / "generate").is_dir() and not _asks_a_model(profile):
+        print_note(f"profile {profile} asks no model: what localmel generate said in this run is not used")
     if not stage.made:
         print_note(f"nothing to do: {stage.folder} holds the candidates of these mentions")
     figures = stage.manifest["figures"]
@@ -47,8 +49,15 @@ def retrieve_command(
         print_json({"folder": str(stage.folder), "made": stage.made, "seconds": stage.manifest["seconds"], **figures})
         return
     rows = [(words, f"{figures[name]:,}") for name, words in _COUNTS.items()]
-    print_table(("", ""), [*rows, ("seconds", f"{stage.manifest['seconds']:,}")])
-    print(f"rankings are in {stage.folder}")
+    took = "seconds" if stage.made else "seconds it took when it was made"
+    print_table(("", ""), [*rows, (took, f"{stage.manifest['seconds']:,}")])
+    print(printable(f"rankings are in {stage.folder}"))
+
+
+def _asks_a_model(profile: str) -> bool:
+    from localmel.settings import load_profile
+
+    return load_profile(profile).generate.backend == "vlm"
 
 
 def _retrieved(data: Path, asked: Asked, run: str, kb: str, profile: str) -> Stage:

@@ -1,4 +1,4 @@
-"""`localmel train`: benchmark mentions and a KB -> a fusion network for each seed, and how good they are."""
+"""`localmel train`: benchmark mentions and a KB -> a network for each seed, and how good they are."""
 
 from __future__ import annotations
 
@@ -28,11 +28,22 @@ def train_command(
     dataset: Annotated[
         list[str] | None, typer.Option("--dataset", help="Only this dataset of the folder (repeatable; joined).")
     ] = None,
+    matcher: Annotated[
+        str, typer.Option("--matcher", help="What is trained: kgmel (the fusion network), m3el ...; docs/matchers.md.")
+    ] = "kgmel",
+    mentions: Annotated[
+        int, typer.Option("--mentions", min=0, help="Train on so many mentions at most, drawn by sentence; 0: all.")
+    ] = 0,
+    validation_mentions: Annotated[
+        int, typer.Option("--validation-mentions", min=0, help="Choose the epoch by so many at most; 0: all.")
+    ] = 0,
     seeds: Annotated[str, typer.Option("--seeds", help="A network for each of these numbers: 0,1,2.")] = "0",
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the mentions, at most.")] = 6,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Mentions contrasted at once, by each process.")] = 512,
     rate: Annotated[float, typer.Option("--rate", help="Highest learning rate.")] = 1e-3,
-    width: Annotated[int, typer.Option("--width", min=1, help="Length of the fused vectors.")] = 384,
+    width: Annotated[
+        int | None, typer.Option("--width", min=1, help="Length of the vectors compared; kgmel: 384, m3el: 96.")
+    ] = None,
     precision: Annotated[str, typer.Option("--precision", help="float32 or bfloat16.")] = "float32",
     accumulate: Annotated[int, typer.Option("--accumulate", min=1, help="Batches to a step.")] = 1,
     hard_negatives: Annotated[
@@ -59,7 +70,7 @@ def train_command(
     profile: Annotated[str, typer.Option("--profile", help="Whose encoders make the vectors.")] = "embedded",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
 ) -> None:
-    """Train a fusion network for each seed; validation chooses its epoch."""
+    """Train a network for each seed; validation chooses its epoch."""
     from localmel.experiment.training import Recipe
     from localmel.retrieve.losses import LossSettings
     from localmel.retrieve.training_settings import TrainingSettings
@@ -78,6 +89,9 @@ def train_command(
         data=data,
         datasets=tuple(dataset or ()),
         training=training,
+        matcher=matcher,
+        mentions=mentions,
+        validation_mentions=validation_mentions,
         seeds=_numbers("--seeds", seeds, ","),
         width=width,
         without=tuple(dict.fromkeys(without or ())),
@@ -94,6 +108,8 @@ def train_command(
 def _trained(recipe: Recipe, kb: str, out: Path, profile: str) -> Outcome:
     from localmel.encode.open import open_encoder
     from localmel.experiment.training import Listener, train_networks
+    from localmel.retrieve.matchers.kinds import KGMEL
+    from localmel.retrieve.matchers.token_encoders import open_token_encoders
     from localmel.settings import load_profile
 
     def tell(seed: int, epoch: Epoch) -> None:
@@ -102,12 +118,15 @@ def _trained(recipe: Recipe, kb: str, out: Path, profile: str) -> Outcome:
         line = f"seed {seed}, epoch {epoch.number}: loss {epoch.loss:.4f}, rate {epoch.rate:.1e}{found}"
         print_note(f"{line}, {epoch.seconds:.1f} s")
 
-    encoders = open_encoder(load_profile(profile).encode, method="torch")
+    chosen = load_profile(profile).encode
+    tokens = None if recipe.matcher == KGMEL else open_token_encoders(chosen, method="torch")
+    encoders = tokens or open_encoder(chosen, method="torch")
+    text, image = encoders.text, encoders.image
     try:
         with progress() as (announce, advance):
             listener = Listener(on_total=announce, on_done=advance, on_note=print_note, on_epoch=tell)
-            opened = _opened(kb, encoders.text)
-            return train_networks(recipe, opened, encoders.text, out, images=encoders.image, listener=listener)
+            opened = _opened(kb, text)
+            return train_networks(recipe, opened, text, out, images=image, tokens=tokens, listener=listener)
     except KeyboardInterrupt:
         print_note("run the same command to go on behind the last finished epoch")
         raise

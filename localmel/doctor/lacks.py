@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from localmel.doctor.needs import PackageNeed, packages_of, weights_of
+from localmel.doctor.needs import PackageNeed, packages_of
 from localmel.doctor.versions import fits, installed
+from localmel.doctor.weights import matcher_kind_of
 from localmel.errors import LocalmelError
 from localmel.settings import Profile
 from localmel.weights.catalog import MINILM
 from localmel.weights.find import model_folder
+from localmel.weights.needed import uses_network, weights_of
 from localmel.weights.network import network_folder
 
 
@@ -27,10 +29,11 @@ def lacks(profile: Profile) -> tuple[str, ...]:
                 model_folder(name)
         except (LocalmelError, OSError):
             found.append(f"{name} (weights)")
+    wanted = profile.retrieve.network if uses_network(profile) else profile.retrieve.matcher
     try:
-        network_folder(profile)
+        network_folder(profile) if uses_network(profile) else matcher_kind_of(profile)
     except (LocalmelError, OSError):
-        found.append(f"{profile.retrieve.network} (network, to be trained)")
+        found.append(f"{wanted} (network, to be trained)")
     return tuple(found)
 
 

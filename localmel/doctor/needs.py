@@ -8,9 +8,7 @@ from dataclasses import dataclass
 
 from localmel.settings import EngineSettings, Profile
 from localmel.weights.catalog import MINILM
-
-LOCAL_ENGINES = ("vllm", "transformers")
-"Engines that load weights themselves."
+from localmel.weights.needed import LOCAL_ENGINES
 
 EXTRAS = {
     "vllm": {"vllm": ">=0.30"},
@@ -69,12 +67,6 @@ def models_of(profile: Profile) -> tuple[ModelNeed, ...]:
     if profile.rerank.backend == "llm":
         found.append(ModelNeed(stage="rerank", sees=False, engine=profile.rerank.model))
     return tuple(found)
-
-
-def weights_of(profile: Profile) -> tuple[str, ...]:
-    """Names or paths of all models whose weights are to be on this machine, each once."""
-    large = [need.engine.weights for need in models_of(profile) if need.is_local]
-    return tuple(dict.fromkeys([*large, profile.encode.model]))
 
 
 def packages_of(profile: Profile) -> tuple[PackageNeed, ...]:

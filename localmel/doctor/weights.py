@@ -18,6 +18,7 @@ from localmel.settings import Profile
 from localmel.shipped import weights_folder
 from localmel.weights.catalog import MINILM, catalog, verified_folder
 from localmel.weights.find import model_facts
+from localmel.weights.needed import uses_network
 from localmel.weights.network import network_folder, training_line
 from localmel.weights.verify import verify
 
@@ -34,7 +35,8 @@ def look_at_weights(profile: Profile, *, readable: bool = True, thorough: bool =
             yield skip(f"weights.{need.stage}", f"{need.engine.engine} holds its own weights: {need.engine.weights}")
     name = check_name(profile.encode.model)
     yield from guarded(name, partial(encoder, name, profile, thorough=thorough))
-    for weights, look in ((profile.retrieve.network, network), (profile.rerank.weights, scorer)):
+    finder = (profile.retrieve.network, network) if uses_network(profile) else (profile.retrieve.matcher, matcher)
+    for weights, look in (finder, (profile.rerank.weights, scorer)):
         name = check_name(weights)
         if readable:
             yield from guarded(name, partial(look, name, profile))
@@ -105,6 +107,19 @@ def network(name: str, profile: Profile) -> Iterator[Check]:
         return
     fact = f"{folder} was trained on vectors of {loaded.space}; the profile encodes with {profile.encode.model}"
     yield fail(name, fact, hint=training_line(profile), exit_code=BadInput.exit_code)
+
+
+def matcher(name: str, profile: Profile) -> Iterator[Check]:
+    """A trained matcher in place of the fusion network, by its card; its weights are read by whoever uses it."""
+    yield ok(name, f"{profile.retrieve.matcher}: a matcher of kind {matcher_kind_of(profile)}")
+
+
+def matcher_kind_of(profile: Profile) -> str:
+    """The kind of a profile's matcher.  Raises MissingWeights, BadInput or CorruptArtifact where there is none."""
+    from localmel.retrieve.matchers.kinds import kind_in
+    from localmel.retrieve.profile_models import matcher_folder
+
+    return kind_in(matcher_folder(profile.retrieve.matcher))
 
 
 def scorer(name: str, profile: Profile) -> Iterator[Check]:

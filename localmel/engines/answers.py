@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from random import Random
@@ -17,13 +18,18 @@ from localmel.engines.json_schema import check_schema, fault_of
 from localmel.engines.protocol import Request, Response
 from localmel.errors import BadInput, LocalmelError
 
+_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"What a terminal may obey; a server's own words can hold it."
+_TEXT_OF_JSON = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_CONTROL = re.compile(r"\\.|[\x00-\x1f]", re.DOTALL)
 _LEAST = -10_000.0
 "Stands for the logarithm of nothing, which JSON cannot say."
 
 
 def failed(request: Request, problem: str, **costs: Any) -> Response:
     """No answer, and why; `costs` are further fields of Response."""
-    return Response(request_id=request.id, text="", finish="failed", problem=problem, **costs)
+    shown = _STEERING.sub(lambda found: repr(found[0])[1:-1], problem)
+    return Response(request_id=request.id, text="", finish="failed", problem=shown, **costs)
 
 
 def failure(request: Request, error: LocalmelError) -> Response:
@@ -56,12 +62,24 @@ def refused(request: Request) -> Response | None:
 def kept(request: Request, response: Response) -> Response:
     """The response, if what it says is what was asked for; a failed one with the difference otherwise.
 
-    An answer that its budget cut off (`finish` "length") is passed on as it is: the asker sees that it is a part."""
+    Grammars let a model write control characters into a text of JSON, where they may stand escaped only: that is done
+    here.  An answer that its budget cut off (`finish` "length") is passed on as it is: the asker sees that it is a
+    part."""
     if response.finish != "stop":
         return response
-    if problem := _broken(request, response.text):
+    text = _escaped(response.text) if request.schema is not None else response.text
+    if problem := _broken(request, text):
         return replace(response, text="", finish="failed", problem=problem, choice_logprobs={})
-    return response
+    return response if text == response.text else replace(response, text=text)
+
+
+def _escaped(text: str) -> str:
+    """JSON whose texts hold no raw control character; what says nothing else is the same, letter by letter."""
+    return _TEXT_OF_JSON.sub(lambda found: _CONTROL.sub(_as_escape, found[0]), text)
+
+
+def _as_escape(found: re.Match[str]) -> str:
+    return found[0] if found[0].startswith("\\") else f"\\u{ord(found[0]):04x}"
 
 
 def _broken(request: Request, text: str) -> str:

@@ -1,18 +1,19 @@
 """Where a server may stand: on this machine, unless that is said otherwise.
 
-In: the URL of a server.  Out: the same URL with the address that its name was found to have, so that what is checked is
-what is spoken to.  Refuses, before anything is sent, a name or an address that leads off this machine."""
+In: the URL of a server.  Out: the same URL with an address in place of its name, so that what is checked is what is
+spoken to.  Refuses every host but `localhost` and the addresses of this machine itself, before anything is sent: a name
+is not looked up either, because a look-up tells others what is wanted here."""
 
 from __future__ import annotations
 
 import ipaddress
-import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
 from localmel.errors import UsageError
 
-_EXAMPLE = 'url = "http://127.0.0.1:8000/v1"'
+_LOCALHOST = "127.0.0.1"
+_EXAMPLE = f'url = "http://{_LOCALHOST}:8000/v1"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,29 +38,24 @@ def checked_place(url: str, *, allow_remote: bool) -> Place:
     path = parts.path.rstrip("/")
     if allow_remote:
         return Place(url=urlunsplit((parts.scheme, parts.netloc, path, "", "")), host=parts.netloc)
-    addresses = _addresses(host, port or (443 if parts.scheme == "https" else 80), url)
-    for address in addresses:
-        if not _is_here(address):
-            raise UsageError(
-                f"{url} leads off this machine ({host} is {address}): pictures and texts would leave it",
-                hint=f"{_EXAMPLE}, or allow_remote = true",
-            )
-    pinned = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
+    address = _LOCALHOST if host.rstrip(".").lower() == "localhost" else _address(host)
+    if address is None or not _is_here(address):
+        why = "leads off this machine" if address else f"leads to {host!r}, a name that is not looked up"
+        raise UsageError(
+            f"{url} {why}: pictures and texts would leave it",
+            hint=f"{_EXAMPLE}, or --allow-remote (in a profile allow_remote = true)",
+        )
+    pinned = f"[{address}]" if ":" in address else address
     netloc = f"{pinned}:{port}" if port else pinned
     return Place(url=urlunsplit((parts.scheme, netloc, path, "", "")), host=parts.netloc)
 
 
-def _addresses(host: str, port: int, url: str) -> list[str]:
-    """Every address of a host, the order kept."""
+def _address(host: str) -> str | None:
+    """The host in the one spelling of its address; None where it is a name."""
     try:
-        return [str(ipaddress.ip_address(host))]
+        return str(ipaddress.ip_address(host))
     except ValueError:
-        pass
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise UsageError(f"{url}: {host!r} has no address ({error})", hint=_EXAMPLE) from None
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        return None
 
 
 def _is_here(address: str) -> bool:

@@ -22,6 +22,8 @@ _LONGEST_HEADER = 100_000_000
 _LARGEST_JSON = 16 * 1024 * 1024
 _DATA = ("tokenizer.json", "vocab.json", "added_tokens.json", "tekken.json", _INDEX)
 "JSON that is a vocabulary or a list of files: any word may be a key there."
+_REMOTE_CODE = ("auto_map", "custom_pipelines")
+"Keys by which a configuration names Python files that a loader would import."
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def model_folder(path: Path) -> ModelFolder:
     if not (path / "config.json").is_file():
         raise MissingWeights(f"{path} holds no model: config.json is missing", hint=shell_line("ls -l", path))
     for file in sorted(path.glob("*.json")):
-        if file.name not in _DATA and (key := _code_in(_parsed(file))):
+        if file.name not in _DATA and (key := code_in(_parsed(file))):
             raise CorruptArtifact(
                 f"{file} has {key!r}: it asks for Python code from the model's folder to be run, which is never done",
                 hint="localmel weights list",
@@ -156,13 +158,13 @@ def _parsed(path: Path) -> Any:
         raise CorruptArtifact(f"{path} is no JSON ({error})", hint=shell_line("ls -l", path)) from None
 
 
-def _code_in(value: Any) -> str:
+def code_in(value: Any) -> str:
     """The first key, at any depth, by which a loader would import Python from the folder; empty where there is none."""
     left = [value]
     while left:
         current = left.pop()
         if isinstance(current, dict):
-            for key in ("auto_map", "custom_pipelines"):
+            for key in _REMOTE_CODE:
                 if key in current:
                     return key
             left.extend(current.values())

@@ -11,7 +11,11 @@ from typing import Any
 
 from localmel.errors import BadInput, UsageError
 from localmel.experiment.finished_runs import FinishedRun
+from localmel.experiment.model_runs import MODELS
 from localmel.experiment.systems import CALIBRATED
+
+_SAID_OTHERWISE = ("rerank.weights", "generate.model.weights", "rerank.model.weights")
+"Settings that name what stands beside the difference with its hash."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -25,7 +29,7 @@ class Column:
     @property
     def calibrated(self) -> bool:
         """Whether its probability is meant as one."""
-        return self.system in CALIBRATED
+        return self.system in (*CALIBRATED, MODELS)
 
     @property
     def facts(self) -> dict[str, str]:
@@ -36,6 +40,8 @@ class Column:
         for name, label in (("network_sha256", "network"), ("scorer_sha256", "scorer")):
             if inputs.get(name):
                 found[label] = str(inputs[name])[:12]
+        for stage, model in (inputs.get("models") or {}).items():
+            found[f"model of {stage}"] = _model(model)
         found["localmel"] = str(inputs.get("localmel", "?"))
         found["manifest"] = self.run.sha256[:12]
         return found
@@ -111,9 +117,13 @@ def differences(one: Column, other: Column) -> tuple[str, ...]:
     for name, label in (("network_sha256", "network"), ("scorer_sha256", "scorer"), ("localmel", "localmel")):
         if mine.get(name) != theirs.get(name):
             found.append(f"{label} {_short(mine.get(name))} / {_short(theirs.get(name))}")
+    models, their_models = mine.get("models") or {}, theirs.get("models") or {}
+    for stage in dict.fromkeys((*models, *their_models)):
+        if models.get(stage) != their_models.get(stage):
+            found.append(f"model of {stage} {_model(models.get(stage))} / {_model(their_models.get(stage))}")
     profile, their_profile = (_flat(run.get("profile") or {}) for run in (mine, theirs))
     for key in sorted({**profile, **their_profile}):
-        if key != "rerank.weights" and profile.get(key) != their_profile.get(key):
+        if key not in _SAID_OTHERWISE and profile.get(key) != their_profile.get(key):
             found.append(f"{key} {_short(profile.get(key))} / {_short(their_profile.get(key))}")
     return tuple(found)
 
@@ -121,6 +131,8 @@ def differences(one: Column, other: Column) -> tuple[str, ...]:
 def gains_from_triples(one: Column, other: Column) -> bool:
     """Whether the second was made like the first but for triples: its withheld parts are the first's, and triples."""
     withheld, more = ({*run.settings["without"]} for run in (one.run, other.run))
+    if one.run.inputs.get("models") != other.run.inputs.get("models"):
+        return False
     return one.system == other.system and more - withheld == {"triples"} and not withheld - more
 
 
@@ -129,11 +141,16 @@ def _short(value: Any) -> str:
     return text[:12] if len(text) == 64 else text[:40]
 
 
-def _flat(profile: Mapping[str, Any]) -> dict[str, Any]:
+def _model(told: Mapping[str, Any] | None) -> str:
+    return f"{told['name']} ({str(told['revision'])[:12]})" if told else "none"
+
+
+def _flat(profile: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    """`generate.model.context` -> its value."""
     flat: dict[str, Any] = {}
-    for stage, value in profile.items():
+    for name, value in profile.items():
         if isinstance(value, Mapping):
-            flat |= {f"{stage}.{name}": inner for name, inner in value.items()}
-        elif stage != "summary":
-            flat[stage] = value
+            flat |= _flat(value, f"{at}{name}.")
+        elif name != "summary":
+            flat[f"{at}{name}"] = value
     return flat

@@ -82,23 +82,23 @@ def compare_runs(
     encoder: TextEncoder,
     *,
     out: Path | None = None,
+    over: bool = False,
     command: str = "",
     on_total: Announce = lambda _what, _total: None,
     on_done: Advance = lambda _: None,
 ) -> ComparisonMade:
     """Compare every two systems, and describe each.  `encoder` is asked only where runs carry generated triples.
 
+    `over`: another comparison in `out` gives way to this one.
     Raises MissingExtra before anything is read; UsageError, BadInput and CorruptArtifact for runs, data or an `out`
     that do not fit."""
-    for package in EXTRA:
-        if find_spec(package) is None:
-            raise MissingExtra(f"comparing runs needs {package}", hint="pip install 'localmel[compare]'")
+    check_packages()
     runs = [read_run(folder) for folder in plan.runs]
     columns = columns_of(runs, plan.systems)
     datasets = shared_datasets(runs, plan.datasets)
     refuse_what_cannot_be_compared(runs, datasets)
     inputs = _inputs(plan, columns, datasets, encoder)
-    if out and (stored := _stored(out, inputs)):
+    if out and (stored := _stored(out, inputs, over=over)):
         return stored
     with _Source(plan, runs[0], datasets) as source:
         report = _report(plan, columns, datasets, source, encoder, on_total, on_done)
@@ -108,6 +108,13 @@ def compare_runs(
             with new_folder(out, kind=KIND, version=VERSION, facts=facts) as folder:
                 _write(folder, found, report)
         return found
+
+
+def check_packages() -> None:
+    """Raise MissingExtra where a report could not be made."""
+    for package in EXTRA:
+        if find_spec(package) is None:
+            raise MissingExtra(f"comparing runs needs {package}", hint="pip install 'localmel[compare]'")
 
 
 class _Source:
@@ -326,7 +333,7 @@ def _gain_in_words(test: PairedTest, with_triples: str, without: str) -> str:
 # --- the folder -----------------------------------------------------------------------------------------------------
 
 
-def _stored(folder: Path, inputs: Mapping[str, Any]) -> ComparisonMade | None:
+def _stored(folder: Path, inputs: Mapping[str, Any], *, over: bool) -> ComparisonMade | None:
     """The comparison in the folder, where it was made from the same inputs.  Refuses a folder with anything else."""
     if not folder.exists() and not folder.is_symlink():
         return None
@@ -337,6 +344,8 @@ def _stored(folder: Path, inputs: Mapping[str, Any]) -> ComparisonMade | None:
     manifest = read_manifest(folder, kind=KIND, version=VERSION, every_byte=True)
     before = manifest.get("inputs")
     if before != json.loads(json.dumps(inputs)):
+        if over:
+            return None
         raise BadInput(
             f"{folder} holds another comparison", hint=f"choose another --out, or {shell_line('rm -r', folder)}"
         )

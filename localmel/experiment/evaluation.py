@@ -31,12 +31,18 @@ from localmel.experiment.evaluate_folder import (
     write_evaluation,
 )
 from localmel.experiment.evaluate_folder import Report as Report
+from localmel.experiment.fuzzy_protocol import fuzzy_part
 from localmel.experiment.questions import GoldOutside, Question, Questions, questions_of
 from localmel.experiment.systems import CALIBRATED, Advance, Announce, Answer, Bench, answers_of, stated_of
-from localmel.experiment.withheld import check_switches, check_trained, parts_without, profile_without
+from localmel.experiment.withheld import check_matcher, check_switches, check_trained, parts_without, profile_without
 from localmel.kb.benchmarks import read_benchmark
 from localmel.kb.store import KnowledgeBase
 from localmel.retrieve.fused import Network, fuse_kb, load_network
+from localmel.retrieve.matchers.kb_matcher import ensure_for_matcher
+from localmel.retrieve.matchers.kinds import KGMEL, load_matcher
+from localmel.retrieve.matchers.matcher_folder import MatcherFolder
+from localmel.retrieve.matchers.token_encoders import TokenEncoders, open_token_encoders
+from localmel.retrieve.profile_models import matcher_folder
 from localmel.settings import Profile, load_profile
 from localmel.shipped import weights_folder
 from localmel.weights.network import network_folder
@@ -60,6 +66,8 @@ class Plan:
     profile: str = "embedded"
     network: Path | None = None
     "Stands in for the profile's fusion network."
+    matcher: Path | None = None
+    "Folder of a trained matcher: what the system `matcher` is, and what the linker finds candidates by."
     scorer: Path | None = None
     "Stands in for the profile's evidence scorer."
     without: tuple[str, ...] = ()
@@ -67,6 +75,8 @@ class Plan:
     k: int = 16
     paper: bool = False
     "Also count as published."
+    fuzzy: bool = False
+    "Also rank a hundred candidates by fuzzy name."
     drop_leaked: bool = False
     gold_outside: GoldOutside = "refuse"
 
@@ -80,6 +90,10 @@ class Plan:
                 raise UsageError(f"{name} are named twice: {', '.join(given)}")
         if not self.systems:
             raise UsageError("no system to evaluate", hint="--system linker")
+        if self.matcher and not {"linker", "matcher"} & set(self.systems):
+            raise UsageError(
+                f"a matcher changes none of the systems {', '.join(self.systems)}", hint="--system matcher"
+            )
         check_switches(self.without, self.systems)
 
 
@@ -87,6 +101,7 @@ class Plan:
 class _Models:
     profile: Profile
     network: Network | None
+    matcher: MatcherFolder[Any] | None
     scorer: Path | None
 
 
@@ -96,6 +111,7 @@ def evaluate_systems(
     encoder: TextEncoder,
     *,
     images: ImageEncoder | None = None,
+    tokens: TokenEncoders | None = None,
     out: Path | None = None,
     command: str = "",
     on_total: Announce = lambda _what, _total: None,
@@ -103,7 +119,7 @@ def evaluate_systems(
 ) -> Report:
     """Ask every system every question, and count.  `command` is kept, so that a run can be done again.
 
-    images: what makes vectors of pictures, for a network that sees them.
+    images: what makes vectors of pictures, for a network that sees them.  tokens: what a matcher encodes with.
 
     Raises UsageError, BadInput, and CorruptArtifact where `out` holds a damaged run."""
     started = time.perf_counter()
@@ -114,7 +130,7 @@ def evaluate_systems(
     inputs = _inputs(plan, kb, models, asked)
     if out and (stored := stored_evaluation(out / STAGE, inputs)):
         return stored
-    bench = _bench(plan, kb, Encoders(text=encoder, image=images), models, on_total, on_done)
+    bench = _bench(plan, kb, Encoders(text=encoder, image=images), tokens, models, on_total, on_done)
     parts = [_evaluated(plan, bench, one, _head(inputs, kb, models)) for one in asked]
     both = list(zip(asked, parts, strict=True))
     report = Report(
@@ -142,13 +158,24 @@ def evaluate_systems(
 
 def _models(plan: Plan) -> _Models:
     profile = profile_without(load_profile(plan.profile), plan.without, scorer_given=plan.scorer is not None)
-    network = scorer = None
-    if {"linker", "fused"} & set(plan.systems):
+    network = matcher = scorer = None
+    place = plan.matcher
+    if place is None and profile.retrieve.matcher != KGMEL:
+        place = matcher_folder(profile.retrieve.matcher)
+    if place and plan.network and "fused" not in plan.systems:
+        raise UsageError(f"{plan.network} and {place} are both to find candidates", hint="--network or --matcher alone")
+    if place and {"linker", "matcher"} & set(plan.systems):
+        matcher = load_matcher(place)
+        check_matcher(plan.without, plan.systems, matcher.folder)
+    if "matcher" in plan.systems and matcher is None:
+        raise UsageError("no matcher to evaluate", hint="--matcher runs/NAME/seed-0/network")
+    by_network = [one for one in plan.systems if one == "fused" or (one == "linker" and matcher is None)]
+    if by_network:
         network = load_network(plan.network or network_folder(profile))
-        check_trained(plan.without, plan.systems, network, plan.scorer)
+        check_trained(plan.without, by_network, network, plan.scorer)
     if "linker" in plan.systems:
         scorer = plan.scorer or weights_folder(profile.rerank.weights)
-    return _Models(profile=profile, network=network, scorer=scorer)
+    return _Models(profile=profile, network=network, matcher=matcher, scorer=scorer)
 
 
 def _inputs(plan: Plan, kb: KnowledgeBase, models: _Models, asked: Sequence[Questions]) -> dict[str, Any]:
@@ -156,6 +183,8 @@ def _inputs(plan: Plan, kb: KnowledgeBase, models: _Models, asked: Sequence[Ques
     profile = asdict(models.profile)
     if plan.scorer:
         profile["rerank"]["weights"] = "given"
+    if plan.matcher:
+        profile["retrieve"]["matcher"] = "given"
     return {
         "settings": {
             "split": plan.split,
@@ -163,7 +192,7 @@ def _inputs(plan: Plan, kb: KnowledgeBase, models: _Models, asked: Sequence[Ques
             "without": sorted(plan.without),
             "profile": plan.profile,
             "k": plan.k,
-            "protocol": "paper" if plan.paper else "strict",
+            "protocol": "fuzzy100" if plan.fuzzy else "paper" if plan.paper else "strict",
             "drop_leaked": plan.drop_leaked,
             "gold_outside": plan.gold_outside,
         },
@@ -171,6 +200,7 @@ def _inputs(plan: Plan, kb: KnowledgeBase, models: _Models, asked: Sequence[Ques
         "kb_fingerprint": kb.fingerprint,
         "questions": {one.dataset: one.sha256 for one in asked},
         "network_sha256": models.network.sha256 if models.network else None,
+        **({"matcher_sha256": models.matcher.sha256} if models.matcher else {}),
         "scorer_sha256": _scorer_sha256(models.scorer) if models.scorer else None,
         "localmel": versions()["localmel"],
     }
@@ -185,7 +215,13 @@ def _scorer_sha256(folder: Path) -> str:
 
 
 def _bench(
-    plan: Plan, kb: KnowledgeBase, encoders: Encoders, models: _Models, on_total: Announce, on_done: Advance
+    plan: Plan,
+    kb: KnowledgeBase,
+    encoders: Encoders,
+    tokens: TokenEncoders | None,
+    models: _Models,
+    on_total: Announce,
+    on_done: Advance,
 ) -> Bench:
     from localmel.encode.kb_vectors import load_vectors
 
@@ -207,16 +243,22 @@ def _bench(
                 )
             network, given = parts_without(network, vectors, plan.without)
             fuse_kb(kb, packed, given, network, on_total=on_total, on_done=on_done)
+        if models.matcher:
+            tokens = tokens or open_token_encoders(models.profile.encode)
+            index = models.profile.retrieve.index
+            ensure_for_matcher(kb, models.matcher, tokens, index, on_total=on_total, on_done=on_done)
     return Bench(
         kb=kb,
         profile=models.profile,
         encoders=encoders,
         k=plan.k,
-        pictures="image" not in plan.without and network is not None,
+        pictures="image" not in plan.without and (network is not None or models.matcher is not None),
         packed=packed,
         vectors=vectors,
         given=given,
         network=network,
+        matcher=models.matcher,
+        tokens=tokens,
         scorer=models.scorer,
         on_total=on_total,
         on_done=on_done,
@@ -256,15 +298,20 @@ def _evaluated(plan: Plan, bench: Bench, questions: Questions, head: Sequence[st
     ]
     notes = [*head, *questions.notes, *_notes(plan, unreadable)]
     published = paper if plan.paper else None
+    among, section = fuzzy_part(plan.systems, bench, asked, stated) if plan.fuzzy else (None, "")
     return _Part(
-        json=as_json(evaluations, comparisons=comparisons, paper=published, notes=notes),
+        json={
+            **as_json(evaluations, comparisons=comparisons, paper=published, notes=notes),
+            **({"fuzzy100": among} if among else {}),
+        },
         markdown=as_markdown(
             evaluations,
             comparisons=comparisons,
             paper=published,
             notes=notes,
             title=f"{questions.dataset}, {questions.split}",
-        ),
+        )
+        + section,
         rankings=rankings,
     )
 
@@ -296,6 +343,8 @@ def _head(inputs: Mapping[str, Any], kb: KnowledgeBase, models: _Models) -> list
     lines = [f"KB {kb.name}, {len(kb):,} entities (state {kb.fingerprint[:12]}); profile {models.profile.name}."]
     if models.network:
         lines.append(f"Fusion network {models.network.folder.name} ({models.network.sha256[:12]}).")
+    if models.matcher:
+        lines.append(f"Matcher {models.matcher.folder}, {models.matcher.kind} ({models.matcher.sha256[:12]}).")
     if models.scorer:
         lines.append(f"Evidence scorer {models.scorer.name} ({inputs['scorer_sha256'][:12]}).")
     lines.append(f"Withheld: {', '.join(without)}." if without else "Nothing was withheld.")

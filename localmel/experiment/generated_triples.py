@@ -13,6 +13,7 @@ from localmel.evaluate.disagreement import Given
 from localmel.evaluate.triple_quality import TripleQuality, triple_quality
 from localmel.experiment.asked_mentions import triples_of
 from localmel.kb.store import KnowledgeBase
+from localmel.records import MentionId, Triple
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,11 +33,14 @@ def generated_triples(
         stated = triples_of(kb, set(gold.values()))
         known = {mention: stated[entity] for mention, entity in gold.items() if entity in stated}
         clusters = {one.mention_id: one.cluster for one in outcomes}
-        for name, ones in telling.items():
-            said = {one.outcome.mention_id: one.carried.triples or () for one in ones}
-            phrases = {triple.phrase for table in (said, known) for triples in table.values() for triple in triples}
-            similarity = _similarity(sorted(phrases), encoder)
-            found.setdefault(name, {})[dataset] = triple_quality(said, known, clusters, similarity)
+        said: dict[str, dict[MentionId, Sequence[Triple]]] = {
+            name: {one.outcome.mention_id: one.carried.triples or () for one in ones} for name, ones in telling.items()
+        }
+        stated_or_said = [*known.values(), *(triples for own in said.values() for triples in own.values())]
+        phrases = {triple.phrase for triples in stated_or_said for triple in triples}
+        similarity = _similarity(sorted(phrases), encoder)
+        for name, own in said.items():
+            found.setdefault(name, {})[dataset] = triple_quality(own, known, clusters, similarity)
     return found
 
 

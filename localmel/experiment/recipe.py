@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from localmel.errors import UsageError
+from localmel.retrieve.matchers.kinds import KGMEL, MATCHERS
 
 if TYPE_CHECKING:
     from localmel.retrieve.training import Epoch
@@ -30,10 +31,16 @@ class Recipe:
     datasets: tuple[str, ...] = ()
     "Which datasets of the folder are joined; all where none is named."
     seeds: tuple[int, ...] = (0,)
-    width: int = 384
-    "Length of the vectors that come out."
+    matcher: str = KGMEL
+    "Of MATCHERS: what is trained."
+    mentions: int = 0
+    "Train on so many mentions at most, those whose sentences have the smallest CRC-32; 0 takes all."
+    validation_mentions: int = 0
+    "Choose the epoch by so many validation mentions at most, drawn likewise; 0 takes all."
+    width: int | None = None
+    "Length of the vectors that are compared; None takes what suits the matcher (384 for kgmel)."
     without: tuple[str, ...] = ()
-    "Of ABLATIONS."
+    "Of ABLATIONS; a matcher other than kgmel can do without image only."
     drop_leaked: bool = False
     "Leave validation mentions out that train has, instead of refusing them."
     visible_text: float = 0.2
@@ -44,6 +51,13 @@ class Recipe:
     "Stands in the card."
 
     def __post_init__(self) -> None:
+        if self.matcher not in MATCHERS:
+            raise UsageError(
+                f"there is no matcher {self.matcher!r}; there are {', '.join(MATCHERS)}", hint=f"--matcher {KGMEL}"
+            )
+        if min(self.mentions, self.validation_mentions) < 0:
+            fact = f"{self.mentions} mentions and {self.validation_mentions} of validation cannot be drawn; 0 takes all"
+            raise UsageError(fact)
         if unknown := set(self.without) - set(ABLATIONS):
             raise UsageError(f"a network cannot be trained without {', '.join(unknown)}; only {', '.join(ABLATIONS)}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
@@ -52,6 +66,10 @@ class Recipe:
             raise UsageError(f"visible_text is {self.visible_text}; it is a share between 0 and 1")
         if self.fold is not None and not (self.fold[1] >= 2 and 0 <= self.fold[0] < self.fold[1]):
             raise UsageError(f"there is no fold {self.fold[0]} of {self.fold[1]}", hint="--fold 0/3")
+
+    def withheld(self) -> dict[str, Any]:
+        """What a network of this recipe is not shown, as its run and its card say it."""
+        return {"without": sorted(self.without), "fold": "/".join(map(str, self.fold)) if self.fold else None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

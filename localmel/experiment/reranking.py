@@ -24,7 +24,7 @@ from localmel.engines.protocol import Engine, EngineFacts
 from localmel.errors import BadInput, CorruptArtifact, shell_line
 from localmel.experiment.retrieving import RANKINGS, RETRIEVE, read_rankings
 from localmel.experiment.run_folder import Stage, finished_stage, journal_of, make_stage
-from localmel.experiment.stages import Listener
+from localmel.experiment.stages import Listener, device_in_words
 from localmel.journal import Journal
 from localmel.kb.store import KnowledgeBase
 from localmel.records import Evidence, Link
@@ -92,7 +92,7 @@ def rerank_stage(
                     _write(links, _link_json(link_of(question, choice, most_evidence=settings.most_evidence), choice))
                     _write(choices, _choice_json(question, choice))
                     listener.on_done(1)
-            return tally.figures(len(journal), engine.facts())
+            return tally.figures(len(journal), engine.facts()) | {"device": device_in_words(settings.model)}
 
     return make_stage(
         run,

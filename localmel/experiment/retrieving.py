@@ -102,7 +102,7 @@ def retrieve_stage(
             "said": said_sha256,
             "kb_fingerprint": kb.fingerprint,
             "space": models.encoders.text.space.weights_sha256,
-            "network": models.network.sha256,
+            "network": models.sha256,
             "scorer": _scorer_sha256(weights_folder(profile.rerank.weights)),
         },
         command=command,

@@ -37,10 +37,26 @@ class Stage:
 
 
 def run_folder(name: str) -> Path:
-    """`runs/NAME` below the current folder, or a path that holds a /.  Raises UsageError."""
-    if not name.strip() or name in (".", "..") or "\0" in name or len(Path(name).name) > _LONGEST_NAME:
+    """`runs/NAME` below the current folder, or a path that holds a /; one at the end, as shells complete it, is none.
+
+    Raises UsageError for what is no name, BadInput where something else than a folder stands there."""
+    plain = name.rstrip("/")
+    if not plain.strip() or plain in (".", "..") or "\0" in plain or len(Path(plain).name) > _LONGEST_NAME:
         raise UsageError(f"{name!r:.120} is no name for a run", hint="--run first")
-    return Path(name).expanduser() if "/" in name else RUNS / name
+    try:
+        folder = Path(plain).expanduser() if "/" in plain else RUNS / plain
+        is_taken = folder.exists() and not folder.is_dir()
+    except (OSError, RuntimeError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise BadInput(f"{name!r} cannot be the folder of a run ({why})", hint="choose another --run") from None
+    if is_taken:
+        raise BadInput(f"{folder} is no folder; a run is one", hint="choose another --run")
+    return folder
+
+
+def typed(run: Path) -> str:
+    """What `--run` takes for the folder of a run."""
+    return run.name if run.parent == RUNS else str(run) if "/" in str(run) else f"./{run}"
 
 
 def journal_of(run: Path, stage: str) -> Path:
@@ -79,7 +95,9 @@ def finished_stage(run: Path, stage: str) -> Stage:
     """A stage that an earlier command made, each byte checked.  Raises BadInput where there is none."""
     folder = run / stage
     if not folder.is_dir():
-        raise BadInput(f"{run} has no finished stage {stage!r}", hint=f"localmel {stage} DATA --run {run.name}")
+        raise BadInput(
+            f"{run} has no finished stage {stage!r}", hint=shell_line(f"localmel {stage} DATA --run", typed(run))
+        )
     return Stage(folder=folder, manifest=_read(folder, stage), made=False)
 
 

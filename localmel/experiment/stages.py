@@ -21,6 +21,7 @@ from tempfile import TemporaryFile
 from typing import IO, Any
 
 from localmel.artifacts import failed_writes_are_reported, sha256_of
+from localmel.engines.memory import device_of, free_memory
 from localmel.engines.protocol import Engine, EngineFacts, Response
 from localmel.errors import BadInput, CorruptArtifact, shell_line
 from localmel.experiment.run_folder import Stage, finished_stage, journal_of, make_stage
@@ -28,7 +29,7 @@ from localmel.generate.question import asked_of
 from localmel.generate.vlm import Generated, describe
 from localmel.journal import Journal
 from localmel.records import Description, Mention, MentionId, Triple, Unparsed
-from localmel.settings import GenerateSettings
+from localmel.settings import EngineSettings, GenerateSettings
 
 GENERATE = "generate"
 DESCRIPTIONS, UNPARSED = "descriptions.jsonl", "unparsed.jsonl"
@@ -84,7 +85,8 @@ def generate_stage(
             )
             with failed_writes_are_reported(folder):
                 _write(folder, mentions, tally.counted(described))
-            return tally.figures(len(mentions), len(asked), len(journal), engine.facts())
+            figures = tally.figures(len(mentions), len(asked), len(journal), engine.facts())
+            return figures | {"device": device_in_words(settings.model)}
 
     return make_stage(
         run,
@@ -107,16 +109,30 @@ def read_descriptions(run: Path, mentions: Iterable[Mention]) -> dict[MentionId,
     """What the generate stage of a run says of these mentions; those it could not read are not there.
 
     Raises BadInput where the run has no such stage, or was made from other mentions."""
+    said = read_said(run, mentions)
+    return {mention_id: one.description for mention_id, one in said.items() if one.description is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What came of one mention."""
+
+    description: Description | None
+    "None where nothing could be read."
+    attempts: int
+    "How many questions it took."
+
+
+def read_said(run: Path, mentions: Iterable[Mention]) -> dict[MentionId, Said]:
+    """What came of each of these mentions, those that could not be read among them.  Raises as `read_descriptions`."""
     stage = finished_stage(run, GENERATE)
-    path = stage.folder / DESCRIPTIONS
     surfaces = {mention.id: mention.surface for mention in mentions}
     found = {}
-    for row in _rows(path):
-        if (mention_id := row["mention_id"]) in surfaces:
-            head = surfaces.pop(mention_id)
-            found[mention_id] = _description(row, head)
-    for row in _rows(stage.folder / UNPARSED):
-        surfaces.pop(row["mention_id"], None)
+    for name in (DESCRIPTIONS, UNPARSED):
+        for row in _rows(stage.folder / name):
+            if (head := surfaces.pop(row["mention_id"], None)) is not None:
+                description = _description(row, head) if name == DESCRIPTIONS else None
+                found[row["mention_id"]] = Said(description=description, attempts=row["attempts"])
     if surfaces:
         raise BadInput(
             f"{stage.folder} says nothing of {len(surfaces):,} mentions, for example {next(iter(surfaces))!r}: "
@@ -137,6 +153,14 @@ def mentions_sha256(mentions: Iterable[Mention]) -> str:
         parts = (mention.id, mention.context, mention.span.start, mention.span.end, picture)
         digest.update(repr(parts).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+def device_in_words(settings: EngineSettings) -> str:
+    """What a model runs on; empty where localmel does not run it."""
+    if settings.engine in ("scripted", "server"):
+        return ""
+    device = device_of(settings)
+    return free_memory(device).device if device == "cuda" else "CPU"
 
 
 def _picture_sha256(path: Path) -> str | None:

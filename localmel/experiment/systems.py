@@ -1,7 +1,7 @@
-"""Four ways to answer: the whole linker, fused vectors alone, text vectors alone, names alone.
+"""Five ways to answer: the whole linker, fused vectors alone, a matcher alone, text vectors alone, names alone.
 
 In: questions and what a system needs.  Out: one Answer for each question, in order.  `linker` and `names` rank their
-own candidates, `fused` and `zero-shot` the whole KB.  Each is asked with the span given."""
+own candidates, `matcher` its best, `fused` and `zero-shot` the whole KB.  Each is asked with the span given."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ from localmel.kb.names import NameIndex
 from localmel.kb.store import KnowledgeBase
 from localmel.records import Candidate, EntityId, MentionId, Ranking, Triple
 from localmel.retrieve.fused import Network, fuse_kb
+from localmel.retrieve.matchers.kb_matcher import MatcherSearch
+from localmel.retrieve.matchers.matcher_finder import cosine_scale
+from localmel.retrieve.matchers.matcher_folder import MatcherFolder
+from localmel.retrieve.matchers.token_encoders import TokenEncoders
 from localmel.retrieve.mention_vectors import mention_arrays, mention_pictures
 from localmel.retrieve.profile_models import ProfileModels
 from localmel.settings import Profile
@@ -39,6 +43,9 @@ BY_NAME = 64
 CALIBRATED = ("linker",)
 "Systems whose probability is meant as one."
 _MENTIONS_AT_ONCE = 1024
+_SEARCHED_AT_ONCE = 256
+_MATCHED = 64
+"How many entities a matcher ranks for a mention, at least."
 
 Announce = Callable[[str, int], None]
 Advance = Callable[[int], None]
@@ -76,13 +83,18 @@ class Bench:
     given: KbVectors | None
     "What the network is shown of them."
     network: Network | None
+    matcher: MatcherFolder[Any] | None = None
+    tokens: TokenEncoders | None = None
+    "What the matcher encodes with."
     scorer: Path | None
     "Folder of the evidence scorer."
     on_total: Announce
     on_done: Advance
 
     def models(self) -> ProfileModels:
-        """Encoders and network, as the linker takes them."""
+        """Encoders and what finds candidates, as the linker takes them."""
+        if self.matcher:
+            return ProfileModels(encoders=self.encoders, network=None, matcher=self.matcher, tokens=self.tokens)
         assert self.network is not None
         return ProfileModels(encoders=self.encoders, network=self.network)
 
@@ -117,12 +129,19 @@ def answers_of(
         return _by_linker(bench, asked)
     if system == "names":
         return _by_names(bench, asked)
-    assert bench.packed is not None
+    if system == "matcher":
+        return _by_matcher(bench, asked)
+    return _by_cosine(bench, system, asked, *cosine_sides(system, bench, asked, stated))
+
+
+def cosine_sides(
+    system: str, bench: Bench, asked: Sequence[Question], stated: Sequence[Sequence[Triple]]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """What `fused` and `zero-shot` compare: (m, width) of the mentions and (n, width) of the entities, unit rows."""
     assert bench.vectors is not None
-    mentions, entities = (
-        _fused(bench, asked, stated) if system == "fused" else (_texts(bench, asked), bench.vectors.entities)
-    )
-    return _by_cosine(bench, system, asked, mentions, entities)
+    if system == "fused":
+        return _fused(bench, asked, stated)
+    return _texts(bench, asked), bench.vectors.entities
 
 
 def _by_linker(bench: Bench, asked: Sequence[Question]) -> list[Answer]:
@@ -241,6 +260,42 @@ def _by_cosine(
                 candidates=candidates,
             )
         )
+    return answers
+
+
+def _by_matcher(bench: Bench, asked: Sequence[Question]) -> list[Answer]:
+    """The best of the whole KB by a matcher's own scores, found in two steps; behind them a gold has no rank."""
+    import numpy as np
+
+    assert bench.packed is not None
+    assert bench.matcher is not None
+    assert bench.tokens is not None
+    search = MatcherSearch(bench.kb, bench.matcher, bench.tokens, bench.profile.retrieve.index)
+    as_cosine = cosine_scale(bench.matcher)
+    rows, most = np.asarray(bench.packed.rows), max(bench.k, _MATCHED)
+    answers = []
+    bench.on_total(f"searching by {bench.matcher.kind}", len(asked))
+    for start in range(0, len(asked), _SEARCHED_AT_ONCE):
+        some = asked[start : start + _SEARCHED_AT_ONCE]
+        found = search.best(search.given([question.mention for question in some]), min(most, len(rows)))
+        ids = _ids(bench.kb, set(rows[found.entities[found.entities >= 0]].tolist()))
+        for question, positions, scores in zip(some, found.entities, found.scores, strict=True):
+            ranked = [
+                Candidate(entity_id=ids[int(rows[position])], score=float(score))
+                for position, score in zip(positions, scores, strict=True)
+                if position >= 0
+            ]
+            sure = float(as_cosine(scores[:1])[0]) if ranked else 0.0
+            answer = _answer(
+                question,
+                ranked,
+                bench.k,
+                predicted=ranked[0].entity_id if ranked else None,
+                probability=sure,
+                nil=min(max(1.0 - sure, 0.0), 1.0),
+            )
+            answers.append(answer)
+        bench.on_done(len(some))
     return answers
 
 

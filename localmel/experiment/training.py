@@ -18,10 +18,11 @@ from localmel.artifacts import behind_links, failed_writes_are_reported
 from localmel.encode.space import ImageEncoder, TextEncoder
 from localmel.errors import BadInput, CorruptArtifact, MissingExtra
 from localmel.experiment.recipe import Listener, Recipe
+from localmel.experiment.trainees import Trainee, card_of, prepare_trainee, ranks_by_dataset
 from localmel.experiment.training_curve import write_history
 from localmel.experiment.training_inputs import Prepared, prepare
 from localmel.kb.store import KnowledgeBase
-from localmel.retrieve.fused import load_network, save_network
+from localmel.retrieve.matchers.token_encoders import TokenEncoders
 
 if TYPE_CHECKING:
     from localmel.retrieve.fusion import FusionNetwork
@@ -78,12 +79,14 @@ def train_networks(
     folder: Path,
     *,
     images: ImageEncoder | None = None,
+    tokens: TokenEncoders | None = None,
     encoded: Path | None = None,
     listener: Listener | None = None,
 ) -> Outcome:
     """Train a network for each seed of the recipe in `folder`.  `encoded` may be shared by runs on the same mentions.
 
-    With `images` the networks see the pictures of mentions and entities.
+    With `images` the networks see the pictures of mentions and entities.  tokens: what a matcher other than kgmel
+    encodes with, in place of both.
 
     Raises MissingExtra before anything is made, BadInput where data, KB or an earlier run do not fit."""
     if find_spec("matplotlib") is None:
@@ -94,29 +97,25 @@ def train_networks(
     listener = listener if listener and together.leads else Listener()
     folder = behind_links(folder)
     with _alone_in(folder, together):
-        prepared = prepare(recipe, kb, encoder, encoded or folder / "encode", together, listener, images=images)
+        trainee = prepare_trainee(
+            recipe, kb, encoder, encoded or folder / "encode", together, listener, images=images, tokens=tokens
+        )
         results = []
         for seed in recipe.seeds:
-            results.append(_one_seed(recipe, seed, prepared, encoder, folder, together, listener))
+            results.append(_one_seed(recipe, seed, trainee, folder, together, listener))
             if together.leads:
-                write_history(
-                    folder, [result.network for result in results], new=not all(one.was_there for one in results)
-                )
-        return Outcome(seeds=tuple(results), dropped=prepared.dropped, leads=together.leads)
+                cards = [card_of(result.network, recipe.matcher) for result in results]
+                write_history(folder, cards, new=not all(one.was_there for one in results))
+        return Outcome(seeds=tuple(results), dropped=trainee.dropped, leads=together.leads)
 
 
 def validate(network: FusionNetwork, prepared: Prepared, workers: Workers | None = None) -> dict[str, Ranks]:
     """How a network ranks the validation mentions: `all`, and each dataset."""
-    import torch
-
-    from localmel.retrieve.ranking import Ranks, embed_entities, gold_ranks
+    from localmel.retrieve.ranking import embed_entities, gold_ranks
 
     vectors = embed_entities(network, prepared.entities, workers)
     ranks = gold_ranks(network, prepared.validation, vectors, workers).cpu()
-    found = {"all": Ranks.of(ranks[ranks > 0])}
-    for name, own in prepared.validation_sets.items():
-        found[name] = Ranks.of(ranks[(ranks > 0) & torch.from_numpy(own)])
-    return {name: known for name, known in found.items() if known}
+    return ranks_by_dataset(ranks, prepared.validation_sets)
 
 
 @contextmanager
@@ -144,48 +143,33 @@ def _alone_in(folder: Path, together: Together) -> Iterator[None]:
 
 
 def _one_seed(
-    recipe: Recipe,
-    seed: int,
-    prepared: Prepared,
-    encoder: TextEncoder,
-    folder: Path,
-    together: Together,
-    listener: Listener,
+    recipe: Recipe, seed: int, trainee: Trainee, folder: Path, together: Together, listener: Listener
 ) -> SeedResult:
     from localmel.retrieve.checkpoint import refuse_other_facts
-    from localmel.retrieve.training import facts_of, train
+    from localmel.retrieve.training import facts_of, train_learner
 
     settings = replace(recipe.training, seed=seed)
-    facts = facts_of(prepared.fusion, settings, prepared.made_from, together)
+    facts = facts_of(trainee.facts(), settings, trainee.made_from, together)
     network = folder / f"seed-{seed}" / "network"
     there = network.is_dir()
     together.wait()  # all have looked before the first one writes
     if there:
-        card = load_network(network).card
+        card = card_of(network, recipe.matcher)
         refuse_other_facts(network, card.get("run", {}), facts)
         return _result(seed, network, card, was_there=True)
-    steps = _Steps(f"training seed {seed}", listener)
-    trained = train(
-        prepared.fusion,
+    trained = train_learner(
+        trainee.new(),
         settings,
-        prepared.train,
-        prepared.validation,
-        prepared.entities,
         folder / f"seed-{seed}" / "checkpoint",
-        made_from=prepared.made_from,
+        made_from=trainee.made_from,
         on_epoch=lambda epoch: listener.on_epoch(seed, epoch),
-        on_step=steps,
+        on_step=_Steps(f"training seed {seed}", listener),
     )
-    found = validate(trained.network, prepared, together)
+    found, more = trainee.validated(trained.network, together, listener)
     card = {
         "seed": seed,
-        "data": prepared.made_from["datasets"],
-        "mentions": {
-            "train": int((prepared.train.gold >= 0).sum()),
-            "validation": int((prepared.validation.gold >= 0).sum()),
-            "without_gold_in_kb_or_left_out": int((prepared.train.gold < 0).sum()),
-            "dropped": prepared.dropped,
-        },
+        "data": trainee.made_from["datasets"],
+        "mentions": trainee.counts(),
         "without": sorted(recipe.without),
         "best_epoch": trained.best.number,
         "validation": {name: asdict(ranks) for name, ranks in found.items()},
@@ -193,10 +177,10 @@ def _one_seed(
         "command": recipe.command,
         "history": [asdict(epoch) for epoch in trained.history],
         "run": facts,
+        **more,
     }
     if together.leads:
-        weights = {name: value.cpu().numpy() for name, value in trained.network.state_dict().items()}
-        save_network(network, weights, prepared.fusion, encoder.space, card, images=prepared.image_space)
+        trainee.save(network, trained.network, card)
     together.wait()
     return _result(seed, network, card, was_there=False)
 

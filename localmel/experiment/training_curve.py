@@ -1,6 +1,6 @@
 """How training went, to look at: history.json and training.png, made from the cards of the networks.
 
-In: folders of networks.  Out: two files beside them.  Knows matplotlib, and draws without a screen."""
+In: cards of networks.  Out: two files beside them.  Knows matplotlib, and draws without a screen."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from localmel.artifacts import failed_writes_are_reported, write_json
-from localmel.retrieve.fused import load_network
 
 
-def write_history(folder: Path, networks: Sequence[Path], *, new: bool) -> None:
+def write_history(folder: Path, cards: Sequence[Mapping[str, Any]], *, new: bool) -> None:
     """Write both files, unless they stand and nothing is `new`."""
     files = folder / "history.json", folder / "training.png"
     if not new and all(file.is_file() for file in files):
         return
-    cards = [load_network(network).card for network in networks]
     histories = {str(card["seed"]): card["history"] for card in cards}
     write_json(files[0], histories)
     _draw(files[1], histories)

@@ -60,8 +60,12 @@ class EncodedSplit:
     sentence: NDArray[Any]  # (m,) int64 checksum of the sentence, for folds
 
 
-def read_datasets(folder: Path, names: Sequence[str] = (), *, drop: bool = False) -> Datasets:
+def read_datasets(
+    folder: Path, names: Sequence[str] = (), *, drop: bool = False, most: tuple[int, int] = (0, 0)
+) -> Datasets:
     """The named datasets of a benchmark folder, or all where none is named.
+
+    most: of train and of validation at most so many mentions, those with the smallest checksums of sentences; 0: all.
 
     A mention or a sentence that stands in train and in validation, of whichever datasets, is dropped from validation
     where `drop` says so.  Raises BadInput otherwise, and where a dataset lacks one of the two splits."""
@@ -90,7 +94,16 @@ def read_datasets(folder: Path, names: Sequence[str] = (), *, drop: bool = False
     else:
         refuse_leaks(train, validation)
     names = tuple(benchmark.name for benchmark in found)
+    train, validation = (_drawn(split, n) for split, n in zip((train, validation), most, strict=True))
     return Datasets(names=names, train=train, validation=validation, origin=origin, dropped=dropped)
+
+
+def _drawn(split: Split, most: int) -> Split:
+    """The whole split for 0.  By sentence, so that the order of the files does not matter."""
+    if not most:
+        return split
+    drawn = sorted(split.mentions, key=checksum_of)[:most]
+    return Split(name=split.name, mentions=tuple(drawn), gold={mention.id: split.gold[mention.id] for mention in drawn})
 
 
 def _all_names(folder: Path) -> list[str | None]:
@@ -160,13 +173,12 @@ def _encoded(
     import numpy as np
 
     dataset = np.array([datasets.origin[mention.id] for mention in split.mentions], np.int64)
-    seen: list[Mention] = []
-    stated = []
+    made = {}
     for number in range(len(datasets.names)):
         own = [mention for mention in split.mentions if datasets.origin[mention.id] == number]
         for mention, lines in with_moved_text(own, share=share, seed=number):
-            seen.append(mention)
-            stated.append(stated_triples(mention, lines))
+            made[mention.id] = mention, stated_triples(mention, lines)
+    seen, stated = zip(*(made[mention.id] for mention in split.mentions), strict=True) if made else ((), ())
     on_total(f"encoding {split.name} mentions", len(mention_texts(seen, stated)))
     text, triples = mention_arrays(seen, stated, lambda texts: encoder.encode(texts, on_done))
     rows = dict(kb.select("SELECT id, row FROM entities"))

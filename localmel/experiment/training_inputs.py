@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from localmel.retrieve.inputs import EntityVectors, MentionVectors
     from localmel.retrieve.training import Together
 
+WIDTH = 384
+"Length of fused vectors, where a recipe does not say."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prepared:
@@ -63,22 +66,15 @@ def prepare(
     if "image" in recipe.without and images is None:
         fact = f"a network cannot be trained without image: {encoder.space.name} looks at none"
         raise UsageError(fact, hint="leave --without image out")
-    datasets = read_datasets(recipe.data, recipe.datasets, drop=recipe.drop_leaked)
+    datasets = read_datasets(
+        recipe.data, recipe.datasets, drop=recipe.drop_leaked, most=(recipe.mentions, recipe.validation_mentions)
+    )
     seen: KbImages | None = None
     with together.leader_first():
-        packed, vectors = _vectors_of(kb, encoder, listener)
-        train, validation, facts = encoded_splits(
-            datasets,
-            kb,
-            packed,
-            encoder,
-            folder,
-            visible_text=recipe.visible_text,
-            on_total=listener.on_total,
-            on_done=listener.on_done,
-        )
+        texts = encoded_texts(recipe, datasets, kb, encoder, folder, listener, visible_text=recipe.visible_text)
+        train, validation, facts = texts.train, texts.validation, texts.facts
         if images and "image" not in recipe.without:
-            seen = _images_of(kb, packed, images, together, listener)
+            seen = images_of(kb, texts.packed, images, together, listener)
             pictures = folder.with_name(f"{folder.name}.pictures")
             *both, more = encoded_pictures(
                 datasets, images, pictures, on_total=listener.on_total, on_done=listener.on_done
@@ -86,12 +82,63 @@ def prepare(
             train = _with_pictures(train, datasets.train, both[0], listener)
             validation = _with_pictures(validation, datasets.validation, both[1], listener)
             facts = {**facts, **more, "kb_pictures": seen.state}
+    tell_left_out(datasets, texts, listener)
+    return _prepared(recipe, datasets, train, validation, texts.packed, texts.vectors, seen, facts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EncodedTexts:
+    """A KB's own vectors, and both splits with their golds and the bearers of their names."""
+
+    packed: PackedKb
+    vectors: KbVectors
+    train: EncodedSplit
+    validation: EncodedSplit
+    facts: Mapping[str, Any]
+
+
+def encoded_texts(
+    recipe: Recipe,
+    datasets: Datasets,
+    kb: KnowledgeBase,
+    encoder: TextEncoder,
+    folder: Path,
+    listener: Listener,
+    *,
+    visible_text: float,
+) -> EncodedTexts:
+    """What every network needs of texts; what stands in `folder` is taken from there."""
+    packed, vectors = _vectors_of(kb, encoder, listener)
+    train, validation, facts = encoded_splits(
+        datasets,
+        kb,
+        packed,
+        encoder,
+        folder,
+        visible_text=visible_text,
+        on_total=listener.on_total,
+        on_done=listener.on_done,
+    )
+    return EncodedTexts(packed=packed, vectors=vectors, train=train, validation=validation, facts=facts)
+
+
+def tell_left_out(datasets: Datasets, texts: EncodedTexts, listener: Listener) -> None:
+    """How many mentions are not validated and not trained on."""
     if datasets.dropped:
         listener.on_note(f"{datasets.dropped:,} validation mentions were left out, because train has their sentence")
-    if outside := int((train.vectors.gold < 0).sum()):
-        n = len(train.vectors)
+    if outside := int((texts.train.vectors.gold < 0).sum()):
+        n = len(texts.train.vectors)
         listener.on_note(f"{outside:,} of {n:,} train mentions have no gold in the KB and are not trained on")
-    return _prepared(recipe, datasets, train, validation, packed, vectors, seen, facts)
+
+
+def golds_trained_on(recipe: Recipe, train: EncodedSplit) -> Any:
+    """(m,) positions; -1 also for the mentions of the fold that the recipe leaves out."""
+    import numpy as np
+
+    if recipe.fold is None:
+        return train.vectors.gold
+    own, of = recipe.fold
+    return np.where(train.sentence % of == own, -1, train.vectors.gold)
 
 
 def _vectors_of(kb: KnowledgeBase, encoder: TextEncoder, listener: Listener) -> tuple[PackedKb, KbVectors]:
@@ -103,7 +150,7 @@ def _vectors_of(kb: KnowledgeBase, encoder: TextEncoder, listener: Listener) -> 
         return load_vectors(kb, encoder.space)
 
 
-def _images_of(
+def images_of(
     kb: KnowledgeBase, packed: PackedKb, images: ImageEncoder, together: Together, listener: Listener
 ) -> KbImages:
     """The vectors of the KB's pictures.  The first process looks whether a picture has changed, the others do not."""
@@ -136,10 +183,7 @@ def _prepared(
     from localmel.retrieve.inputs import EntityVectors, NoTriples, no_triples
 
     space = vectors.space
-    mentions, checked = train.vectors, validation.vectors
-    if recipe.fold is not None:
-        own, of = recipe.fold
-        mentions = replace(mentions, gold=np.where(train.sentence % of == own, -1, mentions.gold))
+    mentions, checked = replace(train.vectors, gold=golds_trained_on(recipe, train)), validation.vectors
     entity_text = vectors.entities
     if "text" in recipe.without:
         blank = np.zeros(1, np.float16)
@@ -165,14 +209,10 @@ def _prepared(
             text_width=space.width,
             triple_width=space.width,
             image_width=seen.space.width if seen else 0,
-            width=recipe.width,
+            width=WIDTH if recipe.width is None else recipe.width,
             gate="gate" not in recipe.without,
         ),
         image_space=seen.space if seen else None,
-        made_from={
-            **facts,
-            "without": sorted(recipe.without),
-            "fold": "/".join(map(str, recipe.fold)) if recipe.fold else None,
-        },
+        made_from={**facts, **recipe.withheld()},
         dropped=datasets.dropped,
     )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from localmel.encode.kb_vectors import KbVectors
 
-SYSTEMS = ("linker", "fused", "zero-shot", "names")
+SYSTEMS = ("linker", "fused", "matcher", "zero-shot", "names")
 CHANGES = {
     "names": ("linker",),
     "counts": ("linker", "names"),
@@ -89,6 +89,16 @@ def check_trained(without: Collection[str], systems: Collection[str], network: N
                 f"{scorer} weighs {len(used)} features made of {switch}: {', '.join(used)}",
                 hint="python scripts/fit_evidence_scorer.py --help   # fit one without them",
             )
+
+
+def check_matcher(without: Collection[str], systems: Collection[str], matcher: Path) -> None:
+    """Raise where something is withheld that a matcher, or a linker that finds by it, would still be shown."""
+    unheard = sorted(set(without) - {"names", "counts"})
+    if unheard and {"linker", "matcher"} & set(systems):
+        raise UsageError(
+            f"{unheard[0]} cannot be withheld from the matcher {matcher}",
+            hint="localmel train DATA --kb KB --matcher KIND --without image --out runs/NAME",
+        )
 
 
 def _has_any(name: str, words: Sequence[str]) -> bool:

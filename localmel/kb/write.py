@@ -67,8 +67,9 @@ def build_kb(folder: Path, source: KbSource, problems: Problems, *, replace: boo
                 connection.execute("ANALYZE")
             except sqlite3.Error as error:
                 raise translated(error, folder / DATABASE) from error
-        if (folder / "vectors").is_dir():  # vectors of unchanged texts are used again by the next index
-            (folder / "vectors").rename(temporary / "vectors")
+        for kept in ("vectors", "journals"):  # vectors of unchanged texts and answers of models are used again
+            if (folder / kept).is_dir():
+                (folder / kept).rename(temporary / kept)
         replace_folder(temporary, folder)
     return changed
 
@@ -89,7 +90,7 @@ def add_to_kb(
 
     An id that the KB has already is a problem, unless `update`: then its label, description, names, image and
     popularity are replaced, and its triples too where the import has any.  A triple that the KB has is not doubled."""
-    with _writing(folder, busy_seconds) as connection:
+    with writing(folder, busy_seconds) as connection:
         return _Writer(connection, problems, empty=False, update=update).load(source)
 
 
@@ -100,7 +101,7 @@ def remove_from_kb(folder: Path, ids: Iterable[EntityId], *, busy_seconds: float
     wanted = list(dict.fromkeys(ids))
     if not wanted:
         raise BadInput("no entity to remove", hint="localmel kb remove NAME ID...")
-    with _writing(folder, busy_seconds) as connection:
+    with writing(folder, busy_seconds) as connection:
         rows, unknown = [], []
         for entity_id in wanted:
             found = connection.execute("SELECT row FROM entities WHERE id = ?", (entity_id,)).fetchone()
@@ -138,7 +139,8 @@ def _transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _writing(folder: Path, busy_seconds: float) -> Iterator[sqlite3.Connection]:
+def writing(folder: Path, busy_seconds: float = BUSY_SECONDS) -> Iterator[sqlite3.Connection]:
+    """One transaction on a live KB, for another module of this folder; all of it is written, or nothing."""
     from localmel.kb.store import KnowledgeBase
 
     KnowledgeBase(folder).close()

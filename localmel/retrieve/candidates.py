@@ -36,6 +36,17 @@ class Candidates:
     cosine: NDArray[Any]  # (n,) float32 of the fused vectors of mention and candidate
 
 
+def united(
+    matches: Sequence[NameMatch], near: NDArray[Any], packed: PackedKb
+) -> tuple[NDArray[Any], tuple[NameMatch | None, ...]]:
+    """Those found by name, then those found by vector only (near: positions).  Positions, and how each was found."""
+    import numpy as np
+
+    by_name = packed.positions(np.array([match.row for match in matches], np.int64))
+    by_vector = near[(near >= 0) & ~np.isin(near, by_name)]  # an index may find fewer, and says so by NO_ID
+    return np.concatenate([by_name, by_vector]), (*matches, *[None] * len(by_vector))
+
+
 class CandidateFinder:
     """Finds candidates in one KB."""
 
@@ -63,14 +74,11 @@ class CandidateFinder:
     def _united(self, surface: str, mention: NDArray[Any], near: NDArray[Any]) -> Candidates:
         import numpy as np
 
-        matches: list[NameMatch | None] = list(self._names.find(surface, limit=self._settings.by_name))
-        rows = np.array([match.row for match in matches if match], np.int64)
-        by_name = self._packed.positions(rows)
-        by_vector = near[(near >= 0) & ~np.isin(near, by_name)]  # an index may find fewer, and says so by NO_ID
-        positions = np.concatenate([by_name, by_vector])
+        matches = self._names.find(surface, limit=self._settings.by_name)
+        positions, known = united(matches, near, self._packed)
         return Candidates(
             positions=positions,
-            matches=(*matches, *[None] * len(by_vector)),
+            matches=known,
             cosine=self._entities[positions].astype(np.float32) @ mention,
         )
 

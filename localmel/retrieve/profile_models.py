@@ -1,34 +1,126 @@
-"""The encoders and the fusion network that a profile names, found and fitting each other.
+"""The encoders that a profile names, and what finds candidates in it: the fusion network, or a trained matcher.
 
-In: a profile.  Out: what makes vectors of texts and pictures, and what fuses them.  Loads no model yet."""
+In: a profile.  Out: what makes vectors of texts and pictures, and what compares them, found and fitting each other; a
+KB that is ready for them.  Loads no encoder yet."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from localmel.encode.open import Encoders, open_encoder
+from localmel.kb.places import STARTER, open_kb, prepare_starter
+from localmel.kb.store import KnowledgeBase
 from localmel.retrieve.fused import Network, load_network
+from localmel.retrieve.indexing import ready_kb
+from localmel.retrieve.matchers.kb_matcher import ensure_for_matcher, index_for_kind, index_for_matcher
+from localmel.retrieve.matchers.kinds import KGMEL, MATCHERS, load_matcher, matcher_kind
+from localmel.retrieve.matchers.matcher_folder import MatcherFolder
+from localmel.retrieve.matchers.token_encoders import TokenEncoders, open_token_encoders
 from localmel.settings import Profile
 from localmel.weights.network import network_folder
+from localmel.weights.places import is_name, weights_home
 
 if TYPE_CHECKING:
     from localmel.encode.minilm import Method
 
+Announce = Callable[[str, int], None]
+Advance = Callable[[int], None]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileModels:
-    """What makes the vectors of one profile."""
+    """What makes the vectors of one profile, and what finds by them: `network`, or `matcher` with its `tokens`."""
 
     encoders: Encoders
-    network: Network
+    network: Network | None
+    matcher: MatcherFolder[Any] | None = None
+    tokens: TokenEncoders | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Of the weights of whatever finds candidates."""
+        found = self.matcher or self.network
+        assert found is not None
+        return found.sha256
 
 
 def open_models(profile: Profile, *, method: Method | None = None) -> ProfileModels:
-    """Find both and hold them against each other.  `method` is MiniLM's.
+    """Find them and hold them against each other.  `method` is MiniLM's.
 
     Raises MissingWeights with the command that brings or trains them, BadInput for a network of other vectors."""
+    if profile.retrieve.matcher == KGMEL:
+        encoders, network = open_network(profile, method=method)
+        return ProfileModels(encoders=encoders, network=network)
+    return matcher_models(matcher_folder(profile.retrieve.matcher), profile, method=method)
+
+
+def open_network(profile: Profile, *, method: Method | None = None) -> tuple[Encoders, Network]:
+    """The encoders and the fusion network of a profile, whatever it finds candidates by."""
     encoders = open_encoder(profile.encode, method=method)
     network = load_network(network_folder(profile))
     network.check_space(encoders.text.space, encoders.image.image_space if encoders.image else None)
-    return ProfileModels(encoders=encoders, network=network)
+    return encoders, network
+
+
+def matcher_models(folder: Path, profile: Profile, *, method: Method | None = None) -> ProfileModels:
+    """A trained matcher, with the profile's encoders.  Raises BadInput where it was trained for others."""
+    matcher, tokens = load_matcher(folder), open_token_encoders(profile.encode, method=method)
+    matcher.check_spaces(tokens.text.space, tokens.image_space)
+    encoders = Encoders(text=tokens.text, image=tokens.image)
+    return ProfileModels(encoders=encoders, network=None, matcher=matcher, tokens=tokens)
+
+
+def matcher_folder(wanted: str) -> Path:
+    """Of a name under the user's weights, or a path."""
+    named = weights_home() / wanted
+    return named if is_name(wanted) and named.is_dir() else Path(wanted)
+
+
+def index_named(
+    kb: KnowledgeBase,
+    wanted: str,
+    profile: Profile,
+    index: str,
+    *,
+    on_total: Announce = lambda _what, _total: None,
+    on_done: Advance = lambda _: None,
+    on_note: Callable[[str], None] = lambda _: None,
+) -> int:
+    """Make a KB ready for a kind of matchers, or for the trained one in a folder.  Returns what was encoded."""
+    told: dict[str, Any] = {"on_total": on_total, "on_done": on_done, "on_note": on_note}
+    if wanted in MATCHERS:
+        return index_for_kind(kb, matcher_kind(wanted), open_token_encoders(profile.encode), **told)
+    models = matcher_models(matcher_folder(wanted), profile)
+    assert models.matcher is not None
+    assert models.tokens is not None
+    return index_for_matcher(kb, models.matcher, models.tokens, index, **told)
+
+
+def ready_for(
+    name: str,
+    models: ProfileModels,
+    profile: Profile,
+    *,
+    on_total: Announce = lambda _what, _total: None,
+    on_done: Advance = lambda _: None,
+) -> KnowledgeBase:
+    """Open a KB by name or path; the starter KB is built and indexed for these models on first use."""
+    text, image = models.encoders.text, models.encoders.image
+    if models.network:
+        return ready_kb(name, text, models.network, images=image, on_total=on_total, on_done=on_done)
+    if name != STARTER:
+        return open_kb(name)
+    matcher, tokens, index = models.matcher, models.tokens, profile.retrieve.index
+    assert matcher is not None
+    assert tokens is not None
+
+    def make(kb: KnowledgeBase) -> None:
+        ensure_for_matcher(kb, matcher, tokens, index, on_total=on_total, on_done=on_done)
+
+    prepare_starter(make)
+    kb = open_kb(STARTER)
+    make(kb)  # it may have been built for something else
+    return kb

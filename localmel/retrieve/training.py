@@ -1,7 +1,8 @@
 """Train a network: contrast mentions with their entities, choose the epoch by validation mentions.
 
-In: a learner, which knows what its network looks at.  Out: the best network of the run, and how it came about.  The last finished epoch is kept on disk; a run that was stopped goes on from it to the same numbers.
-Several processes share each step and each validation; each contrasts within its own parts (see `batches`)."""
+In: a learner, which knows what its network looks at.  Out: the best network of the run, and how it came about.  The
+last finished epoch is kept on disk; a run that was stopped goes on from it to the same numbers.  Several processes
+share each step and each validation; each contrasts within its own parts (see `batches`)."""
 
 from __future__ import annotations
 
@@ -84,7 +85,9 @@ def train(
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     on_step: Callable[[int, int, float], None] = lambda _step, _steps, _loss: None,
 ) -> Trained:
-    """`train_learner` of the fusion network.  Source: KGMEL, section 3.2; negatives, schedule and selection are ours."""
+    """The fusion network, by `train_learner`.
+
+    Source: KGMEL, section 3.2; negatives, schedule and selection are ours."""
     return train_learner(
         lambda chosen: FusionLearner(fusion, chosen, mentions, validation, entities),
         settings,

@@ -38,7 +38,12 @@ _CHOICES: dict[tuple[type, str], tuple[str, ...]] = {
     (EngineSettings, "dtype"): ("auto", "float32", "float16", "bfloat16"),
     (EngineSettings, "device"): ("auto", "cuda", "cpu"),
 }
-_FOLDERS = {(EncodeSettings, "model"), (RetrieveSettings, "network"), (RerankSettings, "weights")}
+_FOLDERS = {
+    (EncodeSettings, "model"),
+    (RetrieveSettings, "matcher"),
+    (RetrieveSettings, "network"),
+    (RerankSettings, "weights"),
+}
 "Each names a folder: by a plain name, or by a path with a /."
 _ABOVE_ZERO = {"max_tokens", "most_candidates", "orders", "at_once", "longest_side", "timeout", "memory_share"} | {
     f"{kind}_parallel" for kind in ("tensor", "pipeline")

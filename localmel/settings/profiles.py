@@ -76,11 +76,11 @@ def profile_files(name: str) -> tuple[ProfileFile, ...]:
     files: list[ProfileFile] = []
     wanted: str | None = name
     while wanted is not None:
-        path, origin = _place(wanted, beside=files[0].path.parent if files else None)
+        path, origin = _place(wanted, extended_by=files[0].path if files else None)
         if os.path.realpath(path) in (os.path.realpath(file.path) for file in files):
             circle = " -> ".join([*(file.path.name for file in reversed(files)), path.name])
             raise UsageError(f"{files[-1].path} extends itself: {circle}")
-        table = _read(path)
+        table = _read(path, extended_by=files[0].path if files else None)
         wanted = table.pop("extends", None)
         if wanted is not None and not isinstance(wanted, str):
             raise UsageError(f"{path}: extends must be the name of a profile, not {wanted!r}")
@@ -90,14 +90,15 @@ def profile_files(name: str) -> tuple[ProfileFile, ...]:
     return tuple(files)
 
 
-def _place(name: str, *, beside: Path | None) -> tuple[Path, Origin]:
+def _place(name: str, *, extended_by: Path | None) -> tuple[Path, Origin]:
     """Where the file of a profile is.  A path that `extends` gives starts from the folder of the file that says it."""
+    asked = f"{extended_by}: extends = {name!r}: " if extended_by else ""
     if "\0" not in name and ("/" in name or name.endswith(".toml")):
         try:
             os.fsencode(name)
-            path = (beside or Path()) / Path(name).expanduser()
+            path = (extended_by.parent if extended_by else Path()) / Path(name).expanduser()
         except (RuntimeError, UnicodeEncodeError) as error:
-            raise UsageError(f"{name!r} is no path ({error})", hint="give the path from / on") from None
+            raise UsageError(f"{asked}{name!r} is no path ({error})", hint="give the path from / on") from None
         return path, "shipped" if os.path.realpath(path.parent) == os.path.realpath(_SHIPPED) else "own"
     own = config_folder() / "profiles" / f"{name}.toml"
     there = bool(NAME.fullmatch(name)) and os.path.lexists(own)
@@ -108,7 +109,7 @@ def _place(name: str, *, beside: Path | None) -> tuple[Path, Origin]:
     if there:
         return own, "own"
     known = ", ".join(profile_names())
-    raise UsageError(f"there is no profile {name!r}; there are {known}", hint="localmel config --list")
+    raise UsageError(f"{asked}there is no profile {name!r}; there are {known}", hint="localmel config --list")
 
 
 def _name_is_taken(path: Path, name: str) -> UsageError:
@@ -118,7 +119,7 @@ def _name_is_taken(path: Path, name: str) -> UsageError:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, *, extended_by: Path | None) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():
             raise ValueError("it is no file")
@@ -128,7 +129,8 @@ def _read(path: Path) -> dict[str, Any]:
             raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
         return tomllib.loads(content.decode("utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"there is no profile at {path}", hint="localmel config --list") from None
+        asked = f"{extended_by} extends it, and " if extended_by else ""
+        raise UsageError(f"{asked}there is no profile at {path}", hint="localmel config --list") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not a profile ({error})") from None
 

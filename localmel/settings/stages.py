@@ -88,6 +88,8 @@ class RetrieveSettings:
     "At most this many entities whose name fits the surface."
     by_vector: int = 16
     "And this many whose fused vector is nearest to the mention's."
+    matcher: str = "kgmel"
+    "`kgmel`: the fusion network; else the folder of a trained matcher: a name under weights/, or a path with a /."
     network: str = "kgmel-minilm"
     "Folder of the fusion network: a name under weights/, or a path with a /."
     index: str = "auto"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from localmel.artifacts import replace_folder, temporary_folder
-from localmel.errors import BadInput, UsageError
+from localmel.errors import BadInput, UsageError, shell_line
 from localmel.weights.catalog import MINILM
 from localmel.weights.install import exclusive
 from localmel.weights.manifest import ModelRecord, write_record
@@ -27,8 +27,10 @@ def adopt(
     """Record a folder under a name (without one: as the catalog or the folder calls it).
 
     Raises what `model_folder` raises, CorruptArtifact for a damaged file of a cache, BadInput for a name in use."""
+    if folder.is_file():
+        raise BadInput(f"{folder} is a file, no folder to adopt", hint=shell_line("localmel weights install", folder))
     if not folder.is_dir():
-        raise BadInput(f"there is no folder {folder}")
+        raise BadInput(f"there is no folder {folder}", hint=shell_line("ls -l", folder.parent))
     source = model_source(folder.absolute())
     name = checked_name(name or suggested_name(folder))
     if name == MINILM.name:

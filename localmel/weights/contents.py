@@ -11,6 +11,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from localmel.engines.model_folder import code_in
 from localmel.errors import BadInput
 
 LONGEST_NAME = 100
@@ -32,8 +33,6 @@ _DEVICE_NAMES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 _BEGINNINGS = {b"PK\x03\x04": "a zip archive, as torch.save writes", b"\x7fELF": "a program", b"MZ": "a program",
                b"#!": "a script", b"\x1f\x8b": "a gzip archive", b"\x93NUMPY": "a NumPy array",
                b"\x89HDF": "an HDF5 file", b"GGUF": "a GGUF file"}  # fmt: skip
-_REMOTE_CODE = ("auto_map", "custom_pipelines")
-"Keys by which a configuration names Python files that a loader would import."
 _NOT_CONFIGURATIONS = re.compile(r"(tokenizer|vocab|added_tokens|tekken|.*\.index)\.json")
 "JSON that loaders read as data only; a vocabulary may hold any word as a key."
 
@@ -81,7 +80,7 @@ def check_configuration(name: str, path: Path) -> None:
     short = PurePosixPath(name).name
     if not short.endswith(".json") or _NOT_CONFIGURATIONS.fullmatch(short):
         return
-    key = _remote_code(read_json(path, name=name))
+    key = code_in(read_json(path, name=name))
     if key:
         raise UnsafeWeights(
             f"{name} has {key!r}: it asks for Python code to be imported from the model's folder",
@@ -98,18 +97,3 @@ def read_json(path: Path, *, name: str = "") -> Any:
         return json.loads(path.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{name} is not JSON ({error})") from None
-
-
-def _remote_code(value: Any) -> str:
-    """The first key, at any depth, that names code; empty where there is none."""
-    left = [value]
-    while left:
-        current = left.pop()
-        if isinstance(current, dict):
-            for key in _REMOTE_CODE:
-                if key in current:
-                    return key
-            left.extend(current.values())
-        elif isinstance(current, list):
-            left.extend(current)
-    return ""

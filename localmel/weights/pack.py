@@ -116,7 +116,7 @@ def _gathered(source: str, *, name: str, licence: Path | None, on_total: OnBytes
         )
     if licence:
         if not licence.is_file():
-            raise BadInput(f"there is no file {licence}")
+            raise BadInput(f"there is no file {licence}", hint=shell_line("ls -l", licence.parent))
         files["LICENSE"] = licence
         added = FileRecord(bytes=licence.stat().st_size, sha256=sha256_of(licence))
         record = replace(record, files={**record.files, "LICENSE": added})

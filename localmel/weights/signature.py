@@ -63,7 +63,7 @@ def public_keys(path: Path) -> list[str]:
         raise BadInput(f"there is no file of public keys {path}", hint=derive) from None
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise BadInput(f"{path} is no file of public keys ({why})", hint=derive) from None
+        raise BadInput(f"{path} is no file of public keys ({why})", hint=shell_line("ls -ld", path)) from None
     found = [match for line in text.splitlines() if (match := _PUBLIC.fullmatch(line.strip()))]
     if not found:
         fact = "holds a private key" if "PRIVATE KEY" in text else "holds no public key"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from localmel.errors import BadInput, CorruptArtifact, MissingWeights
+from localmel.errors import BadInput, CorruptArtifact, LocalmelError, MissingWeights, shell_line
 from localmel.weights.catalog import CatalogEntry, catalog
 from localmel.weights.complete import whole_model
 from localmel.weights.contents import PIECE, check_beginning, refused_name
@@ -23,6 +23,7 @@ OnBytes = Callable[[int], None]
 
 _LICENCES = re.compile(r"(?i)(licen[cs]e|notice|copying|use_policy)([._-].*)?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_NO_NAME = re.compile(r"[^A-Za-z0-9_.+-]+")
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---", re.DOTALL)
 
 
@@ -48,7 +49,10 @@ def is_licence(path: str) -> bool:
 def model_source(folder: Path) -> ModelSource:
     """Look a folder over.  Raises MissingWeights, CorruptArtifact or UnsafeWeights, naming the file."""
     folder = _snapshot(folder)
-    used = set(whole_model(folder).tensor_files)
+    try:
+        used = set(whole_model(folder).tensor_files)
+    except LocalmelError as error:
+        raise type(error)(error.fact, hint=error.hint or shell_line("ls -l", folder)) from None
     files: dict[str, Path] = {}
     left_out: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
@@ -121,10 +125,13 @@ def sha256_counted(path: Path, on_bytes: OnBytes) -> str:
 
 
 def suggested_name(folder: Path) -> str:
-    """What a folder's model could be called: its name in the catalog, or else the folder's own name."""
+    """What a folder's model could be called: its name in the catalog, or else the folder's own name.
+
+    What no name may hold stands there as "-"."""
     repository = _from_cache(_snapshot(folder))[0]
     entry = _entry(repository)
-    return entry.name if entry else repository.rpartition("/")[2] or folder.absolute().name
+    own = repository.rpartition("/")[2] or folder.absolute().name
+    return entry.name if entry else _NO_NAME.sub("-", own).strip("-.") or own
 
 
 def _snapshot(folder: Path) -> Path:

@@ -55,6 +55,17 @@ def test_all_systems_stand_in_one_page(localmel: Run, kb: str, benchmark: Path) 
     assert "\x1b" not in done.stdout
 
 
+def test_a_hundred_candidates_by_name_are_one_more_section(localmel: Run, kb: str, benchmark: Path) -> None:
+    command = ["eval", benchmark, "--kb", kb, "--system", "names", "--protocol", "fuzzy100"]
+    done = localmel(*command, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    found = report["datasets"]["tiny"]["fuzzy100"]
+    assert (report["protocol"], found["candidates"], found["left_out"]) == ("fuzzy100", 100, 1)
+    assert list(found["systems"]) == ["fuzzy score", "names"]
+    assert found["systems"]["names"]["recall@100"]["value"] == 1.0
+
+
 def test_a_run_is_kept_and_not_done_twice(localmel: Run, kb: str, benchmark: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs" / "first"
     command = ["eval", benchmark, "--kb", kb, "--system", "linker", "--system", "fused", "--out", out]

@@ -92,6 +92,26 @@ def test_with_json_an_error_is_json_on_stderr(localmel: Run, home: Path) -> None
     assert found["hint"]
 
 
+@pytest.mark.parametrize(
+    ("command", "said", "hint"),
+    [
+        (["frobnicate"], "No such command 'frobnicate'", "localmel --help"),
+        (["kb", "frobnicate"], "No such command 'frobnicate'", "localmel kb --help"),
+        (["link"], "Missing argument", "localmel link --help"),
+        (["link", "-", "Jordan", "--top-k", "many"], "'--top-k'", "localmel link --help"),
+        (["weights", "install", "--unknown"], "No such option: --unknown", "localmel weights install --help"),
+        (["weights", "rm"], "give a name, or --unfinished", "localmel weights list --here"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_with_json_what_is_typed_wrongly_is_json_too(
+    localmel: Run, home: Path, command: list[str], said: str, hint: str
+) -> None:
+    found = json.loads(failed(localmel(*command, "--json"), 2))
+    assert said in found["error"]
+    assert found["hint"] == hint
+
+
 @pytest.mark.parametrize("place", ["/proc/none", "/etc/passwd"])
 def test_a_home_that_cannot_be_made_ends_with_3(localmel: Run, place: str) -> None:
     assert place in failed(localmel("link", "-", "Jordan", more={"LOCALMEL_HOME": place}), 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -58,8 +59,10 @@ def test_every_mention_of_the_split_is_described_once(localmel: Run, data: Path,
 
     again = localmel("generate", data, "--run", "first", *SCRIPTED, cwd=tmp_path)
     assert again.returncode == 0
-    assert json.loads(again.stdout) == {**figures, "made": False}
+    now = {"made": False, "answers_now": 0, "answers_per_second": 0.0, "load_seconds": 0.0}
+    assert json.loads(again.stdout) == {**figures, **now}, "what the first run gave is not given now"
     assert "nothing to do: runs/first/generate" in again.stderr
+    assert "nothing was sent" in again.stderr
 
 
 def test_for_people_there_is_a_table(localmel: Run, data: Path, tmp_path: Path) -> None:
@@ -68,6 +71,12 @@ def test_for_people_there_is_a_table(localmel: Run, data: Path, tmp_path: Path) 
     assert "prompt tokens per mention" in done.stdout
     assert f"are in {tmp_path / 'run' / 'generate'}" in done.stdout
     assert "mentions" in done.stdout
+    assert "answers per second" in done.stdout
+    again = localmel("generate", data / "small-val.jsonl", "--run", f"{tmp_path}/run/", "--limit", "2", *SCRIPTED[:-1])
+    words = dict(re.split(r"\s{2,}", line.strip()) for line in again.stdout.splitlines() if "  " in line.strip())
+    assert (words["answers"], words["of these given now"]) == ("1", "0")
+    assert "answers per second" not in again.stdout
+    assert "seconds it took when it was made" in words
 
 
 def test_several_splits_are_one_run(localmel: Run, data: Path, tmp_path: Path) -> None:
@@ -92,6 +101,10 @@ def failed(done: Any, code: int, words: str) -> None:
         (["--run", "x", "--engine", "abacus"], 2, "abacus"),
         (["--run", "x", "--format", "xml"], 2, "xml"),
         (["--run", "x", "--engine-at-once", "0"], 2, "at_once must be above 0"),
+        (["--run", "x", "--engine", "scripted", "--allow-remote"], 2, "--allow-remote: said of a server"),
+        (["--run", "x", "--engine", "scripted", "--engine-url", "http://127.0.0.1"], 2, "--engine-url: said of"),
+        (["--run", "/proc/none", *SCRIPTED], 3, "/proc/none: No such file"),
+        (["--run", "~nobody-here/x", *SCRIPTED], 3, "cannot be the folder of a run"),
         (["--run", "x", "--engine", "scripted", "--split", "none"], 3, "has no split 'none'"),
         (["--run", "x", "--engine", "vllm", "--engine-weights", "no-such-model"], 4, "no-such-model"),
     ],
@@ -104,6 +117,16 @@ def test_what_does_not_fit_is_said(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("url", ["http://example.com/v1", "http://192.0.2.1/v1", "http://2130706433/v1"])
+def test_a_server_elsewhere_is_refused_before_a_name_is_looked_up(
+    localmel: Run, data: Path, tmp_path: Path, url: str
+) -> None:
+    server = ("--engine", "server", "--engine-weights", "any", "--engine-url", url)
+    done = localmel("generate", data, "--run", "x", *server, cwd=tmp_path)
+    failed(done, 2, "pictures and texts would leave it")
+    assert "--allow-remote" in done.stderr
+
+
 def test_another_run_is_not_written_over(localmel: Run, data: Path, tmp_path: Path) -> None:
     assert localmel("generate", data, "--run", "x", *SCRIPTED, cwd=tmp_path).returncode == 0
     done = localmel("generate", data, "--run", "x", "--limit", "1", *SCRIPTED, cwd=tmp_path)
@@ -111,6 +134,34 @@ def test_another_run_is_not_written_over(localmel: Run, data: Path, tmp_path: Pa
     failed(localmel("generate", data / "none.jsonl", "--run", "y", *SCRIPTED, cwd=tmp_path), 3, "none.jsonl")
     file = data / "small-val.jsonl"
     failed(localmel("generate", file, "--run", "y", "--split", "val", *SCRIPTED, cwd=tmp_path), 2, "is one file")
+
+
+def test_a_file_where_the_run_should_stand_is_named(localmel: Run, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    done = localmel("generate", data, "--run", "./file", *SCRIPTED, cwd=tmp_path)
+    failed(done, 3, "file is no folder; a run is one")
+    assert json.loads(done.stderr)["hint"] == "choose another --run"
+    failed(localmel("rerank", "--run", "./none", "--report", cwd=tmp_path), 3, "localmel rerank DATA --run ./none")
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
+
+
+def test_control_characters_in_an_answer_are_read_and_reach_no_terminal(
+    localmel: Run, data: Path, tmp_path: Path
+) -> None:
+    raw = '{"Messi": {"type": "person", "description": "a \x1b[31mred\x1b[0m\tman\x07", "triples": []}}'
+    script = tmp_path / "script.jsonl"
+    lines = [{"contains": "Messi", "answer": raw}, {"problem": "no \x1b[2J\x9b answer"}]
+    script.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    engine = ("--engine", "scripted", "--engine-weights", str(script))
+    done = localmel("generate", data, "--run", "x", *engine, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "3 mentions had no answer" in done.stderr
+    folder = tmp_path / "runs" / "x" / "generate"
+    texts = done.stdout + done.stderr
+    texts += "".join(path.read_text(encoding="utf-8") for path in folder.iterdir())
+    assert all(char.isprintable() or char == "\n" for char in texts)
+    (row,) = [json.loads(line) for line in (folder / "descriptions.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert row["summary"] == "a [31mred [0m man"
 
 
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(
@@ -144,3 +195,15 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(
     assert f"going on: {answered:,} answers of earlier runs are in" in done.stderr
     figures = json.loads(done.stdout)
     assert (figures["described"], figures["answers_now"]) == (4000, 4000 - answered)
+
+
+def test_the_script_in_the_documentation_answers(localmel: Run, data: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "generation.md").read_text(encoding="utf-8")
+    lines = [line.strip() for line in page.splitlines() if line.startswith('    {"contains"')]
+    assert len(lines) == 2
+    (tmp_path / "answers.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    engine = ("--engine", "scripted", "--engine-weights", "./answers.jsonl")
+    done = localmel("generate", data, "--run", "x", *engine, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = (tmp_path / "runs" / "x" / "generate" / "descriptions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert next(row for row in map(json.loads, rows) if row["mention_id"] == "2-0")["summary"] == "a footballer"

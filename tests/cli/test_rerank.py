@@ -61,6 +61,7 @@ def test_a_run_is_reranked_once_and_reported_as_often_as_one_likes(localmel: Run
     assert "nothing to do: runs/val/rerank holds the links of this run" in done.stderr
     found = json.loads(done.stdout)
     assert (found["mentions"], found["failed_open"], found["orders"]) == (N, 0, 2)
+    assert (found["made"], found["answers_now"], found["answers_per_second"]) == (False, 0, 0.0)
     assert found["requests"] >= N
     assert found["before"]["hits@1"]["value"] > 0.8 > found["after"]["hits@1"]["value"]
     assert found["difference"]["spoiled"] > 10
@@ -75,6 +76,13 @@ def test_a_run_is_reranked_once_and_reported_as_often_as_one_likes(localmel: Run
     without_gold = json.loads(localmel("rerank", "--run", "val", "--report", "--json", cwd=place).stdout)
     assert without_gold == {key: value for key, value in found.items() if key in without_gold}
     assert "before" not in without_gold
+
+
+def test_what_a_model_said_and_the_profile_does_not_ask_for_is_told(localmel: Run, data: Path, place: Path) -> None:
+    (place / "runs" / "said" / "generate").mkdir(parents=True)
+    done = localmel("retrieve", data, "--run", "said/", *KB, "--limit", "1", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "profile embedded asks no model: what localmel generate said in this run is not used" in done.stderr
 
 
 def test_for_people_there_are_tables(localmel: Run, data: Path, place: Path) -> None:

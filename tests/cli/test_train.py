@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from localmel.encode.minilm import MiniLM
@@ -257,6 +258,28 @@ def test_a_part_of_the_sentences_moves_into_the_picture_in_train_only(
     assert (plain.vectors.text != moved.vectors.text).any()
     assert (checked.vectors.text == checked_too.vectors.text).all()
     assert (plain.sentence == moved.sentence).all()
+
+
+def test_mentions_that_were_drawn_keep_their_own_texts_and_golds(
+    data: Path, kb: Path, encoder: Any, tmp_path: Path
+) -> None:
+    from localmel.encode.kb_vectors import index_kb, load_vectors
+    from localmel.encode.mention_texts import mention_text
+
+    drawn = read_datasets(data, most=(20, 9))
+    assert (len(drawn.train.mentions), len(drawn.validation.mentions)) == (20, 9)
+    assert {drawn.origin[mention.id] for mention in drawn.train.mentions} == {0, 1}  # of both, in no order of them
+    assert read_datasets(data, most=(20, 9)) == drawn
+    base = KnowledgeBase(kb)
+    index_kb(base, encoder)
+    packed, _ = load_vectors(base, encoder.space)
+    train, _, _ = encoded_splits(drawn, base, packed, encoder, tmp_path / "encode", visible_text=0.0)
+    texts = encoder.encode([mention_text(mention) for mention in drawn.train.mentions])
+    np.testing.assert_allclose(train.vectors.text, texts, atol=1e-5)
+    ids = [entity for (entity,) in base.select("SELECT id FROM entities ORDER BY row")]
+    golds = [ids[place] if place >= 0 else "Q-unknown" for place in train.vectors.gold.tolist()]
+    assert golds == [drawn.train.gold[mention.id] for mention in drawn.train.mentions]
+    base.close()
 
 
 @pytest.mark.parametrize("without", ["triples", "gate", "text"])

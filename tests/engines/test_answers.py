@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from localmel.engines.answers import choice_response, fingerprint, kept, refused, too_long
-from localmel.engines.protocol import Request, Response
+from localmel.engines.answers import choice_response, failed, fingerprint, kept, refused, too_long
+from localmel.engines.protocol import Message, Request, Response
 
 Asked = Callable[..., Request]
 TEXTS = {"type": "array", "items": {"type": "string"}}
@@ -38,6 +41,32 @@ def test_an_answer_that_breaks_its_schema_fails_and_keeps_its_costs(text: str, p
 def test_an_answer_that_keeps_its_schema_is_handed_on_as_it_is(asked: Asked) -> None:
     for text in ("[]", ' [ "a" ] ', '["\\ud83d\\ude00", "\\u0000"]'):
         assert kept(asked(1, "?", schema=TEXTS), response(text)) == response(text)
+
+
+@given(texts=st.lists(st.text(max_size=8), max_size=3), blank=st.sampled_from(["", "\n", "\t \r"]))
+@example(texts=["\x00\x1b[31m\t", '\\"\n', "\\"], blank="\n")
+def test_control_characters_that_a_grammar_let_through_are_escaped(texts: list[str], blank: str) -> None:
+    raw = ",".join('"{}"'.format(text.replace("\\", "\\\\").replace('"', '\\"')) for text in texts)
+    request = Request(id="1", messages=(Message(role="user", parts=("?",)),), schema=TEXTS)
+    said = kept(request, response(f"[{blank}{raw}{blank}]"))
+    assert (said.finish, json.loads(said.text)) == ("stop", texts)
+
+
+def test_a_raw_control_character_in_an_answer_is_that_character_escaped(asked: Asked) -> None:
+    request = asked(1, "?", schema=TEXTS)
+    said = kept(request, response('[\n"a\tb\x1b[31m", "\\\\"]'))
+    assert said.text == '[\n"a\\u0009b\\u001b[31m", "\\\\"]'
+    assert json.loads(said.text) == ["a\tb\x1b[31m", "\\"]
+    broken = kept(request, response('["a\\\nb"]'))
+    assert broken.problem.startswith("the answer is no JSON")
+    plain = asked(1, "?")
+    assert kept(plain, response('"a\tb"')).text == '"a\tb"'
+
+
+def test_a_problem_in_a_server_s_own_words_cannot_steer_a_terminal(asked: Asked) -> None:
+    assert failed(asked(1, "?"), "the server said \x1b[2J\x9b\nno\u202e ä").problem == (
+        "the server said \\x1b[2J\\x9b\\nno\\u202e ä"
+    )
 
 
 def test_an_answer_that_was_cut_off_is_a_part_and_says_so(asked: Asked) -> None:

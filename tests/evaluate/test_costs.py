@@ -38,6 +38,18 @@ def test_seconds_are_those_of_the_system_then_of_its_lines_then_of_the_run() -> 
     assert costs_of(lines).whole_run is False
 
 
+def test_tokens_of_the_whole_run_come_before_those_of_lines() -> None:
+    """A question about several mentions has one count: no line can hold it."""
+    lines = [Carried(prompt_tokens=5, first_token_seconds=0.5), Carried(prompt_tokens=7, first_token_seconds=0.7)]
+    told = costs_of(lines, resources={"prompt_tokens": 300, "image_tokens": 100, "first_token_seconds": 0.1})
+    assert (told.prompt_tokens, told.image_tokens, told.output_tokens, told.first_token_seconds) == (150, 50, None, 0.1)
+    plain = costs_of(lines)
+    assert (plain.prompt_tokens, plain.image_tokens, plain.first_token_seconds) == (6, None, 0.6)
+    assert costs_of([], resources={"prompt_tokens": 300}).prompt_tokens is None
+    with pytest.raises(ValueError, match="prompt_tokens is '300'"):
+        costs_of(lines, resources={"prompt_tokens": "300"})
+
+
 def test_a_run_that_tells_nothing_costs_nothing_that_is_known() -> None:
     assert costs_of([Carried(), Carried()]) == Costs()
     assert costs_of([]) == Costs()

@@ -266,6 +266,8 @@ def test_a_run_stands_below_runs_or_at_a_path() -> None:
     assert run_folder("first") == Path("runs/first")
     assert run_folder("/data/first") == Path("/data/first")
     assert run_folder("./first") == Path("first")
+    assert run_folder("first/") == run_folder("first//") == Path("runs/first")
+    assert run_folder("/data/first/") == Path("/data/first")
 
 
 # --- killed ------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ all rows and columns."""
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 import torch
 from torch import Generator
 
+from localmel.experiment.drawings import N_KINDS
 from localmel.experiment.worlds import (
     CHANCE,
     N_ENTITIES,
@@ -38,6 +40,12 @@ LOOKS = {
     "one patch": "M3EL without patches",
     "word and patch": "M3EL without cross-modal",
     "one triple": "KGMEL without triples",
+    "word of the named kind": "DWE+ without words",
+    "one object": "DWE+ without objects",
+    "one face": "DWE+ without faces",
+    "an attribute": "DWE+ without attributes",
+    "an identity": "DWE+ without identity",
+    "written text": "DWE+ without written texts",
 }
 "By world: the way without the part that looks where its answer lies."
 slow = pytest.mark.slow  # several networks are trained for 300 steps each; over 30 seconds together
@@ -105,6 +113,38 @@ def test_neither_words_nor_patches_alone_tell_whose_mention_it_is() -> None:
     assert torch.cat(right).double().mean() < MISSES
 
 
+@pytest.mark.parametrize(
+    ("world", "part"), [("one object", "objects"), ("one face", "faces"), ("an identity", "identity")]
+)
+def test_exactly_one_is_of_the_kind_that_is_named_and_shows_what_the_entity_shows(world: str, part: str) -> None:
+    mentions, entities = NAMED[world].draw(Generator().manual_seed(0), N_ENTITIES, 8)
+    vectors, names = mentions.more[part].values, mentions.more["name"].values[:, 0]
+    kinds = vectors[:, :, :N_KINDS].argmax(dim=2)
+    named = kinds == names.argmax(dim=1)[:, None]
+    assert torch.equal(named.sum(dim=1), torch.ones(N_ENTITIES, dtype=torch.int64))
+    shown = entities.features.text if world == "an identity" else entities.features.pictures()[0]
+    likeness = vectors[named] @ shown.T
+    assert torch.equal(likeness.argmax(dim=1), torch.arange(N_ENTITIES))
+    assert not shown[:, :N_KINDS].any()  # the entity tells nothing of its kind
+
+
+def test_the_attribute_that_counts_is_the_same_for_every_mention() -> None:
+    mentions, entities = NAMED["an attribute"].draw(Generator().manual_seed(0), N_ENTITIES, 8)
+    vectors = mentions.more["attributes"].values
+    first = vectors[:, :, :N_KINDS].argmax(dim=2) == 0
+    assert torch.equal(first.sum(dim=1), torch.ones(N_ENTITIES, dtype=torch.int64))
+    assert torch.equal((vectors[first] @ entities.features.text.T).argmax(dim=1), torch.arange(N_ENTITIES))
+
+
+def test_whoever_asks_all_objects_alike_is_rarely_right() -> None:
+    right = []
+    for seed in range(20):
+        mentions, entities = NAMED["one object"].draw(Generator().manual_seed(seed), N_ENTITIES, 8)
+        guess = (mentions.more["objects"].values.mean(dim=1) @ entities.features.pictures()[0].T).argmax(dim=1)
+        right.append(guess == torch.arange(N_ENTITIES))
+    assert torch.cat(right).double().mean() < 0.5
+
+
 # --- what is found in it ----------------------------------------------------------------------------------------
 
 
@@ -115,6 +155,10 @@ def test_a_matcher_that_was_not_trained_finds_by_chance() -> None:
 def test_m3els_words_find_the_one_word() -> None:
     """The quickest one of those below, as a part of every run."""
     assert recover(NAMED["one word"], "M3EL", steps=120).hits_at_1 >= 0.9
+
+
+def test_dwes_objects_find_the_one_that_is_named() -> None:
+    assert recover(NAMED["one object"], "DWE+", steps=60).hits_at_1 >= 0.9
 
 
 def test_a_recovery_is_the_same_every_time_and_leaves_the_callers_chance_alone() -> None:
@@ -131,6 +175,13 @@ def test_the_part_that_looks_finds_the_answer_and_without_it_nobody_does(name: s
     blind = LOOKS[name]
     assert recover(NAMED[name], blind.split(" ")[0]).hits_at_1 >= FINDS
     assert recover(NAMED[name], blind).hits_at_1 <= MISSES
+
+
+@slow
+@pytest.mark.parametrize("way", ["KGMEL", "M3EL"])
+@pytest.mark.parametrize("name", ["one object", "an attribute"])
+def test_who_does_not_look_there_finds_by_chance(name: str, way: str) -> None:
+    assert recover(NAMED[name], way).hits_at_1 <= MISSES
 
 
 @slow
@@ -164,3 +215,13 @@ def test_the_table_has_a_cell_for_each_world() -> None:
     cells = [json.loads(line) for line in done.stdout.splitlines()]
     assert [cell["world"] for cell in cells] == list(NAMED)
     assert {cell["way"] for cell in cells} == {"KGMEL"} <= set(WAYS)
+
+
+def test_a_table_of_some_worlds_has_their_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["worlds.py", "--steps", "1", "--way", "DWE+", "--world", "one object"])
+    runpy.run_path(str(ROOT / "scripts" / "worlds.py"), run_name="__main__")
+    table = capsys.readouterr().out
+    assert "| | one object |" in table
+    assert "| DWE+ | 0." in table

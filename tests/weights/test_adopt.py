@@ -11,6 +11,7 @@ from localmel.errors import BadInput, CorruptArtifact, MissingWeights, UsageErro
 from localmel.weights.adopt import adopt
 from localmel.weights.contents import UnsafeWeights
 from localmel.weights.find import model_facts, model_folder
+from localmel.weights.pack import pack
 from localmel.weights.places import installed_names, place_of
 from localmel.weights.remove import remove
 from localmel.weights.verify import verify
@@ -143,6 +144,26 @@ def test_a_name_that_would_not_do_is_refused(own_home: Path, model: Path, name: 
 
 
 def test_a_folder_that_is_none_is_bad_input(own_home: Path, model: Path) -> None:
-    for folder in (model / "config.json", model / "none"):
-        with pytest.raises(BadInput, match="there is no folder"):
+    for folder, said in ((model / "config.json", "is a file, no folder"), (model / "none", "there is no folder")):
+        with pytest.raises(BadInput, match=said):
             adopt(folder)
+
+
+def test_what_cannot_be_adopted_says_what_can(own_home: Path, model: Path, tmp_path: Path) -> None:
+    bundle = pack([f"{model}/"], tmp_path / "b.tar").path
+    with pytest.raises(BadInput, match="is a file, no folder") as caught:
+        adopt(bundle)
+    assert caught.value.hint == f"localmel weights install {bundle}"
+    with pytest.raises(BadInput, match="there is no folder") as caught:
+        adopt(tmp_path / "none")
+    assert caught.value.hint == f"ls -l {tmp_path}"
+    (model / "tokenizer.json").unlink()
+    with pytest.raises(MissingWeights, match="the tokenizer is missing") as missing:
+        adopt(model)
+    assert missing.value.hint == f"ls -l {model}"
+
+
+def test_a_folder_whose_name_no_model_can_have_is_called_as_nearly_as_possible(
+    own_home: Path, model: Path, tmp_path: Path
+) -> None:
+    assert adopt(model.rename(tmp_path / "half a möbel")).name == "half-a-m-bel"

@@ -353,3 +353,63 @@ def test_the_manifest_of_an_installed_model_says_where_it_is_from(own_home: Path
     table = json.loads((installed.folder / "manifest.json").read_text(encoding="utf-8"))
     assert (table["kind"], table["version"], table["name"], table["licence"]) == ("weights", 1, "small", "mit")
     assert table["files"]["LICENSE"] == {"bytes": len(small.LICENCE), "sha256": small.sha256(small.LICENCE.encode())}
+
+
+# --- what a person mistakes for a bundle, and what happens to one on its way --------------------------------------
+
+
+def flipped(bundle: Path, target: Path, place: int, byte: int) -> Path:
+    data = bytearray(bundle.read_bytes())
+    data[place] = byte
+    target.write_bytes(data)
+    return target
+
+
+@pytest.mark.parametrize("byte", [0x00, 0x80, 0xFF, ord("x")], ids=["NUL", "pickle", "no UTF-8", "another letter"])
+@pytest.mark.parametrize("offset", [0, 1, 20])
+def test_a_flipped_byte_is_a_wrong_hash_whatever_it_turns_a_configuration_into(
+    own_home: Path, model: Path, tmp_path: Path, offset: int, byte: int
+) -> None:
+    """Not a pickle, not a program, no broken JSON: the hash is looked at before the content is."""
+    bundle = pack([f"{model}/"], tmp_path / "b.tar").path
+    place = bundle.read_bytes().index((model / "config.json").read_bytes())
+    broken = flipped(bundle, tmp_path / "c.tar", place + offset, byte)
+    with pytest.raises(CorruptArtifact, match=r"c\.tar: small/config\.json is damaged: its sha256 is") as caught:
+        install_bundle(broken)
+    assert caught.value.hint == "copy the bundle again from where it was packed"
+    assert left_behind(own_home) in ([], ["weights"])
+
+
+def test_every_damage_to_a_bundle_has_a_next_command(own_home: Path, model: Path, tmp_path: Path) -> None:
+    bundle = pack([f"{model}/"], tmp_path / "b.tar").path
+    data = bundle.read_bytes()
+    for broken in (data[:5000], data[:-600], data + b"x", b"no tar" * 200, b""):
+        (tmp_path / "c.tar").write_bytes(broken)
+        with pytest.raises(CorruptArtifact) as caught:
+            install_bundle(tmp_path / "c.tar")
+        assert caught.value.hint.startswith("copy the bundle again")
+
+
+def test_a_folder_in_place_of_a_bundle_can_be_adopted(own_home: Path, model: Path) -> None:
+    with pytest.raises(BadInput, match="is a folder, not a bundle") as caught:
+        install_bundle(model)
+    assert caught.value.hint == f"localmel weights install --adopt {model}"
+
+
+def test_what_is_no_file_is_not_waited_for(own_home: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tar")
+    for path in (tmp_path / "pipe.tar", Path("/dev/zero")):
+        with pytest.raises(BadInput, match="no ordinary file"):
+            install_bundle(path)
+    with pytest.raises(BadInput, match="cannot be read"):
+        install_bundle(Path("a\0b"))
+
+
+def test_a_key_that_is_not_there_is_said_before_the_bundle_is_read(own_home: Path, model: Path, tmp_path: Path) -> None:
+    bundle = pack([f"{model}/"], tmp_path / "b.tar").path
+    with pytest.raises(BadInput, match=r"there is no file of public keys .*lab\.pub") as caught:
+        install_bundle(bundle, key=tmp_path / "lab.pub")
+    assert caught.value.hint.startswith("ssh-keygen -y -f PRIVATE_KEY > ")
+    with pytest.raises(BadInput, match="Is a directory") as caught:
+        install_bundle(bundle, key=tmp_path)
+    assert caught.value.hint == f"ls -ld {tmp_path}"

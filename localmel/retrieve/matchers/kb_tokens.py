@@ -43,9 +43,11 @@ def index_words(
     on_total: Callable[[str, int], None] = lambda _what, _total: None,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Encode the words of each entity's text.  Returns how many texts were encoded."""
+    """Encode the words of each entity's text, unless they stand.  Returns how many texts were encoded."""
     with kb.reading():
         _refuse_change(kb, packed, encoder.space)
+        if _stands(_folder(kb, encoder.space, "words"), _facts(packed, encoder.space)):
+            return 0
         on_total("encoding words", len(packed.rows))
         work = _Encoding(_folder(kb, encoder.space, "words"), _facts(packed, encoder.space), encoder.word_width)
         texts = entity_texts(kb)
@@ -68,13 +70,15 @@ def index_patches(
     on_total: Callable[[str, int], None] = lambda _what, _total: None,
     on_done: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Encode the patches of each picture that `images` has a vector of.  Returns how many pictures were encoded.
+    """Encode the patches of each picture that `images` has a vector of, unless they stand.  Returns how many.
 
     A picture that can be read no more gets no patches: its entity counts as without one."""
     space = encoder.image_space
     with kb.reading():
         _refuse_change(kb, packed, space)
         named = dict(kb.select("SELECT entity, path FROM images"))
+    if _stands(_folder(kb, space, "patches"), _facts(packed, space, images)):
+        return 0
     names = [named.get(row) if there else None for row, there in zip(packed.rows.tolist(), images.there, strict=True)]
     on_total("encoding patches", len(names))
     work = _Encoding(_folder(kb, space, "patches"), _facts(packed, space, images), encoder.patch_width)
@@ -200,6 +204,15 @@ def _loaded(kb: KnowledgeBase, folder: Path, facts: Mapping[str, Any], space: Sp
     if any(manifest.get(name) != value for name, value in facts.items()):
         raise BadInput(f"kb {kb.name!r} has changed since its {folder.name} were encoded", hint=hint)
     return found
+
+
+def _stands(folder: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether all of it was made from the same, byte by byte."""
+    try:
+        manifest, _ = read_columns(folder, kind=KIND, version=VERSION, every_byte=True)
+    except (FileNotFoundError, CorruptArtifact):
+        return False
+    return all(manifest.get(name) == value for name, value in facts.items())
 
 
 def _lists(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> Lists:

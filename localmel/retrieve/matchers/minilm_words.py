@@ -1,7 +1,8 @@
 """MiniLM's words: the states of its last layer before they are averaged.
 
-In: texts.  Out: states in float16.  In torch: bfloat16 on a GPU and on a CPU that has instructions for it, else float32;
-matrices as `encode/minilm.py` reads them.  The six layers are those of `encode/minilm_torch.py`, whose step gives the mean only."""
+In: texts.  Out: states in float16.  In torch: bfloat16 on a GPU and on a CPU that has instructions for it, else
+float32; matrices as `encode/minilm.py` reads them.  The six layers are those of `encode/minilm_torch.py`, whose step
+gives the mean only."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _HEADS, _EPSILON = 12, 1e-12
 _TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 131_072}
 _MANY_TEXTS = 1_000_000
+"So many that torch is best wherever the processor has instructions for bfloat16."
 
 
 class MiniLmWords(MiniLM):
@@ -57,7 +59,7 @@ class _Layers:
 
     def __init__(self, weights: dict[str, NDArray[Any]]) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        fast = self.device.type == "cuda" or best_method(_MANY_TEXTS) == "torch"  # has instructions for it
+        fast = self.device.type == "cuda" or best_method(_MANY_TEXTS) == "torch"
         dtype = torch.bfloat16 if fast else torch.float32
         self._weights = {
             name: torch.from_numpy(value.T.copy() if name.endswith(".weight") else value).to(self.device, dtype)

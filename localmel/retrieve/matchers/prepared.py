@@ -25,11 +25,32 @@ from localmel.retrieve.matchers.protocol import EntityFeatures, Matcher, Side, T
 
 Given = TypeVar("Given")
 KIND, VERSION = "matcher's entities", 1
-_ROWS_AT_ONCE = 256
+_ROWS_AT_ONCE = 1024
 
 
-class PreparedSides:
-    """An `EntitySides` on disk."""
+class LaidOutSides:
+    """An `EntitySides` in which no token is padded."""
+
+    def __init__(self, vectors: NDArray[Any], tokens: Mapping[str, Lists]) -> None:
+        self.vectors = vectors
+        "(n, width) float32."
+        self.tokens = tokens
+        "Of each entity, by name."
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def of(self, positions: NDArray[np.int64]) -> Side:
+        """The entities at `positions`, padded to the longest of them."""
+        made = {name: padded(lists, positions) for name, lists in self.tokens.items()}
+        return Side(
+            vectors=torch.from_numpy(np.array(self.vectors[positions], np.float32)),
+            tokens={name: Tokens(values=values, there=there) for name, (values, there) in made.items()},
+        )
+
+
+class PreparedSides(LaidOutSides):
+    """The same on disk."""
 
     def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
         """Raises FileNotFoundError where there is none, BadInput for one of other facts, CorruptArtifact for damage."""
@@ -39,25 +60,13 @@ class PreparedSides:
                 f"{folder} was made from another {' and another '.join(different)}",
                 hint=shell_line("rm -r", folder, note="then run again what made it"),
             )
-        self.vectors = column(folder, arrays, "vectors")
-        "(n, width) float32."
-        self.state = hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
-        "Changes with every byte."
-        self._tokens = {
+        tokens = {
             name: Lists(starts=starts_of(column(folder, arrays, f"{name}.counts")), values=column(folder, arrays, name))
             for name in manifest["tokens"]
         }
-
-    def __len__(self) -> int:
-        return len(self.vectors)
-
-    def of(self, positions: NDArray[np.int64]) -> Side:
-        """The entities at `positions`, padded to the longest of them."""
-        made = {name: padded(lists, positions) for name, lists in self._tokens.items()}
-        return Side(
-            vectors=torch.from_numpy(np.array(self.vectors[positions], np.float32)),
-            tokens={name: Tokens(values=values, there=there) for name, (values, there) in made.items()},
-        )
+        super().__init__(column(folder, arrays, "vectors"), tokens)
+        self.state = hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
+        "Changes with every byte."
 
 
 @torch.no_grad()
@@ -88,6 +97,20 @@ def prepare_entities(
     return PreparedSides(folder, facts)
 
 
+@torch.no_grad()
+def sides_in_memory(matcher: Matcher[Given], entities: EntityFeatures[Given]) -> LaidOutSides:
+    """The sides of all entities, for a network that is still being trained."""
+    n = len(entities)
+    pieces = [
+        _columns(matcher.entities(entities.of(np.arange(first, min(first + _ROWS_AT_ONCE, n)))))
+        for first in range(0, max(n, 1), _ROWS_AT_ONCE)
+    ]
+    whole = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    names = [name for name in whole if f"{name}.counts" in whole]
+    tokens = {name: Lists(starts=starts_of(whole[f"{name}.counts"]), values=whole[name]) for name in names}
+    return LaidOutSides(whole["vectors"], tokens)
+
+
 def _columns(side: Side) -> dict[str, NDArray[Any]]:
     arrays = {"vectors": np.ascontiguousarray(side.vectors.float().cpu().numpy())}
     for name, tokens in side.tokens.items():
@@ -96,20 +119,21 @@ def _columns(side: Side) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def index_sides(sides: PreparedSides, settings: IndexSettings, folder: Path | None = None) -> tuple[VectorIndex, float]:
+def index_sides(sides: LaidOutSides, settings: IndexSettings, folder: Path | None = None) -> tuple[VectorIndex, float]:
     """The index of the first step under the entities' positions, and the length of the longest vector.
 
-    With a folder it is kept there, tied to the sides, and loaded from there when it is wanted again."""
+    With a folder it is kept there, tied to the sides on disk, and loaded from there when it is wanted again."""
     lifted, longest = lifted_entities(sides.vectors)
+    if folder is None:
+        return build_index(lifted, settings), longest
+    assert isinstance(sides, PreparedSides)
     facts = IndexFacts(space="lifted", width=lifted.shape[1], made_from=sides.state)
-    if folder is not None:
-        try:
-            index = load_index(folder, facts)
-            if index.settings.kind == settings.kind:
-                return index, longest
-        except (FileNotFoundError, BadInput, CorruptArtifact):
-            pass
+    try:
+        index = load_index(folder, facts)
+        if index.settings.kind == settings.kind:
+            return index, longest
+    except (FileNotFoundError, BadInput, CorruptArtifact):
+        pass
     index = build_index(lifted, settings)
-    if folder is not None:
-        index.save(folder, facts)
+    index.save(folder, facts)
     return index, longest

@@ -15,11 +15,15 @@ from localmel.errors import BadInput
 from localmel.retrieve.fusion import FusionNetwork
 from localmel.retrieve.index import ExactSettings, build_index
 from localmel.retrieve.inputs import fusion_inputs, rows_of
+from localmel.retrieve.matchers.dwe import Dwe
+from localmel.retrieve.matchers.dwe_features import DweTable, several
 from localmel.retrieve.matchers.fusion_matcher import FusionFeatures, FusionMatcher
 from localmel.retrieve.matchers.lifted import lifted_entities
 from localmel.retrieve.matchers.m3el import M3el
 from localmel.retrieve.matchers.protocol import EntityFeatures, Matcher
 from localmel.retrieve.matchers.two_step import HeldSides, TwoStepSearch, search_all
+from tests.retrieve.matchers.test_dwe import ENTITY, MENTION
+from tests.retrieve.matchers.test_dwe import SETTINGS as DWE
 from tests.retrieve.planted import FUSION, planted
 
 N_MENTIONS, N_ENTITIES = 7, 30
@@ -69,7 +73,28 @@ def kgmel() -> Case:
     )
 
 
-@pytest.fixture(params=[m3el, kgmel], ids=["m3el", "kgmel"])
+def dwe() -> Case:
+    torch.manual_seed(0)
+    chance = np.random.default_rng(0)
+
+    def table(n: int, parts: tuple[str, ...]) -> DweTable:
+        lengths = {name: chance.integers(0, 4, n) for name in parts}
+        widths = {name: DWE.width_of(name) for name in parts}
+        rows = {name: [chance.normal(size=(length, widths[name])) for length in lengths[name]] for name in parts}
+        return DweTable(n=n, parts={name: several(rows[name], widths[name]) for name in parts})
+
+    mentions = table(N_MENTIONS, MENTION).of(np.arange(N_MENTIONS))
+
+    def poisoned() -> Any:
+        text = mentions.parts["text"]
+        values = text.values.clone()
+        values[2] = torch.nan
+        return replace(mentions, parts={**mentions.parts, "text": replace(text, values=values)})
+
+    return Case(matcher=Dwe(DWE).eval(), mentions=mentions, entities=table(N_ENTITIES, ENTITY), poisoned=poisoned)
+
+
+@pytest.fixture(params=[m3el, kgmel, dwe], ids=["m3el", "kgmel", "dwe"])
 def case(request: pytest.FixtureRequest) -> Case:
     made: Case = request.param()
     return made

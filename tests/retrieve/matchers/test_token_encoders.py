@@ -105,12 +105,13 @@ def test_a_texts_words_are_the_same_in_any_company(
 ) -> None:
     encoder: WordEncoder = request.getfixturevalue(name)
     heard: list[int] = []
+    rounding = 4e-3 if name == "clip" else 6e-2  # MiniLM's are made in bfloat16 where the processor can
     together = encoder.words(TEXTS)
     monkeypatch.setattr(f"localmel.retrieve.matchers.{module}._TOKENS_AT_ONCE", {"cpu": 30, "cuda": 30})
     for one, other in zip(encoder.words(TEXTS), together, strict=True):
-        np.testing.assert_allclose(one, other, atol=4e-3)
+        np.testing.assert_allclose(one, other, atol=rounding)
     for text, words in zip(TEXTS, together, strict=True):
-        np.testing.assert_allclose(encoder.words([text], heard.append)[0], words, atol=4e-3)
+        np.testing.assert_allclose(encoder.words([text], heard.append)[0], words, atol=rounding)
     assert (sum(heard), encoder.words([])) == (len(TEXTS), [])
     assert len(together[1]) == 0  # an empty text has no words
     assert len(together[4]) == MOST_WORDS

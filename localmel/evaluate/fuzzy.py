@@ -1,0 +1,184 @@
+"""A hundred candidates by fuzzy name, and how often an order of them has the gold among its first.
+
+In: surfaces, one name for each entity, and later the rank that a system gives the gold among the candidates.
+Out: candidates with their scores; recall@100 and T@1, 5, 10, 20 with intervals.  The gold is never put among the
+candidates: where its name does not bring it there, it is a miss for every k.
+
+The score is RapidFuzz's WRatio, the usual choice of this field.  Of a large KB it is not computed for every name: only
+for those that share a word with the surface (a misspelt word stands for the words nearest to it), and for those with
+the highest plain ratio.  Equal scores are ordered by the plain ratio, then by a fixed shuffle of the places, so that
+the order of a KB speaks for nobody.  Knows no KB, no alias and no picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from localmel.evaluate.resamples import Estimate, Resamples, ratio
+from localmel.records import MentionId
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LABEL = "100 candidates by fuzzy name"
+CANDIDATES = 100
+TOP = (1, 5, 10, 20)
+"The k of T@k."
+NEAREST = 400
+"So many names with the highest plain ratio are scored, and all that are level with the last of them."
+_SURFACES_AT_ONCE = 64
+_COMMON = 4000
+"A word that stands in more names brings none of its own, unless all words of the surface do."
+_LEAST_ALIKE = 75.0
+_CORRECTIONS = 5
+_SCATTER = 2654435761
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FuzzyCandidates:
+    """The candidates of one surface, best first."""
+
+    places: NDArray[Any]  # (n,) int64, into the names
+    scores: NDArray[Any]  # (n,) float64, WRatio between 0 and 100
+
+
+class NamePool:
+    """The names of a KB, ready to be asked for their nearest."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """names: (n,) one for each entity, as they are compared (folded)."""
+        self._names = names
+        postings: dict[str, list[int]] = {}
+        for place, name in enumerate(names):
+            for word in set(name.split()):
+                postings.setdefault(word, []).append(place)
+        self._postings = postings
+        self._vocabulary = list(postings)
+        self._corrected: dict[str, list[str]] = {}
+
+    def candidates(
+        self,
+        surfaces: Sequence[str],
+        *,
+        n: int = CANDIDATES,
+        nearest: int = NEAREST,
+        workers: int = -1,
+        on_done: Callable[[int], None] = lambda _: None,
+    ) -> list[FuzzyCandidates]:
+        """The n best for each surface (folded), fewer where the KB has fewer; none for a surface without a letter.
+
+        Each different surface is scored once.  `workers`: threads, -1 takes one for each core; they decide nothing."""
+        different = list(dict.fromkeys(surfaces))
+        found: dict[str, FuzzyCandidates] = {}
+        times = {surface: 0 for surface in different}
+        for surface in surfaces:
+            times[surface] += 1
+        for start in range(0, len(different), _SURFACES_AT_ONCE):
+            some = different[start : start + _SURFACES_AT_ONCE]
+            for surface, best in zip(some, self._of_some(some, n, nearest, workers), strict=True):
+                found[surface] = best
+                on_done(times[surface])
+        return [found[surface] for surface in surfaces]
+
+    def _of_some(self, surfaces: Sequence[str], n: int, nearest: int, workers: int) -> list[FuzzyCandidates]:
+        import numpy as np
+        from rapidfuzz import fuzz
+        from rapidfuzz.process import cdist
+
+        ratios = cdist(surfaces, self._names, scorer=fuzz.ratio, dtype=np.float32, workers=workers)
+        best = []
+        for surface, alike in zip(surfaces, ratios, strict=True):
+            if not surface or not len(alike):
+                best.append(FuzzyCandidates(places=np.zeros(0, np.int64), scores=np.zeros(0)))
+                continue
+            places = self._pool(surface, alike, max(n, nearest))
+            names = [self._names[place] for place in places]
+            scores = cdist([surface], names, scorer=fuzz.WRatio, dtype=np.float64, workers=workers)[0]
+            order = np.lexsort((_shuffled(places), -alike[places], -scores))[:n]
+            best.append(FuzzyCandidates(places=places[order], scores=scores[order]))
+        return best
+
+    def _pool(self, surface: str, alike: NDArray[Any], nearest: int) -> NDArray[Any]:
+        """The names that are scored: places in rising order."""
+        import numpy as np
+
+        n = len(alike)
+        last = np.partition(alike, n - nearest)[n - nearest] if n > nearest else -1.0
+        parts = [np.flatnonzero(alike >= last)]
+        words = {one for word in surface.split() for one in self._spellings(word)}
+        telling = [word for word in words if len(self._postings[word]) <= _COMMON] or words
+        parts += [np.asarray(self._postings[word], np.int64) for word in telling]
+        return np.unique(np.concatenate(parts))
+
+    def _spellings(self, word: str) -> list[str]:
+        """The word itself where a name has it, else the words of names that are nearest to it."""
+        from rapidfuzz import fuzz, process
+
+        if word in self._postings:
+            return [word]
+        if word not in self._corrected:
+            near = process.extract(
+                word, self._vocabulary, scorer=fuzz.ratio, score_cutoff=_LEAST_ALIKE, limit=_CORRECTIONS
+            )
+            self._corrected[word] = [found for found, _, _ in near]
+        return self._corrected[word]
+
+
+def _shuffled(places: NDArray[Any]) -> NDArray[Any]:
+    scattered: NDArray[Any] = (places * _SCATTER) & 0xFFFFFFFF
+    return scattered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FuzzyOutcome:
+    """One mention whose gold is in the KB."""
+
+    mention_id: MentionId
+    cluster: str
+    "Mentions that share one are drawn together."
+    rank: float
+    "Of the gold among its candidates, from 1, equal scores sharing the mean of their places; infinity outside them."
+
+    def __post_init__(self) -> None:
+        if not self.rank >= 1.0:
+            raise ValueError(f"outcome of {self.mention_id!r} has rank {self.rank}; ranks start at 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FuzzyCounts:
+    """What one order of the candidates is worth."""
+
+    n: int
+    recall: Estimate | None
+    "Share of the mentions whose gold is among the candidates, whatever its rank.  None without mentions."
+    top: dict[int, Estimate]
+    "T@k over all mentions: a gold that is no candidate is a miss."
+    top_given: dict[int, Estimate]
+    "T@k over the mentions whose gold is among the candidates: what the published figures are, whose recall is 1."
+
+
+def fuzzy_counts(outcomes: Sequence[FuzzyOutcome], *, samples: int = 2000, seed: int = 0) -> FuzzyCounts:
+    """Shares with 95% intervals over resamples of clusters.  The order of the outcomes does not matter."""
+    import numpy as np
+
+    ordered = sorted(outcomes, key=lambda one: one.mention_id)
+    if not ordered:
+        return FuzzyCounts(n=0, recall=None, top={}, top_given={})
+    ranks = np.array([one.rank for one in ordered])
+    inside = np.isfinite(ranks)
+    resamples = Resamples([one.cluster for one in ordered], samples=samples, seed=seed)
+    everyone, known = np.arange(len(ordered)), np.flatnonzero(inside)
+
+    def share(hits: NDArray[Any], members: NDArray[Any]) -> Estimate:
+        columns = np.stack([hits[members], np.ones(len(members))], axis=1).astype(np.float64)
+        drawn = resamples.totals(columns, members)
+        low, high = resamples.interval(ratio(drawn[:, 0], drawn[:, 1]), members)
+        return Estimate(value=float(hits[members].mean()), low=low, high=high, n=len(members))
+
+    return FuzzyCounts(
+        n=len(ordered),
+        recall=share(inside, everyone),
+        top={k: share(ranks <= k, everyone) for k in TOP},
+        top_given={k: share(ranks <= k, known) for k in TOP} if len(known) else {},
+    )

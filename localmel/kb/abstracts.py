@@ -1,0 +1,179 @@
+"""Bring abstracts into a KB: each to the entity that its id or its title names, as one transaction.
+
+In: files of abstracts, and what maps titles to ids.  Out: texts of source `abstract` beside the descriptions, and
+counts of what fitted and what did not.  Killed half-way, or with a bad line, the KB is as it was.  A title is never
+guessed: a file has to map it, or, where that is asked for, it has to be the label of exactly one entity."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from localmel.errors import BadInput, ImportProblem
+from localmel.kb.abstract_text import MOST_CHARACTERS, plain_abstract
+from localmel.kb.importers.abstracts import AbstractRow, AbstractSource, page_title
+from localmel.kb.importers.lines import read_blocks, size_of
+from localmel.kb.importers.source import OnBytes, Problems, excerpt, no_progress
+from localmel.kb.texts import ABSTRACT, keep_rows, prepare_texts, rows_of
+from localmel.kb.write import writing
+from localmel.records import EntityId
+
+_AT_ONCE = 500
+_LEAST_MOST = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbstractsRead:
+    """What became of the abstracts of an import."""
+
+    abstracts: int
+    "Read, in the language."
+    kept: int
+    unknown: int
+    "Of an id, or of a title, that means no entity of the KB."
+    ambiguous: int
+    "The title is the label of several entities."
+    empty: int
+    "Nothing was left once it was cleaned."
+    twice: int
+    "Of an entity that had one already in this import; the first counts."
+    cut: int
+    "Kept, and cut at the limit."
+    passed_over: dict[str, int]
+    "Statements that are no abstract in the language, by reason."
+    problems: int
+    "Lines that could not be used."
+
+
+def import_abstracts(
+    folder: Path,
+    paths: Sequence[Path],
+    problems: Problems,
+    *,
+    titles: Path | None = None,
+    by_label: bool = False,
+    language: str = "en",
+    most: int = MOST_CHARACTERS,
+    on_total: Callable[[str, int], None] = lambda _what, _total: None,
+    on_bytes: OnBytes = no_progress,
+) -> AbstractsRead:
+    """Read the files into the KB in `folder`; an abstract that an entity has from before is replaced.
+
+    titles: a table with a title, a tab and an id in each line.  by_label: a title that it lacks means the entity with
+    exactly this label, if there is one only.  Raises BadInput where no abstract fits, and nothing is changed."""
+    if most < _LEAST_MOST:
+        raise BadInput(f"at most {most} characters are too few for an abstract", hint=f"--most {MOST_CHARACTERS}")
+    sources = [AbstractSource(path, language=language, problems=problems, on_bytes=on_bytes) for path in paths]
+    on_total("reading abstracts", sum(source.total_bytes for source in sources) + size_of(titles))
+    with writing(folder) as connection:
+        prepare_texts(connection)
+        pages = _Pages(connection, titles, problems, on_bytes, by_label=by_label)
+        counts: Counter[str] = Counter()
+        keep_rows(connection, ABSTRACT, "", _values(sources, pages, counts, most))
+        problems.finish()
+        passed_over = sum((source.passed_over for source in sources), Counter[str]())
+        if not counts["kept"]:
+            raise _nothing_kept(folder, counts, passed_over, language)
+    names = ("abstracts", "kept", "unknown", "ambiguous", "empty", "twice", "cut")
+    return AbstractsRead(
+        **{name: counts[name] for name in names}, passed_over=dict(passed_over), problems=problems.count
+    )
+
+
+def _nothing_kept(folder: Path, counts: Counter[str], passed_over: Counter[str], language: str) -> BadInput:
+    reasons = {**passed_over, **{name: counts[name] for name in ("unknown", "ambiguous", "empty")}}
+    said = ", ".join(f"{name}: {n:,}" for name, n in reasons.items() if n)
+    if not counts["abstracts"]:
+        fact = f"there is no abstract in language {language!r} to read"
+        return BadInput(f"{fact} ({said})" if said else fact, hint="localmel kb abstracts --help")
+    return BadInput(
+        f"none of {counts['abstracts']:,} abstracts was kept in kb {folder.name!r} ({said})",
+        hint="--titles FILE, or --by-label   # where the file names pages by their titles",
+    )
+
+
+def _values(
+    sources: Iterable[AbstractSource], pages: _Pages, counts: Counter[str], most: int
+) -> Iterator[tuple[int, str, dict[str, object]]]:
+    """(row, text, facts) of what is kept."""
+    seen: set[int] = set()
+    rows = (row for source in sources for row in source.rows())
+    while batch := list(islice(rows, _AT_ONCE)):
+        for read, row in zip(batch, pages.rows_of(batch), strict=True):
+            counts["abstracts"] += 1
+            if isinstance(row, str):
+                counts[row] += 1
+                continue
+            if row in seen:
+                counts["twice"] += 1
+                continue
+            abstract = plain_abstract(read.text, most=most)
+            if not abstract.text:
+                counts["empty"] += 1
+                continue
+            seen.add(row)
+            counts["kept"] += 1
+            counts["cut"] += abstract.was_cut
+            yield row, abstract.text, {"from": Path(read.source).name, **({"cut": True} if abstract.was_cut else {})}
+
+
+class _Pages:
+    """Which entity a page is about."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        titles: Path | None,
+        problems: Problems,
+        on_bytes: OnBytes,
+        *,
+        by_label: bool,
+    ) -> None:
+        self._connection, self._by_label = connection, by_label
+        self._rows = dict(_mapped(connection, titles, problems, on_bytes)) if titles else {}
+
+    def rows_of(self, batch: Sequence[AbstractRow]) -> list[int | str]:
+        """For each a row of the KB, or why there is none: `unknown` or `ambiguous`."""
+        by_id = rows_of(self._connection, list({read.entity_id for read in batch if read.entity_id}))
+        wanted = {read.title for read in batch if read.title and read.title not in self._rows}
+        by_label = self._labelled(sorted(wanted)) if self._by_label and wanted else {}
+        found: list[int | str] = []
+        for read in batch:
+            if read.entity_id:
+                found.append(by_id.get(read.entity_id, "unknown"))
+            else:
+                found.append(self._rows.get(read.title) or by_label.get(read.title, "unknown"))
+        return found
+
+    def _labelled(self, titles: Sequence[str]) -> dict[str, int | str]:
+        """Title -> the only entity with this label; the first letter may be small."""
+        spelled = {each: title for title in titles for each in (title, title[:1].lower() + title[1:])}
+        bearers: dict[str, set[int]] = {}
+        texts = list(spelled)
+        for start in range(0, len(texts), _AT_ONCE):
+            some = texts[start : start + _AT_ONCE]
+            sql = f"SELECT label, row FROM entities WHERE label IN ({','.join('?' * len(some))})"
+            for label, row in self._connection.execute(sql, some):
+                bearers.setdefault(spelled[label], set()).add(int(row))
+        return {title: rows.pop() if len(rows) == 1 else "ambiguous" for title, rows in bearers.items()}
+
+
+def _mapped(
+    connection: sqlite3.Connection, path: Path, problems: Problems, on_bytes: OnBytes
+) -> Iterator[tuple[str, int]]:
+    """Title -> row, for ids that the KB has: memory is bounded by the KB, not by the file."""
+    for block in read_blocks(path, problems, on_bytes):
+        pairs: list[tuple[str, EntityId]] = []
+        for number, line in enumerate(block.lines, block.first):
+            title, tab, entity_id = line.partition("\t")
+            if tab and title.strip() and entity_id.strip():
+                pairs.append((page_title(title), entity_id.strip()))
+            elif line.strip():
+                fact = f"no title, tab and id: {excerpt(line)}"
+                problems.report(ImportProblem(fact, source=str(path), line=number))
+        rows = rows_of(connection, list({entity_id for _, entity_id in pairs}))
+        yield from ((title, rows[entity_id]) for title, entity_id in pairs if entity_id in rows)
