@@ -76,8 +76,10 @@ def make_linker(kb: str, profile: str, *, top_k: int = 16) -> Linker:
     from localmel.linker import Linker
     from localmel.retrieve.profile_models import open_models, ready_for
     from localmel.settings import load_profile
+    from localmel.weights.needed import check_weights
 
     chosen = load_profile(profile)
+    check_weights(chosen)
     models = open_models(chosen)
     with progress() as (announce, advance):
         base = ready_for(kb, models, chosen, on_total=announce, on_done=advance)
@@ -103,12 +105,12 @@ def print_answer(answer: LinkedCaption, *, explain: bool) -> None:
         return
     print_table(("mention", "entity", "id", "description", "probability"), rows)
     for note in answer.notes:
-        print(f"picture: {note}")
+        print(f"picture: {printable(note)}")
     if explain:
         for linked in answer.mentions:
             print()
             print_explanation(linked)
-    print(f"profile {answer.profile}, kb {answer.kb}")
+    print(printable(f"profile {answer.profile}, kb {answer.kb}"))
 
 
 def print_explanation(linked: LinkedMention) -> None:

@@ -167,6 +167,9 @@ def _models(plan: Plan) -> _Models:
     if place and {"linker", "matcher"} & set(plan.systems):
         matcher = load_matcher(place)
         check_matcher(plan.without, plan.systems, matcher.folder)
+    if plan.fuzzy and matcher and "linker" in plan.systems:
+        fact = "the linker over candidates by fuzzy name asks the fusion network, not a matcher"
+        raise UsageError(fact, hint="--protocol strict, or without --matcher")
     if "matcher" in plan.systems and matcher is None:
         raise UsageError("no matcher to evaluate", hint="--matcher runs/NAME/seed-0/network")
     by_network = [one for one in plan.systems if one == "fused" or (one == "linker" and matcher is None)]

@@ -19,7 +19,7 @@ from typing import Any
 from localmel.artifacts import failed_writes_are_reported, sha256_of
 from localmel.engines.pictures import open_picture
 from localmel.errors import BadInput, BadPicture, CorruptArtifact, shell_line
-from localmel.experiment.run_folder import Stage, finished_stage, make_stage
+from localmel.experiment.run_folder import Stage, finished_stage, make_stage, typed
 from localmel.experiment.stages import GENERATE, Listener, mentions_sha256, read_descriptions
 from localmel.generate.embedded import stated_triples
 from localmel.generate.visible_text import VisibleLine, visible_lines
@@ -133,7 +133,7 @@ def _generated(
     if not (run / GENERATE).is_dir():
         raise BadInput(
             f"the profile asks a model about each mention, and {run} has no stage {GENERATE!r}",
-            hint=f"localmel generate DATA --run {run.name}   # or --profile embedded",
+            hint=f"localmel generate DATA --run {typed(run)}   # or --profile embedded",
         )
     files = finished_stage(run, GENERATE).manifest["files"]
     digest = "".join(files[name]["sha256"] for name in sorted(files))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from localmel.artifacts import write_json
 from localmel.engines.protocol import EngineFacts
-from localmel.errors import BadInput, CorruptArtifact, shell_line
+from localmel.errors import BadInput, CorruptArtifact
 from localmel.rerank.choice import best_of, decide, probabilities_of
 from localmel.settings import RerankSettings
 
@@ -99,7 +99,7 @@ def load_calibration(path: Path) -> ChoiceCalibration:
         ) from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         fact = f"{path} is no {KIND} of version {VERSION} ({error})"
-        raise CorruptArtifact(fact, hint=shell_line("rm", path, note="then fit it again")) from None
+        raise CorruptArtifact(fact, hint="localmel rerank --run RUN --fit-calibration ANOTHER_FILE") from None
 
 
 def check_fits(calibration: ChoiceCalibration, facts: EngineFacts, settings: RerankSettings) -> None:

@@ -88,7 +88,7 @@ def test_a_run_is_kept_and_not_done_twice(localmel: Run, kb: str, benchmark: Pat
         (["--split", "test"], 3, "tiny has no split 'test'; there are: train, val"),
         (["--dataset", "other"], 3, "holds no dataset 'other'"),
         (["--k", "0"], 2, "--k"),
-        (["--system", "oracle"], 2, "there is no system 'oracle'; there are linker, fused, zero-shot, names"),
+        (["--system", "oracle"], 2, "there is no system 'oracle'; there are linker, fused, matcher, zero-shot, names"),
         (["--without", "luck"], 2, "there is no switch 'luck'"),
         (["--system", "names", "--without", "text"], 2, "--without text changes none of the systems names"),
         (["--protocol", "kind"], 2, "there is no protocol 'kind'"),
