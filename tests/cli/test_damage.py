@@ -20,13 +20,18 @@ def copy(starter: KnowledgeBase, tmp_path: Path) -> Path:
     return Path(shutil.copytree(starter.folder, tmp_path / "kb copy"))
 
 
+ENCODES = pytest.mark.slow(reason="encodes every text of the starter KB anew")
+
+
 def overwrite(path: Path, start: int, length: int) -> None:
     with path.open("r+b") as file:
         file.seek(start)
         file.write(b"\xa5" * length)
 
 
-@pytest.mark.parametrize("name", ["packed/packed.safetensors", "vectors/all-MiniLM-L6-v2/vectors.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["packed/packed.safetensors", pytest.param("vectors/all-MiniLM-L6-v2/vectors.safetensors", marks=ENCODES)]
+)
 def test_damage_that_keeps_the_size_is_seen_and_mended_by_the_hint(
     localmel: RunLocalmel, copy: Path, name: str
 ) -> None:
@@ -47,7 +52,9 @@ def test_a_damaged_database_is_said_by_every_command_that_reads_it(localmel: Run
         assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["kb.sqlite", "packed", "vectors"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("kb.sqlite", marks=ENCODES), "packed", pytest.param("vectors", marks=ENCODES)]
+)
 def test_the_starter_kb_is_made_again_when_a_part_of_it_is_gone(
     localmel: RunLocalmel, starter: KnowledgeBase, tmp_path: Path, name: str
 ) -> None:
@@ -59,6 +66,7 @@ def test_the_starter_kb_is_made_again_when_a_part_of_it_is_gone(
     assert json.loads(done.stdout)["links"][0]["mention"]["surface"] == "Jordan"
 
 
+@ENCODES
 def test_one_broken_kb_does_not_hide_the_others(localmel: RunLocalmel, tmp_path: Path) -> None:
     broken = tmp_path / "home" / "kb" / "broken"
     broken.mkdir(parents=True)

@@ -73,6 +73,7 @@ def same(one: Trained, other: Trained) -> bool:
     return all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.slow(reason="trains a network for some epochs")
 def test_mentions_find_their_entities_after_training(inputs: MatcherInputs, tmp_path: Path) -> None:
     trained = trained_on(inputs, replace(QUICK, epochs=8), tmp_path / "run")
     assert trained.history[-1].loss < trained.history[0].loss
@@ -88,6 +89,7 @@ def test_mentions_find_their_entities_after_training(inputs: MatcherInputs, tmp_
     assert 0 < quality.scored <= N_ENTITIES
 
 
+@pytest.mark.slow(reason="trains a network for some epochs")
 def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(inputs: MatcherInputs, tmp_path: Path) -> None:
     for hard_from in ("names", "index"):
         settings = replace(QUICK, hard_from=hard_from)
