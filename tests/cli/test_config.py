@@ -69,9 +69,9 @@ def test_profiles_are_listed_with_what_they_lack_here(localmel: Run, home: Path,
     assert found["lab"]["origin"] == "own"
     assert found["lab"]["lacks"] == found["small"]["lacks"]
     assert "broken.toml" in found["broken"]["error"]
-    done = localmel("config", "--list", more={"LOCALMEL_CONFIG": str(config), "COLUMNS": "500"})
+    done = localmel("config", "--list", more={"LOCALMEL_CONFIG": str(config)})
     assert done.returncode == 0
-    assert "broken.toml" in done.stdout
+    assert "broken.toml" in "".join(done.stdout.split())  # the path may be broken at the width of the table
     assert "\x1b" not in done.stdout
 
 

@@ -143,7 +143,7 @@ def test_what_a_model_said_of_mentions_is_retrieved_with(
     profile = replace(profile, generate=generating)
     with pytest.raises(BadInput, match="has no stage 'generate'") as refused:
         retrieve_stage(asked, Asked(), kb, profile, tmp_path / "run", models=models_of(words, profile))
-    assert "localmel generate DATA --run run" in refused.value.hint
+    assert f"localmel generate DATA --run {tmp_path / 'run'}" in str(refused.value.hint)
     generate_stage(asked, generating, Counting(), tmp_path / "run")
     retrieve_stage(asked, Asked(limit=6), kb, profile, tmp_path / "run", models=models_of(words, profile))
     said = {line["mention_id"]: line for line in lines_of(tmp_path / "run" / "generate" / "descriptions.jsonl")}
