@@ -105,9 +105,11 @@ def describe_kb(
 ) -> Described:
     """Let the model of `engine` describe these entities, or all in row order; at most `limit`, 0 for no limit.
 
-    only_missing: leave out what this model has described from the same knowledge.  What was written before a failure
-    is kept.  Raises EngineStopped, JournalBusy, BadInput."""
-    rows = [kb.row(one) for one in ids] or [row for (row,) in kb.select("SELECT row FROM entities ORDER BY row")]
+    only_missing: leave out what this revision of the model has described from the same knowledge.  What was written
+    before a failure is kept.  Raises EngineStopped, JournalBusy, BadInput."""
+    rows = [kb.row(one) for one in dict.fromkeys(ids)] or [
+        row for (row,) in kb.select("SELECT row FROM entities ORDER BY row")
+    ]
     if not rows:
         raise BadInput(f"kb {kb.name!r} has no entities", hint=shell_line("localmel kb add", kb.folder, "--help"))
     facts = engine.facts()
@@ -118,7 +120,7 @@ def describe_kb(
         for one, before in _all_known(kb, rows, done.model):
             if limit and done.asked >= limit:
                 return
-            if only_missing and before == one.made_from:
+            if only_missing and before == (one.made_from, done.revision):
                 done.left_out += 1
                 on_done(1)
                 continue
@@ -141,7 +143,13 @@ def describe_kb(
                 keep_texts(kb.folder, WRITTEN, done.model, kept)
         finally:
             done.answers_now = len(journal) - before
+    if done.asked and not done.written:
+        on_note(f"nothing was written: of {done.asked:,} entities no answer could be used, such as: {_why(done)}")
     return done
+
+
+def _why(done: Described) -> str:
+    return done.unwritten[0]["problem"] if done.unwritten else "none came"
 
 
 def _journal(kb: KnowledgeBase) -> Journal:
@@ -198,15 +206,17 @@ def _counted(written: Written, known: _Known, done: Described) -> KeptText:
 # --- what the KB knows ----------------------------------------------------------------------------------------------
 
 
-def _all_known(kb: KnowledgeBase, rows: Sequence[int], model: str) -> Iterator[tuple[_Known, str]]:
-    """Every entity, and what its text by this model was made from; empty where there is none."""
+def _all_known(kb: KnowledgeBase, rows: Sequence[int], model: str) -> Iterator[tuple[_Known, tuple[str, str] | None]]:
+    """Every entity, and what its text by this model was made from, and by which revision; None where there is none."""
     remaining = iter(rows)
     while some := list(islice(remaining, _ROWS_AT_ONCE)):
         triples = _triples(kb, some)
         entities, texts = kb.entities_at(some), texts_at(kb, some)
         for row, entity, own in zip(some, entities, texts, strict=True):
             before = next((one for one in own if one.source == WRITTEN and one.model == model), None)
-            yield _known(entity, triples.get(row, []), own), str(before.facts.get("made_from", "")) if before else ""
+            facts = before.facts if before else None
+            made = (str(facts.get("made_from", "")), str(facts.get("revision", ""))) if facts is not None else None
+            yield _known(entity, triples.get(row, []), own), made
 
 
 def _triples(kb: KnowledgeBase, rows: Sequence[int]) -> dict[int, list[tuple[str, str]]]:

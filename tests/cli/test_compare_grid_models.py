@@ -31,7 +31,7 @@ engine = "transformers"
 context = 4096
 """
 
-pytestmark = pytest.mark.slow(reason="starts seven workers with torch and a model each")
+pytestmark = [pytest.mark.slow(reason="starts seven workers with torch and a model each"), pytest.mark.timeout(1800)]
 
 
 @pytest.fixture
@@ -96,3 +96,22 @@ def test_four_cells_of_tiny_models_and_one_that_cannot_load(
         assert told["counted"]
         per_request = manifest["figures"]["prompt_tokens"] / manifest["figures"]["answers"]
         assert told["prompt"] / told["requests"] == pytest.approx(per_request, rel=0.2)
+
+
+@pytest.mark.vllm
+def test_two_cells_through_vllm_and_nothing_is_asked_again(localmel: Run, place: Path) -> None:
+    (place / "vllm.toml").write_text('extends = "tiny"\nname = "tiny-vllm"\n[rerank]\nmost_candidates = 6\n')
+    models = ["--vlm", "./tiny-llava-mistral", "--llm", "./tiny-llama", "--llm", "none"]
+    command = ["compare", *models, "--data", "data", "--kb", "starter", "--profile", "./vllm.toml", "--out", "grid"]
+    done = localmel(*command, "--json", cwd=place, seconds=900)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert list(found["datasets"]["pictures"]["systems"]) == [
+        "tiny-llava-mistral+tiny-llama",
+        "tiny-llava-mistral+none",
+    ]
+    for cell in found["systems"].values():
+        assert cell["costs"]["prompt_tokens"] > cell["costs"]["image_tokens"] > 0
+    again = localmel(*command, "--json", cwd=place, seconds=120)
+    assert (again.returncode, json.loads(again.stdout)) == (0, found)
+    assert "nothing to do" in again.stderr

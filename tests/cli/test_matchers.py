@@ -89,7 +89,7 @@ EVAL = ("eval", "DATA", "--kb", "KB")
         ((*TRAIN, "m4el"), 2, "there is no matcher 'm4el'; there are"),
         ((*TRAIN, "m3el", "--without", "triples"), 2, "only without image"),
         ((*TRAIN, "m3el", "--without", "image"), 2, "looks at none"),
-        (("index", "KB", "--matcher", "nowhere"), 4, "there is no matcher at nowhere"),
+        (("index", "KB", "--matcher", "nowhere"), 4, "nowhere: it is trained on your own mentions"),
         (("index", "KB", "--matcher", "DATA"), 6, "holds no matcher"),
         ((*EVAL, "--system", "matcher"), 2, "no matcher to evaluate"),
         ((*EVAL, "--system", "names", "--matcher", "x"), 2, "a matcher changes none of"),

@@ -19,7 +19,7 @@ from localmel.kb.abstracts import import_abstracts
 from localmel.kb.importers import Problems
 from localmel.kb.importers.lines import clean
 from localmel.kb.store import KnowledgeBase
-from localmel.kb.texts import texts_of
+from localmel.kb.texts import KeptText, keep_texts, texts_of
 from localmel.settings import EngineSettings
 
 SETTINGS = EngineSettings(engine="scripted", weights="a-model")
@@ -100,6 +100,31 @@ def test_a_finished_run_asks_nothing_again(kb: Path) -> None:
     assert (describe(kb, model).answers_now, model.requests) == (0, [])
     done = describe(kb, model, only_missing=True)
     assert (done.asked, done.left_out, done.answers) == (0, 3, 0)
+
+
+def test_an_entity_named_twice_is_asked_about_once(kb: Path) -> None:
+    assert describe(kb, Model(), ids=["Q1", "Q1"]).asked == 1
+
+
+def test_where_nothing_could_be_used_it_says_so(kb: Path) -> None:
+    notes: list[str] = []
+    with closing(KnowledgeBase(kb)) as base:
+        engine = ScriptedEngine(SETTINGS, lambda _: "I cannot say.")
+        done = describe_kb(base, engine, SETTINGS, on_note=notes.append)
+    assert (done.asked, done.written) == (3, 0)
+    assert notes[-1].startswith("nothing was written: of 3 entities no answer could be used, such as: ")
+
+
+def test_only_missing_asks_where_another_revision_wrote(kb: Path) -> None:
+    describe(kb, Model())
+    with closing(KnowledgeBase(kb)) as base:
+        texts = [(entity, *texts_of(base, entity)) for entity in ("Q1", "Q2")]
+    changed = [
+        KeptText(entity_id=entity, text=one.text, facts={**one.facts, "revision": "old"}) for entity, one in texts
+    ]
+    keep_texts(kb, "written", "scripted", changed)
+    done = describe(kb, Model(), only_missing=True)
+    assert (done.asked, done.left_out) == (2, 1)
 
 
 def test_only_missing_asks_where_the_kb_knows_something_else_now(kb: Path, change_kb: Callable[..., Path]) -> None:

@@ -123,9 +123,11 @@ def kind_in(folder: Path) -> str:
     """The kind of the matcher in a folder.  Raises MissingWeights, BadInput or CorruptArtifact where there is none."""
     if not folder.is_dir():
         raise MissingWeights(
-            f"there is no matcher at {folder}: it is trained on your own mentions",
+            f"there is no matcher at {folder.absolute()}: it is trained on your own mentions",
             hint="localmel train DATA --kb KB --matcher m3el --out runs/NAME   # then runs/NAME/seed-0/network",
         )
+    if trained := sorted(folder.glob("seed-*/network")):
+        raise BadInput(f"{folder} is a training run; its matchers stand below it", hint=f"--matcher {trained[0]}")
     if (folder / _NETWORK_CARD).is_file():
         raise BadInput(
             f"{folder} holds a fusion network, which is no other matcher",

@@ -49,6 +49,10 @@ def test_what_is_no_matcher_is_refused_with_what_to_do(folder: Path, tmp_path: P
     with pytest.raises(MissingWeights, match="there is no matcher at") as missing:
         kind_in(tmp_path / "nowhere")
     assert "localmel train" in missing.value.hint
+    (tmp_path / "run" / "seed-0" / "network").mkdir(parents=True)
+    with pytest.raises(BadInput, match="is a training run") as run:
+        kind_in(tmp_path / "run")
+    assert run.value.hint == f"--matcher {tmp_path / 'run' / 'seed-0' / 'network'}"
     with pytest.raises(BadInput, match="holds a fusion network") as other:
         load_matcher(weights_folder("kgmel-minilm"))
     assert "network" in other.value.hint
