@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from localmel.cli.output import print_json, print_note, print_table, progress
 from localmel.errors import UsageError
 
@@ -49,7 +51,7 @@ def grid_of(
 
 
 def print_estimate(grid: Grid, out: Path, *, as_json: bool) -> None:
-    """What would be run, and what it would take."""
+    """What would be run, and what it would take; ends with the exit code of a run that would be refused."""
     from localmel.cli.kb import ensure_starter
     from localmel.experiment.grid_estimate import estimate_of
     from localmel.kb.places import open_kb
@@ -59,11 +61,13 @@ def print_estimate(grid: Grid, out: Path, *, as_json: bool) -> None:
         found = estimate_of(grid, base, out)
     if as_json:
         print_json(found)
-        return
-    rows = [[str(cell) for cell in row] for row in found["table"]]
-    print_table(found["head"], rows, title=found["title"])
-    for line in found["notes"]:
-        print_note(line)
+    else:
+        rows = [[str(cell) for cell in row] for row in found["table"]]
+        print_table(found["head"], rows, title=found["title"])
+        for line in found["notes"]:
+            print_note(line)
+    if found["exit_code"]:
+        raise typer.Exit(found["exit_code"])
 
 
 def run(grid: Grid, out: Path, *, print_found: Callable[[Mapping[str, Any]], None]) -> None:

@@ -135,6 +135,9 @@ def install(
     as_json: AsJson = False,
 ) -> None:
     """Put models in place from a bundle, every byte checked first; or take a folder as it is (--adopt)."""
+    if bundle and adopt:
+        fact = f"both a bundle ({bundle}) and --adopt {adopt} were given; one of them is installed at a time"
+        raise UsageError(fact, hint="give the one or the other")
     if (bundle is None) == (adopt is None):
         raise UsageError("give a bundle, or --adopt FOLDER", hint="localmel weights install BUNDLE.tar")
     if (name and bundle) or (key and adopt):
@@ -201,10 +204,11 @@ def _install(bundle: Path, key: Path | None, replace: bool, as_json: bool) -> No
         print_json([one.to_json() for one in installed])
         return
     for one in installed:
-        state = "was there already" if one.already else "installed"
+        state = "was there already" if one.already else "put in place anew" if one.damage else "installed"
         signed = f", signed by {one.signed_by}" if one.signed_by else ""
         size = f"{counted(len(one.record.files), 'file')}, {_size(one.record.total_bytes)}"
-        print(printable(f"{state}: {one.record.name}, {size}{signed}"))
+        damage = f"; damaged was: {one.damage}" if one.damage else ""
+        print(printable(f"{state}: {one.record.name}, {size}{signed}{damage}"))
     if installed[0].unchecked_signature:
         print_note("the bundle is signed; its signature was not checked, as no --key was given")
 

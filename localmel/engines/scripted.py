@@ -38,6 +38,8 @@ _TOKEN = re.compile(r"\s*\S+|\s+$")
 _KEYS = {"id", "contains", "answer", "problem", "probability", "seconds"}
 _PROBABILITY = 0.9
 "Of a choice that a script names without saying how probable it is."
+MADE_UP = "made up"
+"The revision of a model that has no script."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,7 @@ class ScriptedEngine:
         self._settings = settings
         self._function = script if callable(script) else None
         self._lines = read_script(script) if isinstance(script, Path) else ()
-        self._revision = sha256_of(script) if isinstance(script, Path) else "made up"
+        self._revision = sha256_of(script) if isinstance(script, Path) else MADE_UP
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Response]:
         """One response per request, in order."""

@@ -23,6 +23,7 @@ class Carried:
     first_token_seconds: float | None = None
     attempts: int | None = None
     unparsed: bool | None = None
+    failed_open: bool | None = None
     offered: tuple[EntityId, ...] | None = None
     triples: tuple[Triple, ...] | None = None
 
@@ -35,6 +36,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "first_token_seconds": (int, float),
     "attempts": (int,),
     "unparsed": (bool,),
+    "failed_open": (bool,),
     "offered": (list,),
     "triples": (list,),
 }

@@ -5,9 +5,10 @@ words, with the smallest difference that so many mentions could have shown; it n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from localmel.evaluate.comparison import Compared, ComparedDataset
+from localmel.evaluate.disagreement import Given
 from localmel.evaluate.protocol import EvaluationSettings
 from localmel.evaluate.resamples import Estimate
 from localmel.evaluate.significance import FEW_SENTENCES, LEVEL, POWER, PairedTest
@@ -122,6 +123,22 @@ def warnings_of(compared: Compared) -> list[str]:
     return [
         f"{', '.join(few)}: fewer than {FEW_SENTENCES} sentences. Resampled intervals are too narrow there, and "
         "where a system is right every time they say nothing at all."
+    ]
+
+
+def failed_open_notes(given: Mapping[str, Mapping[str, Sequence[Given]]]) -> list[str]:
+    """Where the answers counted are not those of the model that was to choose.
+
+    given: dataset -> system -> one answer per mention."""
+    told: dict[str, list[bool]] = {}
+    for systems in given.values():
+        for name, answers in systems.items():
+            told.setdefault(name, []).extend(bool(one.carried.failed_open) for one in answers)
+    return [
+        f"{name}: the model gave no usable answer for {sum(failed):,} of {len(failed):,} mentions; retrieval's order "
+        "is counted there."
+        for name, failed in told.items()
+        if any(failed)
     ]
 
 

@@ -14,6 +14,7 @@ COST_TITLES = (
     "first token, s",
     "peak memory",
     "unparsed",
+    "failed open",
     "asked again",
 )
 DASH = "–"
@@ -28,7 +29,7 @@ def cost_cells(costs: Costs) -> list[str]:
         DASH if costs.output_tokens is None else f"{costs.output_tokens:,.1f}",
         DASH if costs.first_token_seconds is None else f"{costs.first_token_seconds:.3g}",
         DASH if costs.peak_memory_bytes is None else size_in_words(costs.peak_memory_bytes),
-        *(DASH if one is None else f"{one:.1%}" for one in (costs.unparsed, costs.retried)),
+        *(DASH if one is None else f"{one:.1%}" for one in (costs.unparsed, costs.failed_open, costs.retried)),
     ]
 
 

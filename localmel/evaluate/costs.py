@@ -29,6 +29,8 @@ class Costs:
     peak_memory_bytes: int | None = None
     unparsed: float | None = None
     "Share of mentions whose answer could not be read after the last attempt."
+    failed_open: float | None = None
+    "Share of mentions for which the model that chooses gave no usable answer, so that retrieval's order stands."
     retried: float | None = None
     "Share of mentions that were asked more than once."
     device: str = ""
@@ -63,6 +65,7 @@ def costs_of(
         first_token_seconds=_first_token(resources, lines),
         peak_memory_bytes=int(memory) if memory else None,
         unparsed=_mean(lines, lambda line: line.unparsed),
+        failed_open=_mean(lines, lambda line: line.failed_open),
         retried=_mean(lines, lambda line: None if line.attempts is None else line.attempts > 1),
         device=str(resources.get("device", "")),
         models=None if models is None else {str(stage): str(model) for stage, model in models.items()},

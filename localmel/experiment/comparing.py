@@ -14,13 +14,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from localmel.artifacts import failed_writes_are_reported, new_folder, read_manifest
+from localmel.artifacts import MANIFEST, failed_writes_are_reported, new_folder, read_manifest
 from localmel.encode.space import TextEncoder
+from localmel.engines.scripted import MADE_UP
 from localmel.errors import BadInput, CorruptArtifact, LocalmelError, MissingExtra, UsageError, shell_line
 from localmel.evaluate.comparison import Compared, compare_systems
 from localmel.evaluate.comparison_markdown import as_markdown
 from localmel.evaluate.comparison_report import ComparedSystem, ComparisonReport, ShownEntity, ShownMention, as_json
-from localmel.evaluate.comparison_words import warnings_of
+from localmel.evaluate.comparison_words import failed_open_notes, warnings_of
 from localmel.evaluate.costs import costs_of
 from localmel.evaluate.disagreement import Disagreement, Given, disagreements_of, sample_of
 from localmel.evaluate.position_bias import Offer, PositionBias, position_bias
@@ -28,8 +29,17 @@ from localmel.evaluate.significance import PairedTest
 from localmel.evaluate.triple_quality import TripleQuality
 from localmel.experiment.asked_mentions import AskedMentions, asked_mentions, shown_entities, shown_mentions
 from localmel.experiment.columns import Column, columns_of, differences, gains_from_triples, shared_datasets
-from localmel.experiment.finished_runs import FinishedRun, answers_of_run, read_run, refuse_what_cannot_be_compared
+from localmel.experiment.finished_runs import (
+    STAGE,
+    FinishedRun,
+    answers_of_run,
+    read_run,
+    refuse_what_cannot_be_compared,
+)
 from localmel.experiment.generated_triples import generated_triples
+from localmel.experiment.grid_cells import CELLS
+from localmel.experiment.grid_frozen import FILE as GRID
+from localmel.experiment.grid_models import made_up_note
 from localmel.kb.places import open_kb
 from localmel.kb.store import KnowledgeBase
 
@@ -93,6 +103,7 @@ def compare_runs(
     Raises MissingExtra before anything is read; UsageError, BadInput and CorruptArtifact for runs, data or an `out`
     that do not fit."""
     check_packages()
+    _refuse_grids(plan.runs)
     runs = [read_run(folder) for folder in plan.runs]
     columns = columns_of(runs, plan.systems)
     datasets = shared_datasets(runs, plan.datasets)
@@ -115,6 +126,15 @@ def check_packages() -> None:
     for package in EXTRA:
         if find_spec(package) is None:
             raise MissingExtra(f"comparing runs needs {package}", hint="pip install 'localmel[compare]'")
+
+
+def _refuse_grids(folders: Sequence[Path]) -> None:
+    """Raise BadInput for the folder of a grid, with the command that compares its runs."""
+    for folder in folders:
+        if (folder / GRID).is_file() and not (folder / STAGE).is_dir():
+            finished = sorted(path.parent.parent for path in (folder / CELLS).glob(f"*/{STAGE}/{MANIFEST}"))
+            hint = shell_line("localmel compare", *finished) if len(finished) > 1 else "localmel compare --help"
+            raise BadInput(f"{folder} is a grid; its runs are in {folder / CELLS}/", hint=hint)
 
 
 class _Source:
@@ -212,7 +232,7 @@ def _report(
         systems={one.name: _system(one, answers[one.run.sha256], given, quality.get(one.name, {})) for one in columns},
         differs={(one.name, other.name): differences(one, other) for one, other in combinations(columns, 2)},
         inputs=_shared(columns[0].run, datasets),
-        notes=tuple(_notes(columns, compared, source, left_out)),
+        notes=(*_notes(columns, compared, source, left_out), *failed_open_notes(given), *_made_up(columns)),
         n_disagreements={name: len(found) for name, found in disagreements.items()},
         examples=examples,
         mentions=mentions,
@@ -310,6 +330,13 @@ def _notes(columns: Sequence[Column], compared: Compared, source: _Source, left_
         for with_triples, without in _gains(columns):
             lines.append(_gain_in_words(one.pair(with_triples, without), with_triples, without))
     return lines
+
+
+def _made_up(columns: Sequence[Column]) -> list[str]:
+    """Models that only a name stands for."""
+    models = [model for one in columns for model in (one.run.inputs.get("models") or {}).values() if model]
+    names = dict.fromkeys(str(model["name"]) for model in models if model["revision"] == MADE_UP)
+    return [f"{made_up_note(name)}." for name in names]
 
 
 def _whole_run(column: Column) -> bool:

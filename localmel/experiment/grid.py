@@ -5,18 +5,16 @@ goes on where it was interrupted or killed; a cell that fails is noted with its 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from localmel.encode.minilm import MiniLM
 from localmel.encode.space import TextEncoder
-from localmel.errors import BadInput, LocalmelError, UsageError
+from localmel.errors import BadInput, LocalmelError
 from localmel.experiment.comparing import ComparePlan, ComparisonMade, check_packages, compare_runs
 from localmel.experiment.grid_cells import (
     Failure,
@@ -30,18 +28,15 @@ from localmel.experiment.grid_cells import (
     note_failure,
 )
 from localmel.experiment.grid_frozen import check_frozen, frozen_of, keep_frozen, read_frozen
-from localmel.experiment.grid_plan import Cell, Described, Grid, ModelChoice
+from localmel.experiment.grid_models import check_several, facts_of_models, made_up_notes
+from localmel.experiment.grid_plan import Cell, Described, Grid
 from localmel.experiment.grid_processes import gpus_of, run_on_gpus
 from localmel.experiment.stages import Listener
 from localmel.kb.store import KnowledgeBase
 from localmel.retrieve.profile_models import ProfileModels
-from localmel.weights.open import open_model
 
 REPORT = "report"
 _LOCK = ".lock"
-_SETTING = re.compile(r"(\w+) = (\w+)")
-"What engines propose in place of a setting that does not fit."
-Json = dict[str, Any]
 
 
 class CellsFailed(LocalmelError):
@@ -94,16 +89,20 @@ def run_grid(
     `models` stand in for the encoder and the network of the profile, `encoder` for what holds generated triples against
     those of the KB (MiniLM).  `gpus`: one process at a time on each; with fewer than two all work is done here,
     cell after cell.  None takes those of this machine.
-    Raises before anything is run: BadInput for data, KB or folder that do not fit or have changed since the grid was
-    begun, MissingWeights and MissingExtra for models that could not be run.  Never for a cell: `failed` has those."""
+    Raises before anything is run: UsageError for a single cell, BadInput for data, KB or folder that do not fit or have
+    changed since the grid was begun, MissingWeights and MissingExtra for models that could not be run.  Never for a
+    cell: `failed` has those."""
     listener = listener or Listener()
     check_packages()
+    check_several(grid)
+    for note in made_up_notes(grid):
+        listener.on_note(note)
     before = read_frozen(out)
     ground = ground_of(grid, out, kb, models=models, command=command)
     frozen = frozen_of(grid, ground.questions, kb, ground.models)
     if before is not None:
         check_frozen(out, before, frozen, {})
-    open_cells = [cell for cell in grid.cells if not is_finished(ground, cell)]
+    open_cells = [cell for cell in grid.cells if not is_finished(ground.out, cell)]
     told = facts_of_models(grid, open_cells)
     if open_cells:
         check_indexed(ground)
@@ -136,48 +135,6 @@ def _alone(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def facts_of_models(grid: Grid, cells: Sequence[Cell]) -> Json:
-    """Name -> what decides the answers of each model; those that these cells need are found, none is loaded.
-
-    A server is only asked when its turn comes.  Raises UsageError, MissingWeights, MissingExtra, CorruptArtifact."""
-    needed = {f"vlm {cell.described.vlm.label}" for cell in cells} | {f"llm {cell.llm.label}" for cell in cells}
-    return {
-        name: facts_of_model(name, one) if name in needed else {"settings": one.to_json()}
-        for name, one in grid.models.items()
-    }
-
-
-def facts_of_model(name: str, one: ModelChoice) -> Json:
-    """Of `vlm NAME` or `llm NAME`.  Raises as `facts_of_models`, with what to write for this model."""
-    assert one.settings is not None
-    told: Json = {"settings": one.to_json()}
-    if one.settings.engine == "server":
-        return told
-    try:
-        _check_sees(name, one)
-        with open_model(one.settings) as engine:
-            facts = engine.facts()
-    except LocalmelError as error:
-        setting = _SETTING.fullmatch(error.hint)
-        option = f"--{name.partition(' ')[0]} {one.settings.weights}"
-        hint = f"{option},{setting[1]}={setting[2]}" if setting else error.hint
-        raise type(error)(f"{name}: {error.fact}", hint=hint) from None
-    return told | {"revision": facts.revision, "versions": dict(facts.versions)}
-
-
-def _check_sees(name: str, one: ModelChoice) -> None:
-    """Raise UsageError where a model that reads text only is to look at pictures, and MissingWeights."""
-    from localmel.engines.model_folder import model_folder
-    from localmel.weights import find
-
-    if one.settings is None or one.settings.engine not in ("vllm", "transformers") or not name.startswith("vlm "):
-        return
-    folder = model_folder(find.model_folder(one.settings.weights))
-    if not folder.takes_pictures:
-        fact = f"{folder.path} holds a model that sees no pictures"
-        raise UsageError(fact, hint=f"--llm {one.settings.weights}, or localmel weights list")
-
-
 # --- cell after cell ------------------------------------------------------------------------------------------------
 
 
@@ -194,7 +151,7 @@ def _run_in_turn(ground: Ground, listener: Listener, *, leave: Collection[str]) 
     cells = [cell for cell in ground.grid.cells if cell.name not in leave]
     for number, cell in enumerate(cells, 1):
         about = cell.described
-        finished = is_finished(ground, cell)
+        finished = is_finished(ground.out, cell)
         if not finished:
             listener.on_note(f"cell {number} of {len(cells)}: {cell.name}")
             if about.name not in described:

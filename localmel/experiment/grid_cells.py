@@ -93,9 +93,14 @@ def asked_in(grid: Grid, kb: KnowledgeBase) -> Questions:
     )
 
 
-def is_finished(ground: Ground, cell: Cell) -> bool:
-    """Whether the cell has its evaluation; whether that is whole is looked at when it is used."""
-    return (ground.folder_of(cell) / evaluate_folder.STAGE / "manifest.json").is_file()
+def is_finished(out: Path, cell: Cell) -> bool:
+    """Whether the cell has its evaluation and every stage before it; whether these are whole is looked at when used."""
+    folder = out / CELLS / cell.name
+    stages = [RETRIEVE]
+    stages += [GENERATE] if cell.described.vlm.settings else []
+    stages += [RERANK] if cell.llm.settings else []
+    whole = all((folder / stage).is_dir() for stage in stages)
+    return whole and (folder / evaluate_folder.STAGE / "manifest.json").is_file()
 
 
 # --- up to retrieval ------------------------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ from localmel.encode.kb_vectors import load_vectors
 from localmel.engines.protocol import Message, Request
 from localmel.errors import LocalmelError, MissingWeights
 from localmel.experiment.evaluate_folder import STAGE
-from localmel.experiment.grid import facts_of_model
-from localmel.experiment.grid_cells import CELLS, VLMS, asked_in, noted_failure_in
+from localmel.experiment.grid_cells import CELLS, VLMS, asked_in, is_finished, noted_failure_in
 from localmel.experiment.grid_frozen import check_frozen, frozen_of, read_frozen
+from localmel.experiment.grid_models import check_several, facts_of_model, made_up_notes, needed_models
 from localmel.experiment.grid_plan import Cell, Described, Grid, ModelChoice
 from localmel.experiment.grid_speed import card_here, memory_of, minutes_of
 from localmel.experiment.grid_tokens import SAMPLE, Tokens, evenly, guessed_tokens, tokens_of
@@ -63,7 +63,10 @@ class Work:
 
 
 def estimate_of(grid: Grid, kb: KnowledgeBase, out: Path) -> Json:
-    """Everything that is printed.  Raises BadInput where data, KB or folder do not fit."""
+    """Everything that is printed, and the exit code that a run would have before it asks anything.
+
+    Raises BadInput where data, KB or folder do not fit, UsageError for a single cell."""
+    check_several(grid)
     kb.hold()
     questions = asked_in(grid, kb)
     before = read_frozen(out)
@@ -72,7 +75,7 @@ def estimate_of(grid: Grid, kb: KnowledgeBase, out: Path) -> Json:
     try:
         models = open_models(grid.base)
     except LocalmelError as error:
-        missing.append(_lacking(grid.base.retrieve.network, error))
+        missing.insert(0, _lacking("", grid.base.retrieve.network, error))
     if before is not None and models is not None:
         told = {name: {"settings": one.to_json()} for name, one in grid.models.items()}
         check_frozen(out, before, frozen_of(grid, questions, kb, models), told)
@@ -226,19 +229,28 @@ def _missing(grid: Grid) -> Iterator[Json]:
         try:
             facts_of_model(name, one)
         except LocalmelError as error:
-            yield _lacking(one.settings.weights, error)
+            yield _lacking(name, one.settings.weights, error)
 
 
-def _lacking(model: str, error: LocalmelError) -> Json:
+def _lacking(name: str, model: str, error: LocalmelError) -> Json:
+    """`name` as in `grid.models`; empty where all cells need it."""
     state = "weights are missing" if isinstance(error, MissingWeights) else "cannot be run"
-    return {"model": model, "problem": error.fact, "command": error.hint, "state": state}
+    told = {"model": model, "problem": error.fact, "command": error.hint, "state": state}
+    return told | {"name": name, "exit_code": error.exit_code}
+
+
+def _exit_code(grid: Grid, out: Path, missing: Sequence[Json]) -> int:
+    """Of the first that a cell which is not finished needs, in the order in which a run looks for them; else 0."""
+    left = [cell for cell in grid.cells if not is_finished(out, cell)]
+    needed = {"", *needed_models(left)}
+    return next((int(one["exit_code"]) for one in missing if one["name"] in needed), 0)
 
 
 # --- as a table -----------------------------------------------------------------------------------------------------
 
 
 def _to_json(grid: Grid, out: Path, questions: Questions, work: Sequence[Work], missing: Sequence[Json]) -> Json:
-    notes = [f"{one['problem']}: {one['command']}" for one in missing]
+    notes = [*made_up_notes(grid), *(f"{one['problem']}: {one['command']}" for one in missing)]
     told = [one for one in work if one.tokens]
     if any(one.tokens and not one.tokens.counted for one in told):
         notes.append("~ estimated: from characters and the catalog, as the model or its candidates are not here yet.")
@@ -258,6 +270,7 @@ def _to_json(grid: Grid, out: Path, questions: Questions, work: Sequence[Work], 
         "work": [asdict(one) for one in work],
         "minutes": sum(minutes) if minutes else None,
         "missing": list(missing),
+        "exit_code": _exit_code(grid, out, missing),
         "title": f"{len(grid.cells)} cells over {len(questions.asked):,} mentions of {questions.dataset}, "
         f"{questions.split}; {done} of {len(work)} steps are done",
         "head": list(HEAD),

@@ -63,9 +63,6 @@ class GridPlan:
             raise UsageError(f"the first {self.limit} mentions cannot be taken", hint="--limit 500")
         if self.gold_outside not in ("refuse", "miss", "nil"):
             raise UsageError(f"golds outside the KB cannot be {self.gold_outside!r}; miss or nil")
-        if len(self.vlms) * len(self.llms) == 1 and not self.without_triples:
-            fact = f"one cell ({self.vlms[0]} with {self.llms[0]}) has nothing to be compared with"
-            raise UsageError(fact, hint="a second --vlm or --llm, or --without-triples")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

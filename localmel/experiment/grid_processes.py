@@ -72,7 +72,7 @@ def _n_gpus() -> int:
 
 def run_on_gpus(ground: Ground, gpus: Sequence[str], listener: Listener) -> dict[str, Failure]:
     """Everything that is not finished.  Returns the failures by the names of cells."""
-    cells = [cell for cell in ground.grid.cells if not is_finished(ground, cell)]
+    cells = [cell for cell in ground.grid.cells if not is_finished(ground.out, cell)]
     by_vlm: dict[str, list[Cell]] = {}
     for cell in cells:
         by_vlm.setdefault(cell.described.vlm.label, []).append(cell)

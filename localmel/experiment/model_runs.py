@@ -37,7 +37,7 @@ from localmel.experiment.run_folder import Stage, finished_stage
 from localmel.experiment.stages import GENERATE, Said, mentions_sha256, read_said
 from localmel.experiment.systems import Answer
 from localmel.kb.store import KnowledgeBase
-from localmel.rerank.choice import Choice, in_front, scorer_answer
+from localmel.rerank.choice import BY_SCORER_FAILED, Choice, in_front, scorer_answer
 from localmel.rerank.questions import Retrieved
 
 MODELS = "models"
@@ -234,6 +234,8 @@ def _answer(run: ModelRun, question: Question, retrieved: Retrieved, choice: Cho
 def _carried(retrieved: Retrieved, choice: Choice | None, said: Said | None, *, withheld: bool) -> Json:
     """The optional fields of a line of rankings.jsonl; docs/comparing.md says what each means."""
     row: Json = {}
+    if choice is not None:
+        row["failed_open"] = choice.decided_by == BY_SCORER_FAILED
     if choice is not None and choice.votes:
         shown = retrieved.ranking.candidates
         row["offered"] = [shown[option].entity_id for option in choice.votes[0].order]

@@ -114,6 +114,8 @@ def read_members(file: BinaryIO, path: Path) -> list[Member]:
     while True:
         file.seek(position)
         block = file.read(BLOCK)
+        if not position and not _may_begin(block):
+            raise CorruptArtifact(f"{path} is no bundle: it does not begin as one", hint=_PACK)
         if len(block) < BLOCK:
             raise CorruptArtifact(f"{path} is cut off: it ends at byte {total:,} without an end mark")
         if not any(block):
@@ -166,6 +168,13 @@ def _member(block: bytes, start: int, path: Path) -> Member:
 
 
 _OWN_NAMES = ("manifest.json.sig",)
+_FIRST = b"manifest.json\0"
+_PACK = "localmel weights pack FOLDER --output BUNDLE.tar   # where the weights are; then carry that file over"
+
+
+def _may_begin(block: bytes) -> bool:
+    """Whether the first bytes are those of a tar, perhaps cut off or damaged; what they are is said later."""
+    return block.startswith(_FIRST[: len(block)]) or block[257:262] == b"ustar" or not any(block)
 
 
 def _checksum_holds(block: bytes) -> bool:

@@ -87,6 +87,8 @@ class CatalogEntry:
     licence: str = ""
     "SPDX identifier, or the publisher's own name for it."
     licence_url: str = ""
+    model_type: str = ""
+    "As config.json says it; empty where nothing is said of it here (models for open_clip have no such file)."
     gated: bool = False
     "The publisher wants the licence accepted in an account before it lets anybody download."
     parameters: int

@@ -2,8 +2,9 @@
 
 In: a bundle, perhaps a public key.  Out: folders under the user's home, each with its record.  What the bundle says
 is checked first, then signature and disk space; files are hashed while they are unpacked into a folder of their own,
-looked at, and renamed into place when every one of them was right.  An install that was killed goes on from the files
-it had finished; one that was refused leaves nothing."""
+looked at, and renamed into place when every one of them was right.  A model that is there already is hashed, too, in
+its place and in the bundle.  An install that was killed goes on from the files it had finished; one that was refused
+leaves nothing."""
 
 from __future__ import annotations
 
@@ -25,11 +26,12 @@ from localmel.weights.bundle import Bundle, read_bundle
 from localmel.weights.catalog import MINILM
 from localmel.weights.complete import whole_model
 from localmel.weights.contents import PIECE, check_beginning, check_configuration
-from localmel.weights.manifest import FileRecord, ModelRecord, check_quickly, read_record, write_record
+from localmel.weights.manifest import FileRecord, ModelRecord, read_record, write_record
 from localmel.weights.places import INCOMING, place_of, weights_home
 from localmel.weights.signature import check, public_keys
 from localmel.weights.sources import OnBytes, sha256_counted
 from localmel.weights.tensor_files import read_header
+from localmel.weights.verify import verify
 
 COPY_AGAIN = "copy the bundle again from where it was packed"
 
@@ -41,7 +43,9 @@ class Installed:
     record: ModelRecord
     folder: Path
     already: bool
-    "It was there before, the same in every file."
+    "It was there before, the same in every byte."
+    damage: str = ""
+    "What was wrong with the same weights, or their record, that stood there and were replaced; empty without them."
     signed_by: str = ""
     "Fingerprint of the key whose signature was checked now."
     unchecked_signature: bool = False
@@ -52,6 +56,7 @@ class Installed:
             "name": self.record.name,
             "folder": str(self.folder),
             "already": self.already,
+            "damage": self.damage,
             "files": len(self.record.files),
             "bytes": self.record.total_bytes,
             "signed_by": self.signed_by,
@@ -69,6 +74,8 @@ def install_bundle(
 ) -> list[Installed]:
     """Install all models of a bundle.  With `key`, only if one of its public keys signed.
 
+    Damaged files of the same model are put right; what else stands under its name goes only with `replace_installed`.
+
     Raises CorruptArtifact (cut, altered, a wrong hash or signature), UnsafeWeights (what may not be there, by name),
     MissingWeights (a model with parts missing), BadInput (no such bundle or key, another model has that name),
     OutOfSpace."""
@@ -77,11 +84,14 @@ def install_bundle(
         bundle = read_bundle(file, path)
         signed_by = _signed_by(bundle, key, keys)
         with exclusive():
-            already = [record for record in bundle.records if _is_installed(record, replace_installed)]
+            damages = {one.name: _damage(one, replace_installed, on_total, on_bytes) for one in bundle.records}
+            already = [record for record in bundle.records if damages[record.name] is None]
             wanted = [record for record in bundle.records if record not in already]
             with _staging(bundle) as staging:
-                on_total(sum(record.total_bytes for record in wanted))
+                on_total(bundle.total_bytes)
                 _check_space(wanted, staging)
+                for record in already:
+                    _check_packed(file, bundle, record, on_bytes)
                 for record in wanted:
                     _unpack(file, bundle, record, staging / record.name, on_bytes)
                 for record in wanted:
@@ -93,6 +103,7 @@ def install_bundle(
             record=record,
             folder=place_of(record.name),
             already=record in already,
+            damage=damages[record.name] or "",
             signed_by=signed_by,
             unchecked_signature=bundle.signature is not None and not signed_by,
         )
@@ -136,26 +147,34 @@ def _signed_by(bundle: Bundle, key: Path | None, keys: Sequence[str]) -> str:
     return check(bundle.manifest, bundle.signature, keys, where=str(bundle.path), told_by=key)
 
 
-def _is_installed(record: ModelRecord, replace_installed: bool) -> bool:
-    """Whether the same model is there already.  Raises BadInput where the name is taken by another."""
+def _damage(record: ModelRecord, replace_installed: bool, on_total: OnBytes, on_bytes: OnBytes) -> str | None:
+    """What is wrong with the same model in its place: None where every byte is right, empty where it is not there.
+
+    Raises BadInput where something that this bundle does not bring would be lost, and nobody said so."""
     if record.name == MINILM.name:
         raise UsageError(
             f"{record.name!r} comes with a Python package", hint="give the folder another name: pack --name"
         )
     place = place_of(record.name)
     if not os.path.lexists(place):
-        return False
+        return ""
+    damage, replaceable = "", replace_installed
     try:
         present = read_record(place)
-        if not present.adopted and present.files == record.files:
-            check_quickly(present, place)
-            return True
         fact = f"other weights are installed as {record.name!r}"
+        if not present.adopted and present.files == record.files:
+            findings = verify(record.name, on_total=lambda _, total: on_total(total), on_bytes=on_bytes).findings
+            if not findings:
+                return None
+            damage = findings[0].fact + (f" (and {len(findings) - 1} more)" if len(findings) > 1 else "")
+            replaceable |= all(one.kind in ("missing", "changed") for one in findings)
     except LocalmelError as error:
-        fact = f"damaged weights are installed as {record.name!r} ({error.fact})"
-    if not replace_installed:
-        raise BadInput(fact, hint=f"add --replace, or: localmel weights rm {record.name}")
-    return False
+        damage = error.fact
+    if damage:
+        fact = f"damaged weights are installed as {record.name!r} ({damage})"
+    if not replaceable:
+        raise BadInput(fact, hint=f"add --replace, or: localmel weights rm --yes {record.name}")
+    return damage
 
 
 @contextmanager
@@ -201,27 +220,44 @@ def _unpack(file: BinaryIO, bundle: Bundle, record: ModelRecord, folder: Path, o
         raise type(error)(f"{bundle.path}: {fact}", hint=error.hint) from None
 
 
+def _check_packed(file: BinaryIO, bundle: Bundle, record: ModelRecord, on_bytes: OnBytes) -> None:
+    """Every byte of a model that is not unpacked, as it is there already."""
+    for name, recorded in sorted(record.files.items()):
+        digest = sha256()
+        for piece in _pieces(file, bundle.members[record.name, name], f"{bundle.path}: {record.name}/{name}", on_bytes):
+            digest.update(piece)
+        _check_hash(digest.hexdigest(), recorded, f"{bundle.path}: {record.name}/{name}")
+
+
+def _pieces(file: BinaryIO, member: Member, shown: str, on_bytes: OnBytes) -> Iterator[bytes]:
+    file.seek(member.start)
+    left = member.size
+    while left:
+        piece = file.read(min(left, PIECE))
+        if not piece:
+            raise CorruptArtifact(f"{shown} is cut off")
+        yield piece
+        left -= len(piece)
+        on_bytes(len(piece))
+
+
+def _check_hash(found: str, recorded: FileRecord, shown: str) -> None:
+    if found != recorded.sha256:
+        fact = f"{shown} is damaged: its sha256 is {found}, the manifest says {recorded.sha256}"
+        raise CorruptArtifact(fact, hint=COPY_AGAIN)
+
+
 def _unpack_file(
     file: BinaryIO, member: Member, recorded: FileRecord, target: Path, shown: str, on_bytes: OnBytes
 ) -> None:
-    file.seek(member.start)
     partial = target.with_name(f".{target.name}.part")
     partial.unlink(missing_ok=True)
-    digest, left = sha256(), member.size
+    digest = sha256()
     with partial.open("xb") as out:
-        while left:
-            piece = file.read(min(left, PIECE))
-            if not piece:
-                raise CorruptArtifact(f"{shown} is cut off")
+        for piece in _pieces(file, member, shown, on_bytes):
             digest.update(piece)
             out.write(piece)
-            left -= len(piece)
-            on_bytes(len(piece))
-        if digest.hexdigest() != recorded.sha256:
-            raise CorruptArtifact(
-                f"{shown} is damaged: its sha256 is {digest.hexdigest()}, the manifest says {recorded.sha256}",
-                hint=COPY_AGAIN,
-            )
+        _check_hash(digest.hexdigest(), recorded, shown)
         out.flush()
         os.fsync(out.fileno())
     with partial.open("rb") as written:  # what the bytes mean is asked when they are the ones that were packed

@@ -116,7 +116,7 @@ def _file(path: str, facts: Any, *, where: str) -> FileRecord:
 def read_record(folder: Path) -> ModelRecord:
     """The record in a folder under the user's home.  Raises MissingWeights, CorruptArtifact."""
     path = folder / MANIFEST
-    again = shell_line("localmel weights rm", folder.name, note="then install it again")
+    again = shell_line("localmel weights rm --yes", folder.name, note="then install it again")
     try:
         if path.stat().st_size > LARGEST_MANIFEST:
             raise ValueError("too large")

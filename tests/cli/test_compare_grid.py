@@ -122,11 +122,13 @@ def test_a_dry_run_over_missing_weights_says_how_they_come_and_writes_nothing(lo
     command = ["compare", *models, "--data", "data", "--kb", "starter", "--out", "planned", "--dry-run"]
     before = sorted(place.rglob("*"))
     told = localmel(*command, cwd=place)
-    assert told.returncode == 0, told.stderr
+    assert told.returncode == 4, "as the run would end"
     assert "localmel weights install BUNDLE.tar" in told.stderr
     assert "'llava-v1.6-mistral-7b' is in the catalog but not on this machine" in told.stderr
     assert "weights are missing" in told.stdout
-    found = json.loads(localmel(*command, "--json", cwd=place).stdout)
+    as_json = localmel(*command, "--json", cwd=place)
+    found = json.loads(as_json.stdout)
+    assert (as_json.returncode, found["exit_code"]) == (4, 4)
     assert [one["model"] for one in found["missing"]] == ["llava-v1.6-mistral-7b", "qwen2.5-7b-instruct"]
     described = found["work"][0]
     assert (described["tokens"]["requests"], described["tokens"]["counted"]) == (N, False)
@@ -187,6 +189,7 @@ def test_an_unknown_model_is_refused_with_what_there_is(localmel: Run, place: Pa
     done = localmel("compare", *models, "--data", "data", "--kb", "starter", "--out", "refused", cwd=place)
     assert done.returncode == 4
     assert "neither installed nor in the catalog" in done.stderr
+    assert "localmel weights list" in done.stderr
     assert not (place / "refused").exists()
 
 

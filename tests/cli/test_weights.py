@@ -82,7 +82,7 @@ def test_a_model_is_packed_carried_over_installed_verified_and_removed(
     (installed,) = answer(weights("install", bundle, "--json"))
     folder = tmp_path / "home" / "weights" / "small"
     assert installed == {
-        "name": "small", "folder": str(folder), "already": False, "files": 8, "bytes": installed["bytes"],
+        "name": "small", "folder": str(folder), "already": False, "damage": "", "files": 8, "bytes": installed["bytes"],
         "signed_by": "", "unchecked_signature": False,
     }  # fmt: skip
     assert answer(weights("install", bundle, "--json"))[0]["already"] is True
@@ -145,6 +145,23 @@ def test_verify_ends_with_4_for_a_missing_file_and_6_for_another_one(
     failed(weights("verify"), 4, "model-00001-of-00002.safetensors cannot be read")
     failed(weights("verify", "none"), 4, "no weights are installed as 'none'")
     assert weights("verify", "all-MiniLM-L6-v2").returncode == 0
+
+
+def test_what_verify_advises_puts_damaged_weights_right_and_says_so(weights: Run, bundle: Path, tmp_path: Path) -> None:
+    weights("install", bundle)
+    shard = tmp_path / "home" / "weights" / "small" / "model-00001-of-00002.safetensors"
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    failed(weights("verify", "small"), 6, "localmel weights install --replace BUNDLE.tar")
+    done = weights("install", "--replace", bundle)
+    assert done.stdout.startswith("put in place anew: small, 8 files, ")
+    assert f"; damaged was: {shard} has sha256" in done.stdout
+    assert weights("verify", "small").returncode == 0
+    assert weights("install", "--replace", bundle).stdout.startswith("was there already: small")
+
+
+def test_a_bundle_and_a_folder_at_once_are_one_too_many(weights: Run, bundle: Path, model: Path) -> None:
+    failed(weights("install", bundle, "--adopt", model), 2, f"both a bundle ({bundle}) and --adopt {model} were given")
 
 
 def test_a_signed_bundle_is_checked_with_a_key(weights: Run, model: Path, tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def test_everything_is_read() -> None:
         ("output_tokens", True),
         ("attempts", "2"),
         ("unparsed", 0),
+        ("failed_open", "yes"),
         ("offered", "Q1"),
         ("offered", ["Q1", None]),
         ("triples", [["head", "relation", "tail"]]),

@@ -12,19 +12,25 @@ from localmel.evaluate.costs import Costs, costs_of
 def test_costs_counted_by_hand() -> None:
     lines = [
         Carried(prompt_tokens=100, output_tokens=10, first_token_seconds=0.1, attempts=1, unparsed=False),
-        Carried(prompt_tokens=300, output_tokens=30, first_token_seconds=0.5, attempts=3, unparsed=True),
+        Carried(
+            prompt_tokens=300, output_tokens=30, first_token_seconds=0.5, attempts=3, unparsed=True, failed_open=True
+        ),
         Carried(prompt_tokens=200, output_tokens=20, first_token_seconds=0.2, attempts=1, unparsed=False),
-        Carried(prompt_tokens=200, output_tokens=20, first_token_seconds=0.2, attempts=2, unparsed=False),
+        Carried(
+            prompt_tokens=200, output_tokens=20, first_token_seconds=0.2, attempts=2, unparsed=False, failed_open=False
+        ),
     ]
     found = costs_of(lines, resources={"seconds": 8, "peak_memory_bytes": 3 * 2**30, "models": {"generate": "llava"}})
     assert found == Costs(
         mentions_per_second=0.5, prompt_tokens=200.0, output_tokens=20.0, first_token_seconds=0.2,
-        peak_memory_bytes=3 * 2**30, unparsed=0.25, retried=0.5, models={"generate": "llava"},
+        peak_memory_bytes=3 * 2**30, unparsed=0.25, failed_open=0.5, retried=0.5,
+        models={"generate": "llava"},
     )  # fmt: skip
     cells = dict(zip(COST_TITLES, cost_cells(found), strict=True))
     assert cells == {
         "mentions/s": "0.5", "prompt tokens": "200.0", "image tokens": "–", "output tokens": "20.0",
-        "first token, s": "0.2", "peak memory": "3.0 GiB", "unparsed": "25.0%", "asked again": "50.0%",
+        "first token, s": "0.2", "peak memory": "3.0 GiB", "unparsed": "25.0%",
+        "failed open": "50.0%", "asked again": "50.0%",
     }  # fmt: skip
 
 

@@ -94,7 +94,6 @@ def test_whatever_a_model_is_called_its_cell_is_a_folder_of_its_own(vlms: list[s
         ({"vlms": ("a", "a,device=auto")}, "--vlm a,device=auto and --vlm a are the same"),
         ({"vlms": ()}, "no --vlm is given"),
         ({"llms": ()}, "no --llm is given"),
-        ({"vlms": ("a",)}, "has nothing to be compared with"),
         ({"limit": -1}, "the first -1 mentions cannot be taken"),
         ({"vlms": ("a", "b,colour=red")}, "'colour=red' is no setting of a model"),
         ({"vlms": ("a", "b,weights=c")}, "'weights=c' is no setting of a model"),

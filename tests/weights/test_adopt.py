@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,9 +20,11 @@ from localmel.weights.verify import verify
 from tests.weights import small
 
 COMMIT = "a09a35458c702b33eeacc393d103063234e8bc28"
+DETECTOR = 20_074_456
+"Parameters of the smallest model of the catalog that is not packaged."
 
 
-def cache(root: Path, files: dict[str, bytes], repository: str = "Qwen/Qwen2.5-7B-Instruct") -> Path:
+def cache(root: Path, files: dict[str, bytes], repository: str = "Someone/Small") -> Path:
     """A Hugging Face cache of one model: blobs named by their hashes, a snapshot of links to them."""
     folder = root / f"models--{repository.replace('/', '--')}"
     for name, data in files.items():
@@ -35,6 +39,19 @@ def cache(root: Path, files: dict[str, bytes], repository: str = "Qwen/Qwen2.5-7
     return folder
 
 
+def empty_tensors(numbers: int) -> bytes:
+    """A safetensors file of zeros."""
+    header = {"a": {"dtype": "I8", "shape": [numbers], "data_offsets": [0, numbers]}}
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(numbers)
+
+
+def detector(*, numbers: int = DETECTOR, **configuration: object) -> dict[str, bytes]:
+    """The catalog's detector as far as names and counts go."""
+    config = {"model_type": "rt_detr_v2", "architectures": ["RTDetrV2ForObjectDetection"], **configuration}
+    return {"config.json": json.dumps(config).encode(), "model.safetensors": empty_tensors(numbers)}
+
+
 def test_a_folder_is_used_where_it_is(own_home: Path, model: Path) -> None:
     record = adopt(model)
     assert model_folder("small") == model
@@ -45,13 +62,13 @@ def test_a_folder_is_used_where_it_is(own_home: Path, model: Path) -> None:
 
 @pytest.mark.parametrize("way", ["cache", "snapshot"])
 def test_a_cache_gives_repository_revision_and_licence(own_home: Path, tmp_path: Path, way: str) -> None:
-    folder = cache(tmp_path / "hub", small.language_model(shards=2))
+    folder = cache(tmp_path / "hub", detector(), "PekingU/rtdetr_v2_r18vd")
     snapshot = folder / "snapshots" / COMMIT
     record = adopt(folder if way == "cache" else snapshot)
-    assert (record.name, record.repository) == ("qwen2.5-7b-instruct", "Qwen/Qwen2.5-7B-Instruct")
-    assert (record.revision, record.licence, record.purpose) == (COMMIT, "apache-2.0", "llm")
-    assert model_folder("qwen2.5-7b-instruct") == snapshot
-    assert model_facts("qwen2.5-7b-instruct").n_parameters == 128
+    assert (record.name, record.repository) == ("rtdetr-v2-r18", "PekingU/rtdetr_v2_r18vd")
+    assert (record.revision, record.licence, record.purpose) == (COMMIT, "apache-2.0", "detector")
+    assert model_folder("rtdetr-v2-r18") == snapshot
+    assert model_facts("rtdetr-v2-r18").n_parameters == DETECTOR
 
 
 def test_a_damaged_blob_of_a_cache_is_found_when_it_is_adopted(own_home: Path, tmp_path: Path) -> None:
@@ -127,6 +144,60 @@ def test_adopted_weights_are_forgotten_not_removed(own_home: Path, model: Path) 
     removed = remove("small")
     assert (removed.adopted, removed.bytes, removed.folder) == (True, 0, model)
     assert {path.name for path in model.iterdir()} == set(small.language_model(shards=2))
+    assert installed_names() == []
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "said"),
+    [
+        (small.language_model, "qwen2.5-7b-instruct", "its architecture is 'llama', the catalog says 'qwen2'"),
+        (small.clip, "qwen2.5-7b-instruct", "its architecture is 'open_clip', the catalog says 'qwen2'"),
+        (small.language_model, "llama-3.1-8b-instruct", "hold 128 numbers, the catalog says 8,030,261,248"),
+        (small.clip, "clip-vit-b-32", "hold 16 numbers, the catalog says 151,277,313"),
+    ],
+)
+def test_a_name_of_the_catalog_is_for_that_model_only(
+    own_home: Path, tmp_path: Path, layout: Callable[[], dict[str, bytes]], name: str, said: str
+) -> None:
+    folder = small.write(tmp_path / "some", layout())
+    with pytest.raises(BadInput, match=said) as caught:
+        adopt(folder, name=name)
+    assert f"{folder} is no {name}" in caught.value.fact
+    assert (caught.value.hint, caught.value.exit_code) == ("--name OTHER", 3)
+    assert installed_names() == []
+    assert adopt(folder, name="other").name == "other"
+
+
+@pytest.mark.parametrize(
+    ("share", "configuration", "said"),
+    [
+        (4 / 3, {}, "hold 26,765,941 numbers, the catalog says 20,074,456"),
+        (1 / 2, {}, "hold 10,037,228 numbers, the catalog says 20,074,456"),
+        (1, {"model_type": "rt_detr"}, "its architecture is 'rt_detr', the catalog says 'rt_detr_v2'"),
+        (6 / 5, {}, ""),
+        (5 / 6, {}, ""),
+        (1 / 8, {"quantization_config": {"quant_method": "awq"}}, ""),
+    ],
+)
+def test_a_catalog_s_model_may_be_somewhat_larger_or_packed(
+    own_home: Path, tmp_path: Path, share: float, configuration: dict[str, object], said: str
+) -> None:
+    folder = small.write(tmp_path / "some", detector(numbers=int(DETECTOR * share), **configuration))
+    error = small.error_of(lambda: adopt(folder, name="rtdetr-v2-r18"))
+    assert said in error.fact if error and said else error is None
+    assert installed_names() == ([] if said else ["rtdetr-v2-r18"])
+
+
+def test_a_folder_spelt_as_on_its_page_gets_the_name_of_the_catalog(own_home: Path, tmp_path: Path) -> None:
+    folder = small.write(tmp_path / "RTDETR-v2-R18", detector(numbers=DETECTOR))
+    assert adopt(folder).name == "rtdetr-v2-r18"
+
+
+@pytest.mark.parametrize("name", ["Qwen2.5-7B-Instruct", "ALL-MINILM-L6-v2"])
+def test_a_name_that_differs_from_the_catalog_s_in_case_only_is_refused(own_home: Path, model: Path, name: str) -> None:
+    with pytest.raises(BadInput, match=f"'{name}' differs from '.*' of the catalog in upper and lower case") as caught:
+        adopt(model, name=name)
+    assert "--name OTHER" in caught.value.hint
     assert installed_names() == []
 
 

@@ -94,14 +94,67 @@ def test_another_model_of_that_name_is_replaced_only_when_asked(own_home: Path, 
     assert not (model_folder("small") / "model.safetensors.index.json").exists()
 
 
-def test_damaged_weights_are_put_right_by_the_same_bundle(own_home: Path, model: Path, tmp_path: Path) -> None:
+BIG = {"shards": 2, "rows": 140_000}
+"Shards of more than the MiB up to which a file is hashed whenever its model is looked up."
+
+
+@pytest.mark.parametrize("replace_installed", [False, True])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_damaged_weights_are_put_right_by_the_same_bundle(
+    own_home: Path, tmp_path: Path, damage: str, replace_installed: bool
+) -> None:
+    folder = small.write(tmp_path / "big", small.language_model(**BIG))
+    pack([f"{folder}/"], tmp_path / "b.tar")
+    (installed,) = install_bundle(tmp_path / "b.tar")
+    shard = installed.folder / "model-00001-of-00002.safetensors"
+    data = shard.read_bytes()
+    flipped(shard, shard, len(data) // 2, data[len(data) // 2] ^ 1) if damage == "flip" else shard.write_bytes(data[:9])
+    if damage == "remove":
+        shard.unlink()
+    (again,) = install_bundle(tmp_path / "b.tar", replace_installed=replace_installed)
+    assert again.already is False
+    assert str(shard) in again.damage
+    assert shard.read_bytes() == data
+    assert verify("big").findings == ()
+    (third,) = install_bundle(tmp_path / "b.tar", replace_installed=replace_installed)
+    assert (third.already, third.damage) == (True, "")
+
+
+def test_what_somebody_put_beside_installed_weights_goes_only_when_asked(
+    own_home: Path, model: Path, tmp_path: Path
+) -> None:
     pack([f"{model}/"], tmp_path / "b.tar")
     (installed,) = install_bundle(tmp_path / "b.tar")
-    (installed.folder / "config.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(BadInput, match="damaged weights are installed"):
+    mine = small.write(installed.folder, {"mine.txt": b"x"}) / "mine.txt"
+    with pytest.raises(
+        BadInput, match=r"damaged weights are installed as 'small' \(.*mine\.txt was not part"
+    ) as caught:
         install_bundle(tmp_path / "b.tar")
-    install_bundle(tmp_path / "b.tar", replace_installed=True)
+    assert caught.value.hint == "add --replace, or: localmel weights rm --yes small"
+    assert mine.exists()
+    assert "mine.txt" in install_bundle(tmp_path / "b.tar", replace_installed=True)[0].damage
     assert verify("small").findings == ()
+
+
+@pytest.mark.parametrize("replace_installed", [False, True])
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_damaged_bundle_is_refused_though_its_model_is_installed(
+    own_home: Path, tmp_path: Path, damaged: bool, replace_installed: bool
+) -> None:
+    folder = small.write(tmp_path / "big", small.language_model(**BIG))
+    bundle = pack([f"{folder}/"], tmp_path / "b.tar").path
+    (installed,) = install_bundle(bundle)
+    data = bundle.read_bytes()
+    broken = flipped(bundle, tmp_path / "c.tar", len(data) // 2, data[len(data) // 2] ^ 1)
+    shard = installed.folder / "model-00002-of-00002.safetensors"
+    if damaged:
+        flipped(shard, shard, 5000, shard.read_bytes()[5000] ^ 1)
+    before = shard.read_bytes()
+    with pytest.raises(CorruptArtifact, match=r"c\.tar: big/model-0000.-of-00002\.safetensors is damaged") as caught:
+        install_bundle(broken, replace_installed=replace_installed)
+    assert caught.value.hint == "copy the bundle again from where it was packed"
+    assert shard.read_bytes() == before
+    assert sorted(path.name for path in weights_home().iterdir()) == [".lock", "big"]
 
 
 # --- what may not be in a bundle, though its manifest tells the truth about it -----------------------------------
@@ -383,11 +436,21 @@ def test_a_flipped_byte_is_a_wrong_hash_whatever_it_turns_a_configuration_into(
 def test_every_damage_to_a_bundle_has_a_next_command(own_home: Path, model: Path, tmp_path: Path) -> None:
     bundle = pack([f"{model}/"], tmp_path / "b.tar").path
     data = bundle.read_bytes()
-    for broken in (data[:5000], data[:-600], data + b"x", b"no tar" * 200, b""):
+    for broken in (data[:5], data[:100], data[:5000], data[:-600], data + b"x", b""):
         (tmp_path / "c.tar").write_bytes(broken)
         with pytest.raises(CorruptArtifact) as caught:
             install_bundle(tmp_path / "c.tar")
         assert caught.value.hint.startswith("copy the bundle again")
+
+
+@pytest.mark.parametrize("data", [b"no tar" * 200, b'{"a": 1}\n', b"manifest.json", b"PK\x03\x04" * 300])
+def test_another_file_is_no_bundle_rather_than_half_of_one(own_home: Path, tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "random.jsonl").write_bytes(data)
+    with pytest.raises(CorruptArtifact) as caught:
+        install_bundle(tmp_path / "random.jsonl")
+    cut_off = data == b"manifest.json"  # as far as it goes, it is one
+    assert ("is cut off" in caught.value.fact, "is no bundle" in caught.value.fact) == (cut_off, not cut_off)
+    assert caught.value.hint.startswith("copy the bundle again" if cut_off else "localmel weights pack ")
 
 
 def test_a_folder_in_place_of_a_bundle_can_be_adopted(own_home: Path, model: Path) -> None:

@@ -99,6 +99,7 @@ def test_parameters_layers_and_heads_are_those_of_the_architecture(name: str) ->
         model = getattr(transformers, model_class)(config)
     parameters = dict(model.named_parameters())
     entry = entry_of(name)
+    assert config.model_type == entry.model_type
     assert sum(tensor.numel() for tensor in parameters.values()) == entry.parameters
     kept = {key: tensor for key, tensor in parameters.items() if any(part in key for part in KEPT)}
     assert sum(tensor.numel() for tensor in kept.values()) == entry.kept
