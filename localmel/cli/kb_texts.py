@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from localmel.cli.model_arguments import AtOnce, Device, EngineName, Quantization, Url, Weights
 from localmel.cli.output import print_json, print_note, print_problem, print_table, progress
 from localmel.errors import UsageError
 
@@ -81,23 +82,15 @@ def describe_command(
         bool,
         typer.Option("--only-missing", help="Leave out what this model has described from what the KB knows now."),
     ] = False,
-    engine: Annotated[
-        str | None, typer.Option("--engine", help="vllm, transformers, server or scripted, for the profile's.")
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option("--engine-weights", help="Name or path of the model, for the profile's.")
-    ] = None,
-    quantization: Annotated[
-        str | None, typer.Option("--engine-quantization", help="4bit, 8bit, awq, gptq, compressed-tensors or fp8.")
-    ] = None,
-    device: Annotated[str | None, typer.Option("--engine-device", help="auto, cuda or cpu.")] = None,
-    url: Annotated[str | None, typer.Option("--engine-url", help="Where the server listens (engine server).")] = None,
+    engine: EngineName = None,
+    weights: Weights = None,
+    quantization: Quantization = None,
+    device: Device = None,
+    url: Url = None,
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="Let texts leave this machine (engine server).")
     ] = False,
-    at_once: Annotated[
-        int | None, typer.Option("--engine-at-once", help="How many requests are under way at a time.")
-    ] = None,
+    at_once: AtOnce = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a language model describe entities from what the KB knows; the same command goes on where it stopped."""

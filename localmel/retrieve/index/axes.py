@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from localmel.artifacts import create_arrays, flush_arrays, map_arrays
-from localmel.errors import BadInput
 from localmel.retrieve.index.exact import ExactIndex
 from localmel.retrieve.index.folder import Origin, checked_manifest, damaged, saving, settings_from
 from localmel.retrieve.index.hnsw import HnswIndex
 from localmel.retrieve.index.protocol import IndexFacts, OnDone, quiet
 from localmel.retrieve.index.settings import AxesSettings, ExactSettings, HnswSettings
-from localmel.retrieve.index.vectors import allowed_ids, check_shape, check_units, unit_chunks
+from localmel.retrieve.index.vectors import allowed_ids, check_asked, check_shape, unit_chunks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -127,10 +126,7 @@ class AxesIndex:
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         import numpy as np
 
-        check_shape(queries, self._width, "queries")
-        check_units(queries, "queries")
-        if k < 0:
-            raise BadInput(f"k is {k}; it must be 0 or more")
+        check_asked(queries, self._width, k)
         wanted = None if allowed is None else allowed_ids(allowed)
         room = max(self._settings.rescored, 4 * k)
         with self._lock:

@@ -22,8 +22,8 @@ from localmel.retrieve.index.settings import ExactSettings
 from localmel.retrieve.index.vectors import (
     ROWS_AT_ONCE,
     allowed_ids,
+    check_asked,
     check_shape,
-    check_units,
     checked_ids,
     places,
     unit_chunks,
@@ -133,10 +133,7 @@ class ExactIndex:
         import numpy as np
         import torch
 
-        check_shape(queries, self._width, "queries")
-        check_units(queries, "queries")
-        if k < 0:
-            raise BadInput(f"k is {k}; it must be 0 or more")
+        check_asked(queries, self._width, k)
         wanted = None if allowed is None else allowed_ids(allowed)
         on_device = torch.from_numpy(np.array(queries, np.float32)).to(self._device)
         answers = []

@@ -21,6 +21,7 @@ from localmel.retrieve.index.settings import HnswSettings
 from localmel.retrieve.index.vectors import (
     ROWS_AT_ONCE,
     allowed_ids,
+    check_asked,
     check_shape,
     check_units,
     checked_ids,
@@ -153,10 +154,7 @@ class HnswIndex:
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         import numpy as np
 
-        check_shape(queries, self._width, "queries")
-        check_units(queries, "queries")
-        if k < 0:
-            raise BadInput(f"k is {k}; it must be 0 or more")
+        check_asked(queries, self._width, k)
         rows = np.ascontiguousarray(queries, np.float32)
         scores = np.full((len(rows), k), -np.inf, np.float32)
         ids = np.full((len(rows), k), NO_ID, np.int64)

@@ -56,6 +56,14 @@ def check_units(vectors: NDArray[Any], what: str) -> None:
         pass
 
 
+def check_asked(queries: NDArray[Any], width: int, k: int) -> None:
+    """Raise BadInput unless the best k of these queries can be looked for."""
+    check_shape(queries, width, "queries")
+    check_units(queries, "queries")
+    if k < 0:
+        raise BadInput(f"k is {k}; it must be 0 or more")
+
+
 def _bad(rows: NDArray[Any]) -> NDArray[Any]:
     import numpy as np
 
