@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from localmel.errors import BadInput, BadMention
-from localmel.records import Description, Entity, Link, Mention, Span, Triple
+from localmel.records import Alike, Description, Entity, Link, Mention, Span, Triple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +45,8 @@ class LinkedMention:
     candidates: tuple[Entity, ...]
     "In the order of `link.ranking`."
     description: Description
+    alike: tuple[Alike, ...] = ()
+    "Entities whose pictures in the KB are like the mention's, where a matcher was trained to look for them."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,12 @@ def _mention_json(linked: LinkedMention, *, explain: bool) -> dict[str, Any]:
             {"id": candidate.entity_id, "label": entity.label, "score": round(candidate.score, 6)}
             for candidate, entity in zip(link.ranking.candidates, linked.candidates, strict=True)
         ],
+        **({"alike": [_alike_json(one) for one in linked.alike]} if linked.alike else {}),
     }
+
+
+def _alike_json(alike: Alike) -> dict[str, Any]:
+    return {"id": alike.entity_id, "label": alike.label, "similarity": round(alike.similarity, 4)}
 
 
 def _triple_json(triple: Triple) -> dict[str, str]:

@@ -6,6 +6,8 @@ The library raises these; only the CLI prints them and turns `exit_code` into th
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class LocalmelError(Exception):
@@ -32,6 +34,17 @@ class UsageError(LocalmelError):
     """The call itself does not fit: an unknown setting, two options that exclude each other."""
 
     exit_code = 2
+
+
+class UnknownChoice(UsageError):
+    """A word that is none of those there are; the hint is the one most like it."""
+
+    def __init__(self, what: str, given: str, known: Iterable[str], *, option: str = "") -> None:
+        """what: in one word what is chosen; option: behind which it is typed, as `--engine`."""
+        choices = [one for one in known if one]
+        nearest = get_close_matches(given, choices, n=1, cutoff=0.0) or choices[:1]
+        fact = f"there is no {what} {given!r}; there are {', '.join(choices)}"
+        super().__init__(fact, hint=" ".join(filter(None, (option, *nearest))))
 
 
 class BadInput(LocalmelError):

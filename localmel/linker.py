@@ -36,6 +36,7 @@ from localmel.rerank.llm import choose
 from localmel.rerank.questions import QuestionWriter, Retrieved
 from localmel.rerank.scorer import EvidenceScorer
 from localmel.rerank.weighing import Spoken, Weighed, Weigher, retrieved, with_model
+from localmel.retrieve.candidates import Finder
 from localmel.retrieve.finder import open_finder, shown_to
 from localmel.retrieve.fused import Network
 from localmel.retrieve.mention_vectors import mention_texts
@@ -70,9 +71,11 @@ class Linker:
         models: ProfileModels | None = None,
         scorer: Path | None = None,
         open_engine: Callable[[EngineSettings], Engine] | None = None,
+        among: Callable[[Finder], Finder] | None = None,
     ) -> None:
         """What is given stands in for what the profile names: `models` for encoders and network together, each alone
-        for itself, `scorer` (a folder) for the evidence scorer, `open_engine` for its language models."""
+        for itself, `scorer` (a folder) for the evidence scorer, `open_engine` for its language models.  `among` makes
+        a finder of candidates of the profile's own."""
         if top_k < 1:
             raise UsageError(f"top-k is {top_k}; at least one candidate is needed")
         self.profile = load_profile(profile) if isinstance(profile, str) else profile
@@ -93,7 +96,8 @@ class Linker:
         self.kb = ready_for(kb, models, self.profile) if isinstance(kb, str) else kb
         self.kb.hold()  # one state for all answers: rows, arrays and vectors belong together
         self._packed, self._vectors = load_vectors(self.kb, self._encoder.space)
-        self._finder = open_finder(self.kb, self._packed, models, self.profile.retrieve)
+        self._shown_to = open_finder(self.kb, self._packed, models, self.profile.retrieve)
+        self._finder = among(self._shown_to) if among else self._shown_to
         judge = EvidenceScorer(scorer or weights_folder(self.profile.rerank.weights))
         self._weigher = Weigher(self.kb, self._packed, self._vectors, judge, self.profile)
 
@@ -237,7 +241,7 @@ class Linker:
             known: NDArray[Any] = vectors[[place[text] for text in wanted]]
             return known
 
-        shown = shown_to(self._finder, self._models, mentions, stated, encoded)
+        shown = shown_to(self._shown_to, self._models, mentions, stated, encoded)
         return [encoded(one.said) for one in spoken], shown
 
     def _scored(self, weighed: Iterable[Weighed], seconds: dict[str, float]) -> Iterator[LinkedMention]:
@@ -287,6 +291,7 @@ class Linker:
             entity=known[link.entity_id] if link.entity_id else None,
             candidates=tuple(known[candidate.entity_id] for candidate in link.ranking.candidates),
             description=replace(spoken.description, triples=triples),
+            alike=weighed.alike,
         )
 
 

@@ -141,6 +141,16 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Alike:
+    """An entity whose picture in the KB is like a mention's.  A likeness is no proof: it is shown with its number."""
+
+    entity_id: EntityId
+    label: str
+    similarity: float
+    "Cosine."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """A triple about the mention and a triple of the entity that agree."""
 

@@ -133,7 +133,9 @@ def _by_fusion(trainee: FusionTrainee, folder: Path, rows: NDArray[Any]) -> Scor
 
 
 def _by_matcher(trainee: MatcherTrainee, folder: Path, rows: NDArray[Any]) -> Scored:
-    network: Any = load_matcher(folder).network
+    kept = load_matcher(folder)
+    kept.check_spaces(trainee.encoders.text.space, trainee.encoders.image_space)  # not tuned with another
+    network: Any = kept.network
     search, sides = searched(network, trainee.inputs.entities)
     started = time.process_time()
     found = [one for _, one in found_for(search, trainee.inputs.validation, rows, 16)]

@@ -28,7 +28,7 @@ from localmel.cli import (
     weights,
 )
 from localmel.cli.output import json_text
-from localmel.errors import LocalmelError, shell_line
+from localmel.errors import LocalmelError, UsageError, shell_line
 
 ABORTED, INTERRUPTED, READER_GONE = 1, 130, 141
 "As shells have them: 128 and the number of the signal, here Ctrl-C's and that of a closed pipe."
@@ -88,7 +88,8 @@ def run(arguments: list[str]) -> int:
             code = _ended(arguments, as_json=as_json)
             sys.stdout.flush()  # a full disk or a closed pipe shows here, not after the last line
         except LocalmelError as error:
-            _print_error(error.fact, error.hint, as_json=as_json)
+            hint = error.hint or (f"{_named_in(arguments)} --help" if isinstance(error, UsageError) else "")
+            _print_error(error.fact, hint, as_json=as_json)
             code = error.exit_code
         except BrokenPipeError:
             raise
@@ -122,6 +123,18 @@ def _ended(arguments: list[str], *, as_json: bool) -> int:
             raise end.__context__ from None
         return end.code if isinstance(end.code, int) else 0
     return code if isinstance(code, int) else 0
+
+
+def _named_in(arguments: list[str]) -> str:
+    """The command that was typed: `localmel eval`, `localmel kb build`."""
+    words: list[str] = ["localmel"]
+    command: Any = typer.main.get_command(app)
+    for word in arguments:
+        if word not in (below := getattr(command, "commands", {})):
+            break
+        command = below[word]
+        words.append(word)
+    return " ".join(words)
 
 
 def _command_of(error: Any) -> str:

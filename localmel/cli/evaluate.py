@@ -1,4 +1,4 @@
-"""`localmel eval`: systems on a split of a benchmark -> a report by the strict protocol."""
+"""`localmel eval`: systems on a split of a benchmark, or a run of models -> a report by the strict protocol."""
 
 from __future__ import annotations
 
@@ -8,15 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from localmel.cli.output import print_json, print_note, progress
-from localmel.errors import UsageError
+from localmel.errors import UnknownChoice, UsageError
 
 if TYPE_CHECKING:
     from localmel.experiment.evaluation import Plan, Report
 
 
+_OF_A_RUN = ("data", "kb", "run", "k", "drop_leaked", "gold_outside", "as_json")
+"Options that go with --run; all others stand in the run."
+
+
 def eval_command(
+    context: typer.Context,
     data: Annotated[Path, typer.Argument(help="A benchmark: MIMIC's or KGMEL's layout, or NAME-val.jsonl.")],
     kb: Annotated[str, typer.Option("--kb", help="Name or path of the KB that the golds are in.")],
+    run: Annotated[
+        str, typer.Option("--run", help="Evaluate what a run of generate, retrieve and rerank has answered.")
+    ] = "",
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
     dataset: Annotated[
         list[str] | None,
@@ -60,11 +68,15 @@ def eval_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
 ) -> None:
-    """Evaluate the linker, or parts of it, on a benchmark."""
+    """Evaluate the linker, or parts of it, on a benchmark; with --run a run of models."""
     from localmel.experiment.evaluation import Plan
 
-    if protocol not in ("strict", "paper", "fuzzy100"):
-        raise UsageError(f"there is no protocol {protocol!r}; there are strict, paper and fuzzy100")
+    if run:
+        _refuse_other_options(context)
+        _print(*_run_evaluated(run, data, kb, k, drop_leaked, gold_outside), as_json=as_json)
+        return
+    if protocol not in (known := ("strict", "paper", "fuzzy100")):
+        raise UnknownChoice("protocol", protocol, known, option="--protocol")
     plan = Plan(
         data=data,
         datasets=tuple(dataset or ()),
@@ -81,16 +93,52 @@ def eval_command(
         drop_leaked=drop_leaked,
         gold_outside=gold_outside or "refuse",  # type: ignore[arg-type]  # the plan says what else there is
     )
-    report = _evaluated(plan, kb, out)
+    _print(_evaluated(plan, kb, out), out, as_json=as_json)
+
+
+def _print(report: Report, folder: Path | None, *, as_json: bool) -> None:
     if not report.made:
-        print_note(f"nothing to do: {out} holds this evaluation")
+        print_note(f"nothing to do: {folder} holds this evaluation")
     print_json(report.json) if as_json else print(report.markdown, end="")
 
 
-def _evaluated(plan: Plan, kb: str, out: Path | None) -> Report:
+def _refuse_other_options(context: typer.Context) -> None:
+    """Raise UsageError where something was typed that the run has decided."""
+    typed = [
+        f"--{name.replace('_', '-')}"
+        for name in context.params
+        if name not in _OF_A_RUN and str(context.get_parameter_source(name)).endswith("COMMANDLINE")
+    ]
+    if typed:
+        fact = f"{', '.join(typed)} cannot be chosen for a run that has answered"
+        raise UsageError(fact, hint="localmel eval DATA --kb KB --run RUN")
+
+
+def _run_evaluated(
+    run: str, data: Path, kb: str, k: int, drop_leaked: bool, gold_outside: str | None
+) -> tuple[Report, Path]:
+    from localmel.experiment.evaluating_run import evaluate_run
+    from localmel.experiment.run_folder import run_folder
+    from localmel.kb.places import open_kb
+
+    folder = run_folder(run)
+    with open_kb(kb) as base:
+        report = evaluate_run(
+            folder, data, base, k=k, drop_leaked=drop_leaked,
+            gold_outside=gold_outside or "refuse",  # type: ignore[arg-type]  # it says what else there is
+            command=_command(),
+        )  # fmt: skip
+    return report, folder / "evaluate"
+
+
+def _command() -> str:
     import shlex
     import sys
 
+    return shlex.join(["localmel", *sys.argv[1:]])
+
+
+def _evaluated(plan: Plan, kb: str, out: Path | None) -> Report:
     from localmel.cli.kb import ensure_starter
     from localmel.encode.open import open_encoder
     from localmel.experiment.evaluation import evaluate_systems
@@ -100,7 +148,6 @@ def _evaluated(plan: Plan, kb: str, out: Path | None) -> Report:
     from localmel.settings import load_profile
 
     ensure_starter(kb)
-    command = shlex.join(["localmel", *sys.argv[1:]])
     profile = load_profile(plan.profile)
     by_matcher = plan.matcher is not None or profile.retrieve.matcher != KGMEL
     tokens = open_token_encoders(profile.encode) if by_matcher else None
@@ -113,7 +160,7 @@ def _evaluated(plan: Plan, kb: str, out: Path | None) -> Report:
             images=encoders.image,
             tokens=tokens,
             out=out,
-            command=command,
+            command=_command(),
             on_total=announce,
             on_done=advance,
         )

@@ -222,9 +222,11 @@ def index_command(
     """Encode a KB, only what is new, and make the vectors of its entities and the index over them."""
     encoded, recall = _index(name, profile, index, matcher)
     if as_json:
-        print_json({"kb": name, "encoded": encoded, "index": asdict(recall) if recall else None})
+        found = asdict(recall) if recall else None
+        print_json({"kb": name, "encoded": encoded, "index": found, "matcher": matcher or None})
         return
-    print(f"kb {name}: {encoded:,} texts encoded, the index is up to date")
+    made = f"ready for {matcher}" if matcher else "the index is up to date"
+    print(f"kb {name}: {encoded:,} texts{' and pictures' if matcher else ''} encoded, {made}")
     if recall:
         print(f"built the index of kind {index or 'auto'}, {recall} of the KB's own vectors")
 

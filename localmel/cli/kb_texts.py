@@ -10,7 +10,7 @@ import typer
 
 from localmel.cli.model_arguments import AtOnce, Device, EngineName, Quantization, Url, Weights
 from localmel.cli.output import print_json, print_note, print_problem, print_table, progress
-from localmel.errors import UsageError
+from localmel.errors import UnknownChoice, UsageError
 
 if TYPE_CHECKING:
     from localmel.experiment.describing import Described
@@ -199,7 +199,7 @@ def _encoded(kb: KnowledgeBase, source: str, model: str, profile: str) -> int:
     from localmel.settings import load_profile
 
     if source not in FOLDERS:
-        raise UsageError(f"there are no texts {source!r}; there are {' and '.join(FOLDERS)}")
+        raise UnknownChoice("source of texts", source, FOLDERS)
     encoder = open_encoder(load_profile(profile).encode).text
     with progress() as (announce, advance):
         return index_texts(kb, encoder, source, model=model, on_total=announce, on_done=advance)

@@ -104,6 +104,10 @@ def print_answer(answer: LinkedCaption, *, explain: bool) -> None:
         print(f"no name of kb {answer.kb} stands in the text; mark one with [[ ]] or --mention")
         return
     print_table(("mention", "entity", "id", "description", "probability"), rows)
+    for linked in answer.mentions:
+        for one in linked.alike:
+            like = f"like the KB's picture of {one.label} ({one.entity_id}), similarity {one.similarity:.2f}"
+            print(printable(f"{linked.mention.surface}: {like}; a likeness is no proof"))
     for note in answer.notes:
         print(f"picture: {printable(note)}")
     if explain:

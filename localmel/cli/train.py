@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from localmel.cli.dwe_arguments import (
+    Ask,
+    Attributes,
+    Detector,
+    Faces,
+    Identity,
+    Threshold,
+    Written,
+    WrittenBy,
+    dwe_choice,
+)
 from localmel.cli.output import print_json, print_note, print_table, progress
+from localmel.cli.tuning_options import EncoderRate, Recompute, TuneEncoder, tuning
 from localmel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,6 +56,9 @@ def train_command(
     width: Annotated[
         int | None, typer.Option("--width", min=1, help="Length of the vectors compared; kgmel: 384, m3el: 96.")
     ] = None,
+    tune_encoder: TuneEncoder = False,
+    encoder_rate: EncoderRate = None,
+    gradient_checkpointing: Recompute = False,
     precision: Annotated[str, typer.Option("--precision", help="float32 or bfloat16.")] = "float32",
     accumulate: Annotated[int, typer.Option("--accumulate", min=1, help="Batches to a step.")] = 1,
     hard_negatives: Annotated[
@@ -67,6 +82,14 @@ def train_command(
     fold: Annotated[
         str | None, typer.Option("--fold", help="I/N: train without the sentences whose CRC-32 leaves I divided by N.")
     ] = None,
+    detector: Detector = None,
+    faces: Faces = None,
+    attributes: Attributes = None,
+    ask: Ask = None,
+    identity: Identity = False,
+    identity_threshold: Threshold = None,
+    written: Written = None,
+    written_by: WrittenBy = None,
     profile: Annotated[str, typer.Option("--profile", help="Whose encoders make the vectors.")] = "embedded",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
 ) -> None:
@@ -90,9 +113,22 @@ def train_command(
         datasets=tuple(dataset or ()),
         training=training,
         matcher=matcher,
+        dwe=dwe_choice(
+            matcher,
+            profile,
+            detector=detector,
+            faces=faces,
+            attributes=attributes,
+            ask=ask,
+            identity=identity,
+            threshold=identity_threshold,
+            written=written,
+            written_by=written_by,
+        ),
         mentions=mentions,
         validation_mentions=validation_mentions,
         seeds=_numbers("--seeds", seeds, ","),
+        tuning=tuning(tune=tune_encoder, rate=encoder_rate, recompute=gradient_checkpointing),
         width=width,
         without=tuple(dict.fromkeys(without or ())),
         drop_leaked=drop_leaked,
@@ -122,6 +158,7 @@ def _trained(recipe: Recipe, kb: str, out: Path, profile: str) -> Outcome:
     tokens = None if recipe.matcher == KGMEL else open_token_encoders(chosen, method="torch")
     encoders = tokens or open_encoder(chosen, method="torch")
     text, image = encoders.text, encoders.image
+    recipe.dwe.check_pictures(seen=image is not None and "image" not in recipe.without, encoder=text.space.name)
     try:
         with progress() as (announce, advance):
             listener = Listener(on_total=announce, on_done=advance, on_note=print_note, on_epoch=tell)

@@ -1,14 +1,15 @@
 """What a profile needs: models, packages, a network, a scorer, and whether a GPU.
 
-In: a profile.  Out: names and versions.  Looks at nothing on this machine."""
+In: a profile.  Out: names and versions.  Looks at nothing on this machine but the card of an
+encoder that was tuned here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from localmel.settings import EngineSettings, Profile
-from localmel.weights.catalog import MINILM
 from localmel.weights.needed import LOCAL_ENGINES
+from localmel.weights.tuned import is_minilm
 
 EXTRAS = {
     "vllm": {"vllm": ">=0.30"},
@@ -76,7 +77,7 @@ def packages_of(profile: Profile) -> tuple[PackageNeed, ...]:
         extras.setdefault(model.engine.engine, f"[{model.stage}.model]")
         if model.is_local and model.engine.quantization in ("4bit", "8bit"):
             extras.setdefault("quant", f"[{model.stage}.model] quantization")
-    if profile.encode.model != MINILM.name:
+    if not is_minilm(profile.encode.model):
         extras["clip"] = "[encode] model"
     return tuple(
         PackageNeed(names=(name, *_INSTEAD.get(name, ())), wanted=wanted, extra=extra, why=why)
@@ -94,7 +95,7 @@ def heavy_modules_of(profile: Profile, *, thorough: bool) -> tuple[str, ...]:
     """What this profile imports beside and takes seconds; with `thorough` also what takes minutes."""
     modules = []
     engines = {need.engine.engine for need in models_of(profile) if need.is_local}
-    clip = profile.encode.model != MINILM.name
+    clip = not is_minilm(profile.encode.model)
     if engines or clip or thorough:
         modules.append("torch")
     if engines or clip:

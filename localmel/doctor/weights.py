@@ -20,6 +20,7 @@ from localmel.weights.catalog import MINILM, catalog, verified_folder
 from localmel.weights.find import model_facts
 from localmel.weights.needed import uses_network
 from localmel.weights.network import network_folder, training_line
+from localmel.weights.tuned import is_minilm
 from localmel.weights.verify import verify
 
 
@@ -83,17 +84,20 @@ def encoder(name: str, profile: Profile, *, thorough: bool) -> Iterator[Check]:
         yield ok(name, f"{verified_folder(MINILM)}: sha256 as published")
         return
     from localmel.encode.clip_folder import read_clip_folder
+    from localmel.encode.minilm import tuned_space
 
+    reads_minilm = is_minilm(model)
     try:
         facts = model_facts(model)
-        read_clip_folder(facts.folder)
+        tuned_space(facts.folder) if reads_minilm else read_clip_folder(facts.folder)
     except MissingWeights as error:
         yield fail(name, error.fact, hint=_how_to_get(model) or error.hint, exit_code=error.exit_code)
         return
     if thorough and facts.record and (damage := verify(model).error()):
         yield from_error(name, damage, needed=True)
     else:
-        yield ok(name, f"CLIP, {gib(facts.weight_bytes)} in {facts.folder}")
+        what = f"{MINILM.name}, tuned" if reads_minilm else "CLIP"
+        yield ok(name, f"{what}, {gib(facts.weight_bytes)} in {facts.folder}")
 
 
 def network(name: str, profile: Profile) -> Iterator[Check]:
@@ -111,7 +115,13 @@ def network(name: str, profile: Profile) -> Iterator[Check]:
 
 def matcher(name: str, profile: Profile) -> Iterator[Check]:
     """A trained matcher in place of the fusion network, by its card; its weights are read by whoever uses it."""
-    yield ok(name, f"{profile.retrieve.matcher}: a matcher of kind {matcher_kind_of(profile)}")
+    from localmel.retrieve.matchers.dwe_sight import read_sight
+    from localmel.retrieve.matchers.kinds import DWE
+    from localmel.retrieve.profile_models import matcher_folder
+
+    if (kind := matcher_kind_of(profile)) == DWE:
+        read_sight(matcher_folder(profile.retrieve.matcher))  # what it looks at pictures by has to be here too
+    yield ok(name, f"{profile.retrieve.matcher}: a matcher of kind {kind}")
 
 
 def matcher_kind_of(profile: Profile) -> str:

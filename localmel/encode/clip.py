@@ -35,6 +35,7 @@ class Clip:
 
     def __init__(self, folder: Path, *, device: str = "auto", precision: str = "auto") -> None:
         """Raises MissingWeights or CorruptArtifact for a folder that cannot be used as it is."""
+        self.folder = folder
         self._folder = read_clip_folder(folder)
         self._device, self._precision = device, precision
 
@@ -77,7 +78,7 @@ class Clip:
             return parts[0]
         import torch
 
-        prepared = (self._model.prepare(_bounded(picture.image)) for picture in chain([first], remaining))
+        prepared = (self._model.prepare(bounded(picture.image)) for picture in chain([first], remaining))
         while batch := list(islice(prepared, _PICTURES_AT_ONCE[self._kind])):
             pixels = torch.stack(batch).to(self._model.device, self._model.dtype)
             with torch.inference_mode():
@@ -102,14 +103,14 @@ class Clip:
         return rows
 
 
-def _is_causal(network: Any) -> bool:
+def is_causal(network: Any) -> bool:
     """Whether no token sees the ones behind it, and the vector is that of the text's last token: then padding is idle.
 
     Published CLIP models are so; SigLIP reads the padding."""
     return getattr(network, "attn_mask", None) is not None and network.text_pool_type in ("argmax", "eos")
 
 
-def _ends(network: Any, tokens: Tensor) -> Tensor:
+def ends_of(network: Any, tokens: Tensor) -> Tensor:
     """(n,) place of each text's last token: the highest number, or the one that the model names."""
     marks = tokens if network.text_pool_type == "argmax" else (tokens == network.text_eos_id).int()
     return marks.argmax(dim=1)
@@ -118,7 +119,7 @@ def _ends(network: Any, tokens: Tensor) -> Tensor:
 def _lengths(network: Any, tokens: Tensor) -> list[int]:
     """How many tokens of each text reach its vector.  tokens: (n, context)."""
     n, context = tokens.shape
-    lengths: list[int] = (_ends(network, tokens) + 1).tolist() if _is_causal(network) else [context] * n
+    lengths: list[int] = (ends_of(network, tokens) + 1).tolist() if is_causal(network) else [context] * n
     return lengths
 
 
@@ -129,20 +130,32 @@ def _text_vectors(network: Any, tokens: Tensor) -> Tensor:
     import torch
 
     with torch.inference_mode():
-        if not _is_causal(network):
+        if not is_causal(network):
             whole: Tensor = network.encode_text(tokens)
             return whole
-        dtype, length = network.transformer.get_cast_dtype(), tokens.shape[1]
-        states = network.token_embedding(tokens).to(dtype) + network.positional_embedding[:length].to(dtype)
-        states = network.transformer(states, attn_mask=network.attn_mask[:length, :length])
         places = torch.arange(len(tokens), device=tokens.device)
-        made: Tensor = network.ln_final(states[places, _ends(network, tokens)])
-        if (projection := network.text_projection) is not None:
-            made = projection(made) if isinstance(projection, torch.nn.Module) else made @ projection
-        return made
+        return projected(network, network.ln_final(text_states(network, tokens)[places, ends_of(network, tokens)]))
 
 
-def _bounded(image: Image) -> Image:
+def text_states(network: Any, tokens: Tensor) -> Tensor:
+    """(n, length, width) of a causal text tower, before its last norm.  tokens: (n, length), cut anywhere."""
+    dtype, length = network.transformer.get_cast_dtype(), tokens.shape[1]
+    states = network.token_embedding(tokens).to(dtype) + network.positional_embedding[:length].to(dtype)
+    found: Tensor = network.transformer(states, attn_mask=network.attn_mask[:length, :length])
+    return found
+
+
+def projected(network: Any, states: Tensor) -> Tensor:
+    """States of last tokens behind the last norm (n, width of the tower) -> vectors (n, width), not normalised."""
+    import torch
+
+    if (projection := network.text_projection) is None:
+        return states
+    made: Tensor = projection(states) if isinstance(projection, torch.nn.Module) else states @ projection
+    return made
+
+
+def bounded(image: Image) -> Image:
     """The picture, or the middle of one that is extremely long."""
     width, height = image.size
     most = _LONGEST_SHAPE * min(width, height)

@@ -16,6 +16,7 @@ from typing import Any
 from localmel.artifacts import sha256_of
 from localmel.errors import CorruptArtifact, MissingWeights, shell_line
 from localmel.weights.contents import check_configuration
+from localmel.weights.tuned import tuned_card
 
 CONFIG = "open_clip_config.json"
 _WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "model.safetensors")
@@ -72,8 +73,8 @@ class ClipFolder:
 def read_clip_folder(path: Path) -> ClipFolder:
     """Read and check a folder; every byte of the weights is hashed.
 
-    Raises MissingWeights for what is not there, CorruptArtifact for what contradicts itself, UnsafeWeights for what
-    asks for code."""
+    Raises MissingWeights for what is not there, CorruptArtifact for what contradicts itself or is no more as it was
+    tuned, UnsafeWeights for what asks for code."""
     config = _json_object(path / CONFIG)
     model, given = config.get("model_cfg"), config.get("preprocess_cfg")
     if not isinstance(model, dict) or not all(isinstance(model.get(key), dict) for key in ("vision_cfg", "text_cfg")):
@@ -94,6 +95,9 @@ def read_clip_folder(path: Path) -> ClipFolder:
         "preparation": asdict(preparation),
         "tokenizer": _tokenizer(path, model["text_cfg"]),
     }
+    sha256 = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    if card := tuned_card(path):
+        card.check(path, sha256)
     return ClipFolder(
         path=path,
         weights=weights,
@@ -101,7 +105,7 @@ def read_clip_folder(path: Path) -> ClipFolder:
         preparation=preparation,
         width=width,
         context=context,
-        sha256=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(),
+        sha256=sha256,
     )
 
 

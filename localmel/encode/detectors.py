@@ -40,7 +40,22 @@ def _opened(name: str, device: str) -> Detector:
         return CascadeFaces()
     from localmel.weights.find import model_folder
 
-    return TransformersDetector(model_folder(name), device=device)
+    try:
+        folder = model_folder(name)
+    except MissingWeights as error:
+        raise MissingWeights(f"no detector {name!r} ({error.fact}); tiles need no weights", hint=error.hint) from None
+    return TransformersDetector(folder, device=device)
+
+
+def same_boxes(one: Mapping[str, str] | None, other: Mapping[str, str] | None) -> bool:
+    """Whether detectors of these facts are the same but for the version of what runs them."""
+    return _without_versions(one) == _without_versions(other)
+
+
+def _without_versions(facts: Mapping[str, str] | None) -> dict[str, str] | None:
+    if facts is None:
+        return None
+    return {name: value for name, value in facts.items() if name.rpartition(".")[2] not in ("opencv", "transformers")}
 
 
 class Tiles:

@@ -6,21 +6,26 @@ on, and a likeness is no proof: it is shown with its number.  Why it is off: doc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from localmel.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
 from localmel.encode.kb_images import KbImages, picture_path
 from localmel.encode.objects import Detector, ObjectSettings, objects_of_files
 from localmel.encode.space import ImageEncoder, Space
-from localmel.errors import BadInput, BadPicture
+from localmel.errors import BadInput, BadPicture, CorruptArtifact, shell_line
 from localmel.kb.packed import PackedKb
 from localmel.kb.store import KnowledgeBase
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+KIND, VERSION = "faces of KB pictures", 1
+_FILE = "portraits.safetensors"
 _AT_ONCE = 65_536
 FACES, WHOLE = "faces", "whole pictures"
 
@@ -74,7 +79,14 @@ def portraits_of_pictures(images: KbImages) -> Portraits:
 
 
 def portraits_of_faces(
-    kb: KnowledgeBase, packed: PackedKb, detector: Detector, encoder: ImageEncoder, *, folder: Path | None = None
+    kb: KnowledgeBase,
+    packed: PackedKb,
+    detector: Detector,
+    encoder: ImageEncoder,
+    *,
+    folder: Path | None = None,
+    on_total: Callable[[str, int], None] = lambda _what, _total: None,
+    on_done: Callable[[int], None] = lambda _: None,
 ) -> Portraits:
     """The faces in the KB's pictures.  With a folder each picture is looked at once."""
     import numpy as np
@@ -82,11 +94,75 @@ def portraits_of_faces(
     rows = [(int(row), str(path)) for row, path in kb.select("SELECT entity, path FROM images ORDER BY entity")]
     positions = packed.positions(np.array([row for row, _ in rows], np.int64))
     paths = [_path(kb, named) for _, named in rows]
-    found = objects_of_files(paths, detector, encoder, ObjectSettings(), folder=folder)
+    on_total("looking for faces", len({path for path in paths if path}))
+    found = objects_of_files(paths, detector, encoder, ObjectSettings(), folder=folder, on_pictures=on_done)
     counts = np.diff(found.lists.starts)
     return Portraits(
         space=found.space, of=FACES, vectors=found.lists.values, entities=np.repeat(positions, counts).astype(np.int64)
     )
+
+
+def index_faces(
+    kb: KnowledgeBase,
+    packed: PackedKb,
+    images: KbImages,
+    detector: Detector,
+    encoder: ImageEncoder,
+    *,
+    on_total: Callable[[str, int], None] = lambda _what, _total: None,
+    on_done: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Keep the faces in the KB's pictures for `load_faces`, unless they stand there."""
+    try:
+        load_faces(kb, packed, images, detector)
+        return
+    except (BadInput, CorruptArtifact):
+        pass
+    folder = _faces_folder(kb, images.space, detector)
+    looked_at = folder.with_name(
+        f".{folder.name}"
+    )  # boxes and vectors by picture: what is known is not looked at again
+    made = portraits_of_faces(kb, packed, detector, encoder, folder=looked_at, on_total=on_total, on_done=on_done)
+    with new_folder(folder, kind=KIND, version=VERSION, facts=_faces_facts(packed, images, detector)) as temporary:
+        shapes = {"vectors": ("<f2", made.vectors.shape), "entities": ("<i8", made.entities.shape)}
+        arrays = create_arrays(temporary / _FILE, shapes)
+        arrays["vectors"][:], arrays["entities"][:] = made.vectors, made.entities
+        flush_arrays(arrays)
+
+
+def load_faces(kb: KnowledgeBase, packed: PackedKb, images: KbImages, detector: Detector) -> Portraits:
+    """The faces in the KB's pictures as this detector found them.
+
+    Raises BadInput where they were never looked for, or the KB, its pictures or the detector changed."""
+    folder = _faces_folder(kb, images.space, detector)
+    hint = shell_line("localmel index", kb.folder, note="with the --matcher that looks at them")
+    try:
+        manifest = read_manifest(folder, kind=KIND, version=VERSION)
+        arrays = map_arrays(folder / _FILE)
+        vectors, entities = arrays["vectors"], arrays["entities"]
+    except FileNotFoundError:
+        raise BadInput(f"no faces were looked for in the pictures of kb {kb.name!r}", hint=hint) from None
+    except CorruptArtifact as error:
+        raise CorruptArtifact(error.fact, hint=hint) from None
+    except KeyError as error:
+        raise CorruptArtifact(f"{folder} lacks {error}", hint=hint) from None
+    if any(manifest.get(name) != value for name, value in _faces_facts(packed, images, detector).items()):
+        raise BadInput(f"kb {kb.name!r} or its pictures changed since faces were looked for", hint=hint)
+    return Portraits(space=images.space, of=FACES, vectors=vectors, entities=entities)
+
+
+def _faces_folder(kb: KnowledgeBase, space: Space, detector: Detector) -> Path:
+    named = hashlib.sha256(json.dumps(dict(detector.facts), sort_keys=True).encode()).hexdigest()[:8]
+    return kb.folder / "vectors" / f"{space.name}.faces.{named}"
+
+
+def _faces_facts(packed: PackedKb, images: KbImages, detector: Detector) -> dict[str, Any]:
+    return {
+        "made_from": packed.fingerprint,
+        "pictures": images.state,
+        "weights_sha256": images.space.weights_sha256,
+        "detector": dict(detector.facts),
+    }
 
 
 def identities(

@@ -2,21 +2,24 @@
 
 In: texts.  Out: vectors in the order of the texts.  Two ways to compute the same function: ONNX Runtime in float32
 (starts in half a second, needs no torch) and torch in bfloat16 (several times faster in bulk where the CPU has
-bfloat16 instructions, or on a GPU).  Texts are batched by length, so that little is spent on padding."""
+bfloat16 instructions, or on a GPU).  Texts are batched by length, so that little is spent on padding.  The weights are
+the published ones, or those of a folder in which they were tuned; both ways compute either."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from localmel.artifacts import sha256_of
 from localmel.encode.batches import batches_by_length
 from localmel.encode.space import Space
-from localmel.errors import CorruptArtifact
+from localmel.errors import CorruptArtifact, MissingWeights, shell_line
 from localmel.shipped import shipped
 from localmel.weights.catalog import MINILM, verified_folder
+from localmel.weights.tuned import CARD, tuned_card
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,8 +29,11 @@ MAX_TOKENS = 128
 "The length the model was trained at; later tokens of a longer text are not read."
 _BULK_TEXTS = 3000
 "From this many texts on, the seconds that importing torch costs are won back."
+WEIGHTS, TOKENIZER = "model.safetensors", "tokenizer.json"
 
 Method = Literal["onnxruntime", "torch"]
+
+PUBLISHED = Space(name=MINILM.name, width=WIDTH, weights_sha256=MINILM.sha256[WEIGHTS])
 
 
 class Step(Protocol):
@@ -43,8 +49,10 @@ class Step(Protocol):
 class MiniLM:
     """The encoder of the `embedded` profile.  The method is chosen by the work unless it is given."""
 
-    def __init__(self, *, method: Method | None = None, threads: int | None = None) -> None:
-        self._folder = verified_folder(MINILM)
+    def __init__(self, *, method: Method | None = None, threads: int | None = None, tuned: Path | None = None) -> None:
+        """tuned: a folder of tuned weights.  Raises MissingWeights or CorruptArtifact for weights of other bytes."""
+        self.folder = tuned or verified_folder(MINILM)
+        self._space = tuned_space(tuned) if tuned else PUBLISHED
         self._method = method
         self._threads = threads or len(os.sched_getaffinity(0))
         self._steps: dict[Method, Step] = {}
@@ -52,7 +60,7 @@ class MiniLM:
     @property
     def space(self) -> Space:
         """MiniLM vectors, whichever method made them."""
-        return Space(name=MINILM.name, width=WIDTH, weights_sha256=MINILM.sha256["model.safetensors"])
+        return self._space
 
     def encode(self, texts: Sequence[str], on_texts: Callable[[int], None] = lambda _: None) -> NDArray[Any]:
         """(n,) texts -> (n, 384) float32, unit rows.  An empty text gets the vector of no words."""
@@ -77,18 +85,36 @@ class MiniLM:
     def _tokenizer(self) -> Any:
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_file(str(self._folder / "tokenizer.json"))
+        tokenizer = Tokenizer.from_file(str(self.folder / TOKENIZER))
         tokenizer.no_padding()
         tokenizer.enable_truncation(MAX_TOKENS)
         return tokenizer
 
     def _load(self, method: Method) -> Step:
-        weights = read_weights(self._folder / "model.safetensors")
+        weights = read_weights(self.folder / WEIGHTS)
         if method == "torch":
             from localmel.encode.minilm_torch import TorchStep
 
             return TorchStep(weights, threads=self._threads)
         return OnnxRuntimeStep(weights, threads=self._threads)
+
+
+def tuned_space(folder: Path) -> Space:
+    """That of a folder of tuned weights, every byte of which is looked at.
+
+    Raises MissingWeights where a file is missing, CorruptArtifact where one is not as it was written."""
+    card = tuned_card(folder)
+    if card is None or card.model != MINILM.name:
+        raise MissingWeights(f"{folder} holds no {MINILM.name} that was tuned: no {CARD} says so")
+    for name in (WEIGHTS, TOKENIZER):
+        if not (folder / name).is_file():
+            raise MissingWeights(f"{folder} is incomplete: {name} is missing", hint=shell_line("ls -l", folder))
+    if sha256_of(folder / TOKENIZER) != MINILM.sha256[TOKENIZER]:
+        fact = f"{folder / TOKENIZER} is not that of {MINILM.name}, with which the weights were tuned"
+        raise CorruptArtifact(fact, hint=shell_line("cp", verified_folder(MINILM) / TOKENIZER, folder))
+    sha256 = sha256_of(folder / WEIGHTS)
+    card.check(folder, sha256)
+    return Space(name=f"minilm-{WIDTH}-{sha256[:12]}", width=WIDTH, weights_sha256=sha256)
 
 
 def best_method(n_texts: int) -> Method:
@@ -136,6 +162,39 @@ def read_weights(path: Path) -> dict[str, NDArray[Any]]:
     except (SafetensorError, KeyError) as error:
         raise CorruptArtifact(f"{path} does not hold the tensors of {MINILM.name} ({error})") from None
     return weights
+
+
+def published_names(weights: Mapping[str, NDArray[Any]], before: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """What `read_weights` takes apart, put together again: the same numbers under the names of the published file.
+
+    before: a published file's tensors, for what localmel does not read.  The vector of the first kind of token, which
+    stands in the positions here, becomes zero."""
+    import numpy as np
+
+    stored = dict(before)
+    kinds = stored["embeddings.token_type_embeddings.weight"].copy()
+    kinds[0] = 0
+    stored |= {
+        "embeddings.word_embeddings.weight": weights["words"],
+        "embeddings.position_embeddings.weight": weights["positions"],
+        "embeddings.token_type_embeddings.weight": kinds,
+        "embeddings.LayerNorm.weight": weights["embedding.norm.scale"],
+        "embeddings.LayerNorm.bias": weights["embedding.norm.shift"],
+    }
+    for number in range(LAYERS):
+        layer = f"encoder.layer.{number}."
+        matrices = np.split(weights[f"{number}.qkv.weight"].T, 3)
+        biases = np.split(weights[f"{number}.qkv.bias"], 3)
+        for part, matrix, bias in zip(("query", "key", "value"), matrices, biases, strict=True):
+            stored[f"{layer}attention.self.{part}.weight"] = matrix
+            stored[f"{layer}attention.self.{part}.bias"] = bias
+        for ours, theirs in (("out", "attention.output"), ("up", "intermediate"), ("down", "output")):
+            stored[f"{layer}{theirs}.dense.weight"] = weights[f"{number}.{ours}.weight"].T
+            stored[f"{layer}{theirs}.dense.bias"] = weights[f"{number}.{ours}.bias"]
+        for ours, theirs in (("out", "attention.output"), ("down", "output")):
+            stored[f"{layer}{theirs}.LayerNorm.weight"] = weights[f"{number}.{ours}.norm.scale"]
+            stored[f"{layer}{theirs}.LayerNorm.bias"] = weights[f"{number}.{ours}.norm.shift"]
+    return {name: np.ascontiguousarray(value) for name, value in stored.items()}
 
 
 class OnnxRuntimeStep:

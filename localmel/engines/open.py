@@ -14,7 +14,7 @@ from pathlib import Path
 from localmel.engines.model_folder import ModelFolder, model_folder
 from localmel.engines.protocol import Engine
 from localmel.engines.scripted import Script, ScriptedEngine
-from localmel.errors import MissingExtra, UsageError
+from localmel.errors import MissingExtra, UnknownChoice, UsageError
 from localmel.settings import EngineSettings
 
 _DTYPES, _DEVICES = ("auto", "float32", "float16", "bfloat16"), ("auto", "cuda", "cpu")
@@ -57,7 +57,7 @@ def open_engine(
     process prints.  Raises UsageError, MissingExtra, MissingWeights, CorruptArtifact."""
     kind = KINDS.get(settings.engine)
     if kind is None:
-        raise UsageError(f"there is no engine {settings.engine!r}; known are {', '.join(KINDS)}")
+        raise UnknownChoice("engine", settings.engine, KINDS, option="--engine")
     _check_settings(settings, kind)
     _check_packages(settings, kind)
     if settings.engine == "scripted":

@@ -4,7 +4,7 @@ In: counts of one or more orders.  Out: a dict or a string.  Knows no system by 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from localmel.evaluate.fuzzy import CANDIDATES, TOP, FuzzyCounts
@@ -21,13 +21,12 @@ WORDS = (
 )
 
 
-def fuzzy_json(counts: Mapping[str, FuzzyCounts], *, left_out: int, unranked: Sequence[str]) -> dict[str, Any]:
+def fuzzy_json(counts: Mapping[str, FuzzyCounts], *, left_out: int) -> dict[str, Any]:
     """Six decimals; `low` and `high` are null where there is no interval."""
     return {
         "candidates": CANDIDATES,
         "words": list(WORDS),
         "left_out": left_out,
-        "unranked": list(unranked),
         "systems": {
             name: {
                 "n": one.n,
@@ -40,7 +39,7 @@ def fuzzy_json(counts: Mapping[str, FuzzyCounts], *, left_out: int, unranked: Se
     }
 
 
-def fuzzy_markdown(counts: Mapping[str, FuzzyCounts], *, left_out: int, unranked: Sequence[str]) -> str:
+def fuzzy_markdown(counts: Mapping[str, FuzzyCounts], *, left_out: int) -> str:
     """A section that follows others: heading, what it means, and a table with a line for each order."""
     head = ["order", "mentions", f"recall@{CANDIDATES}"]
     head += [f"T@{k}" for k in TOP] + [f"T@{k} given" for k in TOP]
@@ -50,8 +49,6 @@ def fuzzy_markdown(counts: Mapping[str, FuzzyCounts], *, left_out: int, unranked
         given = [f"{one.top_given[k].value:.3f}" if k in one.top_given else "–" for k in TOP]
         rows.append([name, f"{one.n:,}", str(one.recall or "–"), *shares, *given])
     words = [*WORDS, f"Left out because they are NIL or their gold is not in the KB: {left_out:,}."]
-    if unranked:
-        words.append(f"Not asked about given candidates: {', '.join(unranked)}.")
     table = "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))
     said = "\n".join(f"- {line}" for line in words)
     return f"\n## {CANDIDATES} candidates by fuzzy name\n\n{said}\n\n{table}\n"

@@ -32,13 +32,13 @@ from localmel.experiment.evaluate_folder import (
 )
 from localmel.experiment.evaluate_folder import Report as Report
 from localmel.experiment.fuzzy_protocol import fuzzy_part
-from localmel.experiment.questions import GoldOutside, Question, Questions, questions_of
+from localmel.experiment.questions import GoldOutside, Question, Questions, check_gold_outside, questions_of
 from localmel.experiment.systems import CALIBRATED, Advance, Announce, Answer, Bench, answers_of, stated_of
 from localmel.experiment.withheld import check_matcher, check_switches, check_trained, parts_without, profile_without
 from localmel.kb.benchmarks import read_benchmark
 from localmel.kb.store import KnowledgeBase
 from localmel.retrieve.fused import Network, fuse_kb, load_network
-from localmel.retrieve.matchers.kb_matcher import ensure_for_matcher
+from localmel.retrieve.matchers.kb_matcher import ensure_for_matcher, texts_read
 from localmel.retrieve.matchers.kinds import KGMEL, load_matcher
 from localmel.retrieve.matchers.matcher_folder import MatcherFolder
 from localmel.retrieve.matchers.token_encoders import TokenEncoders, open_token_encoders
@@ -83,8 +83,7 @@ class Plan:
     def __post_init__(self) -> None:
         if self.k < 1:
             raise UsageError(f"K is {self.k}; at least one candidate is needed", hint="--k 16")
-        if self.gold_outside not in ("refuse", "miss", "nil"):
-            raise UsageError(f"golds outside the KB cannot be {self.gold_outside!r}; miss or nil")
+        check_gold_outside(self.gold_outside)
         for name in ("systems", "without", "datasets"):
             if len(set(given := getattr(self, name))) < len(given):
                 raise UsageError(f"{name} are named twice: {', '.join(given)}")
@@ -167,9 +166,6 @@ def _models(plan: Plan) -> _Models:
     if place and {"linker", "matcher"} & set(plan.systems):
         matcher = load_matcher(place)
         check_matcher(plan.without, plan.systems, matcher.folder)
-    if plan.fuzzy and matcher and "linker" in plan.systems:
-        fact = "the linker over candidates by fuzzy name asks the fusion network, not a matcher"
-        raise UsageError(fact, hint="--protocol strict, or without --matcher")
     if "matcher" in plan.systems and matcher is None:
         raise UsageError("no matcher to evaluate", hint="--matcher runs/NAME/seed-0/network")
     by_network = [one for one in plan.systems if one == "fused" or (one == "linker" and matcher is None)]
@@ -204,6 +200,7 @@ def _inputs(plan: Plan, kb: KnowledgeBase, models: _Models, asked: Sequence[Ques
         "questions": {one.dataset: one.sha256 for one in asked},
         "network_sha256": models.network.sha256 if models.network else None,
         **({"matcher_sha256": models.matcher.sha256} if models.matcher else {}),
+        **texts_read(kb, models.matcher),
         "scorer_sha256": _scorer_sha256(models.scorer) if models.scorer else None,
         "localmel": versions()["localmel"],
     }

@@ -1,7 +1,8 @@
 """Systems over a hundred candidates by fuzzy name: what `localmel eval --protocol fuzzy100` adds.
 
 In: the bench of an evaluation and its questions.  Out: recall@100 and T@k of every system, as JSON and as Markdown.
-Each system puts the same candidates in order: the linker with all that it weighs, the others by cosine or by name.
+Each system puts the same candidates in order: the linker with all that it weighs, a matcher by its scores, the others
+by cosine or by name.
 Mentions that are NIL, or whose gold the KB lacks, are not counted, and how many is said."""
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ from localmel.kb.folding import fold, fold_mention
 from localmel.kb.names import NameIndex, NameMatch
 from localmel.linker import Linker
 from localmel.records import Triple
-from localmel.retrieve.candidates import CandidateFinder, Candidates
-from localmel.retrieve.fused import load_fused
+from localmel.retrieve.candidates import Candidates, Finder
+from localmel.retrieve.matchers.kb_matcher import MatcherSearch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BY_SCORE = "fuzzy score"
 "The order in which the candidates are found: what a system has to be better than."
+_SCORED_AT_ONCE = 256
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,32 +73,24 @@ def fuzzy_part(
     of_mention = {one.mention.id: triples for one, triples in zip(asked, stated, strict=True)}
     kept = [of_mention[one.mention.id] for one in questions.asked]
     counts = {BY_SCORE: _counted(questions, [one.scores.tolist() for one in questions.candidates])}
-    for system in systems:
-        if (scores := _scores(system, bench, questions, kept)) is not None:
-            counts[system] = _counted(questions, scores)
-    unranked = [system for system in systems if system not in counts]
+    counts |= {system: _counted(questions, _scores(system, bench, questions, kept)) for system in systems}
     left_out = questions.left_out
-    return (
-        fuzzy_json(counts, left_out=left_out, unranked=unranked),
-        fuzzy_markdown(counts, left_out=left_out, unranked=unranked),
-    )
+    return fuzzy_json(counts, left_out=left_out), fuzzy_markdown(counts, left_out=left_out)
 
 
 def _scores(
     system: str, bench: Bench, questions: FuzzyQuestions, stated: Sequence[Sequence[Triple]]
-) -> list[list[float]] | None:
-    """Of every candidate of every question, in the order of the candidates.
-
-    None where a system finds its candidates itself: a matcher, and a linker that finds by one."""
+) -> list[list[float]]:
+    """Of every candidate of every question, in the order of the candidates."""
     if not questions.asked:
         return []
-    if system == "linker" and bench.matcher is None:
+    if system == "linker":
         return list(_by_linker(bench, questions))
+    if system == "matcher":
+        return list(_by_matcher(bench, questions))
     if system == "names":
         return list(_by_names(bench, questions))
-    if system in ("fused", "zero-shot"):
-        return _by_cosine(questions, *cosine_sides(system, bench, questions.asked, stated))
-    return None
+    return _by_cosine(questions, *cosine_sides(system, bench, questions.asked, stated))
 
 
 def _counted(questions: FuzzyQuestions, scores: Sequence[Sequence[float]]) -> FuzzyCounts:
@@ -122,6 +116,20 @@ def _by_cosine(questions: FuzzyQuestions, mentions: NDArray[Any], entities: NDAr
     return scores
 
 
+def _by_matcher(bench: Bench, questions: FuzzyQuestions) -> Iterator[list[float]]:
+    """A matcher's own scores."""
+    assert bench.matcher is not None
+    assert bench.tokens is not None
+    search = MatcherSearch(bench.kb, bench.matcher, bench.tokens, bench.profile.retrieve.index)
+    bench.on_total(f"scoring the candidates by {bench.matcher.kind}", len(questions.asked))
+    for start in range(0, len(questions.asked), _SCORED_AT_ONCE):
+        some = slice(start, start + _SCORED_AT_ONCE)
+        given = search.given([one.mention for one in questions.asked[some]])
+        for scores in search.scores_of(given, [one.places for one in questions.candidates[some]]):
+            bench.on_done(1)
+            yield scores.tolist()
+
+
 def _by_names(bench: Bench, questions: FuzzyQuestions) -> Iterator[list[float]]:
     """The order of the KB's name index; what it does not find is level behind."""
     names = NameIndex(bench.kb, use_counts=bench.profile.retrieve.use_counts)
@@ -136,10 +144,13 @@ def _by_names(bench: Bench, questions: FuzzyQuestions) -> Iterator[list[float]]:
 
 def _by_linker(bench: Bench, questions: FuzzyQuestions) -> Iterator[list[float]]:
     """The probability of each candidate among these and NIL."""
-    given = {
+    places = {
         one.mention.surface: found.places for one, found in zip(questions.asked, questions.candidates, strict=True)
     }
-    linker = _LinkerOverGiven(bench, given)
+    linker = Linker(
+        bench.kb, bench.profile, top_k=CANDIDATES, models=bench.models(), scorer=bench.scorer,
+        among=lambda finder: _GivenCandidates(finder, bench, places),
+    )  # fmt: skip
     captions = (
         Caption(
             text=one.mention.context,
@@ -157,38 +168,34 @@ def _by_linker(bench: Bench, questions: FuzzyQuestions) -> Iterator[list[float]]
         yield [score[ids[questions.rows[place]]] for place in found.places.tolist()]
 
 
-class _GivenCandidates(CandidateFinder):
-    """Finds what was found before; how the name index knows them is told to the scorer as ever."""
+class _GivenCandidates:
+    """A `Finder` of what was found before; how the name index knows them is told to the scorer as ever."""
 
-    def __init__(self, bench: Bench, given: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, finder: Finder, bench: Bench, places: Mapping[str, NDArray[Any]]) -> None:
+        """finder: what scores them; places: of each surface its candidates, by position."""
         assert bench.packed is not None
-        assert bench.network is not None
-        entities = load_fused(bench.kb, bench.packed, bench.network)
-        super().__init__(bench.kb, bench.packed, entities, bench.profile.retrieve)
-        self._given = given
+        self._finder, self._places, self._packed = finder, places, bench.packed
+        self._most = bench.profile.retrieve.by_name
+        self._names = NameIndex(bench.kb, use_counts=bench.profile.retrieve.use_counts)
 
-    def find(self, surfaces: Sequence[str], mentions: NDArray[Any]) -> list[Candidates]:
-        """surfaces: (m,), mentions: (m, width) unit rows."""
-        return [self._known(surface, mention) for surface, mention in zip(surfaces, mentions, strict=True)]
+    def find(self, surfaces: Sequence[str], mentions: Any) -> list[Candidates]:
+        """See `Finder`."""
+        both = [self._named(surface) for surface in surfaces]
+        cosines = self.cosines(mentions, [positions for positions, _ in both])
+        return [
+            Candidates(positions=positions, matches=matches, cosine=cosine)
+            for (positions, matches), cosine in zip(both, cosines, strict=True)
+        ]
 
-    def _known(self, surface: str, mention: NDArray[Any]) -> Candidates:
+    def cosines(self, mentions: Any, places: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """See `Finder`."""
+        return self._finder.cosines(mentions, places)
+
+    def _named(self, surface: str) -> tuple[NDArray[Any], tuple[NameMatch | None, ...]]:
         import numpy as np
 
-        places = self._given[surface]
-        by_row = {match.row: match for match in self._names.find(surface, limit=self._settings.by_name)}
-        matches: list[NameMatch | None] = [by_row.get(int(row)) for row in self._packed.rows[places]]
+        places = self._places[surface]
+        by_row = {match.row: match for match in self._names.find(surface, limit=self._most)}
+        matches = [by_row.get(int(row)) for row in self._packed.rows[places]]
         order = sorted(range(len(places)), key=lambda one: matches[one] is None)  # those that bear the name first
-        positions = np.asarray(places[order], np.int64)
-        return Candidates(
-            positions=positions,
-            matches=tuple(matches[one] for one in order),
-            cosine=self._entities[positions].astype(np.float32) @ mention,
-        )
-
-
-class _LinkerOverGiven(Linker):
-    """The linker, with the candidates of somebody else."""
-
-    def __init__(self, bench: Bench, given: Mapping[str, NDArray[Any]]) -> None:
-        super().__init__(bench.kb, bench.profile, top_k=CANDIDATES, models=bench.models(), scorer=bench.scorer)
-        self._finder = _GivenCandidates(bench, given)
+        return np.asarray(places[order], np.int64), tuple(matches[one] for one in order)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from localmel.errors import UsageError
-from localmel.experiment.questions import GoldOutside
+from localmel.experiment.questions import GoldOutside, check_gold_outside
 from localmel.settings import EngineSettings, Profile, load_profile
 from localmel.settings.checks import check_table
 
@@ -61,8 +61,7 @@ class GridPlan:
                 raise UsageError(f"{option} {twice[0]} is given twice", hint=f"{option} OTHER")
         if self.limit < 0:
             raise UsageError(f"the first {self.limit} mentions cannot be taken", hint="--limit 500")
-        if self.gold_outside not in ("refuse", "miss", "nil"):
-            raise UsageError(f"golds outside the KB cannot be {self.gold_outside!r}; miss or nil")
+        check_gold_outside(self.gold_outside)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

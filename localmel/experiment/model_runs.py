@@ -37,6 +37,7 @@ from localmel.experiment.run_folder import Stage, finished_stage
 from localmel.experiment.stages import GENERATE, Said, mentions_sha256, read_said
 from localmel.experiment.systems import Answer
 from localmel.kb.store import KnowledgeBase
+from localmel.records import Mention
 from localmel.rerank.choice import BY_SCORER_FAILED, Choice, in_front, scorer_answer
 from localmel.rerank.questions import Retrieved
 
@@ -60,6 +61,8 @@ class ModelRun:
     gold_outside: GoldOutside = "refuse"
     nil_from: float = 0.5
     "Where NIL is answered without a language model."
+    mentions: tuple[Mention, ...] = ()
+    "All that the run was asked, where only some are evaluated; none: those of the questions."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +90,9 @@ def evaluate_model_run(
     if stored := stored_evaluation(run.folder / STAGE, inputs):
         return stored
     asked = run.questions.asked
-    rows = _answered(run, chosen=chosen)
-    said = read_said(run.folder, [one.mention for one in asked]) if stages.generate else {}
+    answered = {one.mention.id: (one, choice) for one, choice in _answered(run, chosen=chosen)}
+    rows = [answered[one.mention.id] for one in asked]
+    said = read_said(run.folder, run.mentions or [one.mention for one in asked]) if stages.generate else {}
     pairs = [
         (question, retrieved, choice, _answer(run, question, retrieved, choice))
         for question, (retrieved, choice) in zip(asked, rows, strict=True)
@@ -139,8 +143,9 @@ def _stages(run: ModelRun, kb: KnowledgeBase, *, chosen: bool) -> _Stages:
             f"not {kb.fingerprint[:12]} of {kb.name!r}",
             hint=again,
         )
-    if inputs["mentions"] != mentions_sha256([one.mention for one in run.questions.asked]):
-        what = f"{len(run.questions.asked):,} mentions of {run.questions.dataset}, {run.questions.split}"
+    mentions = run.mentions or [one.mention for one in run.questions.asked]
+    if inputs["mentions"] != mentions_sha256(mentions):
+        what = f"{len(mentions):,} mentions of {run.questions.dataset}, {run.questions.split}"
         raise BadInput(f"{retrieve.folder} was made from others than the {what}", hint=again)
     rerank = finished_stage(run.folder, RERANK) if chosen else None
     if rerank and rerank.manifest["made_from"]["settings"]["most_candidates"] != run.k:

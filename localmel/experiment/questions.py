@@ -9,10 +9,10 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from localmel.artifacts import sha256_of
-from localmel.errors import BadInput
+from localmel.errors import BadInput, UsageError
 from localmel.evaluate.protocol import Facts
 from localmel.experiment.clusters import clusters_of
 from localmel.kb.benchmarks import Benchmark, drop_leaked, refuse_leaks
@@ -23,6 +23,12 @@ from localmel.records import EntityId, Mention, MentionId, Split
 
 GoldOutside = Literal["refuse", "miss", "nil"]
 _BATCH = 500
+
+
+def check_gold_outside(wanted: str) -> None:
+    """Raise UsageError for a word that does not say what becomes of golds that the KB lacks."""
+    if wanted not in get_args(GoldOutside):
+        raise UsageError(f"golds outside the KB cannot be {wanted!r}; miss or nil", hint="--gold-outside nil")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,17 +5,21 @@ In: choices of a person.  Out: a recipe, checked.  Reads nothing."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localmel.errors import UsageError
-from localmel.retrieve.matchers.kinds import KGMEL, MATCHERS
+from localmel.retrieve.matchers.dwe_choice import DweChoice
+from localmel.retrieve.matchers.kinds import DWE, KGMEL, MATCHERS
+from localmel.retrieve.matchers.tuning_settings import EncoderTuning
 
 if TYPE_CHECKING:
     from localmel.retrieve.training import Epoch
     from localmel.retrieve.training_settings import TrainingSettings
 
+TUNABLE = ("m3el",)
+"Matchers whose features can be made anew in every step, by an encoder that is trained with them."
 ABLATIONS = ("triples", "gate", "text", "image")
 "What a network can be trained without, to see what it is good for."
 
@@ -37,6 +41,10 @@ class Recipe:
     "Train on so many mentions at most, those whose sentences have the smallest CRC-32; 0 takes all."
     validation_mentions: int = 0
     "Choose the epoch by so many validation mentions at most, drawn likewise; 0 takes all."
+    dwe: DweChoice = field(default_factory=DweChoice)
+    "What is seen, where the matcher is dwe."
+    tuning: EncoderTuning | None = None
+    "How the encoder is trained together with the matcher; None leaves it as it is."
     width: int | None = None
     "Length of the vectors that are compared; None takes what suits the matcher (384 for kgmel)."
     without: tuple[str, ...] = ()
@@ -55,6 +63,11 @@ class Recipe:
             raise UsageError(
                 f"there is no matcher {self.matcher!r}; there are {', '.join(MATCHERS)}", hint=f"--matcher {KGMEL}"
             )
+        if self.matcher != DWE and self.dwe != DweChoice():
+            raise UsageError(f"what is to be seen is chosen for {DWE}, not for {self.matcher}", hint=f"--matcher {DWE}")
+        if self.tuning is not None and self.matcher not in TUNABLE:
+            fact = f"an encoder is tuned together with {' or '.join(TUNABLE)}, not with {self.matcher}"
+            raise UsageError(fact, hint=f"--matcher {TUNABLE[0]}")
         if min(self.mentions, self.validation_mentions) < 0:
             fact = f"{self.mentions} mentions and {self.validation_mentions} of validation cannot be drawn; 0 takes all"
             raise UsageError(fact)

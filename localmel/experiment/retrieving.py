@@ -28,6 +28,7 @@ from localmel.linker import Linker
 from localmel.records import Candidate, Description, Mention, MentionId, Ranking, Span, Triple
 from localmel.rerank.questions import Retrieved
 from localmel.rerank.weighing import Spoken, with_model
+from localmel.retrieve.matchers.kb_matcher import texts_read
 from localmel.retrieve.profile_models import ProfileModels, open_models
 from localmel.settings import GenerateSettings, Profile
 from localmel.shipped import weights_folder
@@ -103,6 +104,7 @@ def retrieve_stage(
             "kb_fingerprint": kb.fingerprint,
             "space": models.encoders.text.space.weights_sha256,
             "network": models.sha256,
+            **texts_read(kb, models.matcher),
             "scorer": _scorer_sha256(weights_folder(profile.rerank.weights)),
         },
         command=command,

@@ -25,7 +25,7 @@ from localmel.experiment.training_inputs import (
 )
 from localmel.kb.store import KnowledgeBase
 from localmel.retrieve.fused import load_network, save_network
-from localmel.retrieve.matchers.kinds import KGMEL, MatcherKind, load_matcher, matcher_kind
+from localmel.retrieve.matchers.kinds import DWE, KGMEL, MatcherKind, dwe_seeing, load_matcher, matcher_kind
 from localmel.retrieve.matchers.token_encoders import TokenEncoders
 
 if TYPE_CHECKING:
@@ -95,6 +95,11 @@ def prepare_trainee(
         return FusionTrainee(prepared=prepared, space=encoder.space)
     if tokens is None:
         raise UsageError(f"{recipe.matcher} looks at words, and {encoder.space.name} was given without them")
+    tokens = _seen_by(recipe, tokens)
+    if recipe.tuning is not None:
+        from localmel.experiment.tuning_trainee import tuning_trainee
+
+        return tuning_trainee(recipe, kb, tokens, folder, together, listener)
     return _matcher_trainee(recipe, kb, tokens, folder, together, listener)
 
 
@@ -117,7 +122,7 @@ class FusionTrainee:
 
     def counts(self) -> dict[str, int]:
         """See `Trainee`."""
-        return _counts(self.prepared.train.gold, self.prepared.validation.gold, self.dropped)
+        return counts_of(self.prepared.train.gold, self.prepared.validation.gold, self.dropped)
 
     def facts(self) -> dict[str, Any]:
         """Its shape."""
@@ -159,7 +164,7 @@ class MatcherTrainee:
 
     def counts(self) -> dict[str, int]:
         """See `Trainee`."""
-        return _counts(self.inputs.gold, self.inputs.validation_gold, self.dropped)
+        return counts_of(self.inputs.gold, self.inputs.validation_gold, self.dropped)
 
     def facts(self) -> dict[str, Any]:
         """Of the kind."""
@@ -179,11 +184,7 @@ class MatcherTrainee:
         from localmel.retrieve.matchers.matcher_learner import appraised
 
         ranks, quality = appraised(network, self.inputs)
-        listener.on_note(
-            f"search in two steps: the same best 16 as by scoring every entity for {quality.same_best:.0%} of "
-            f"{quality.compared} mentions; for each mention {quality.scored:,.0f} of {len(self.inputs.entities):,} "
-            "entities were scored"
-        )
+        listener.on_note(quality.note(len(self.inputs.entities)))
         return ranks_by_dataset(ranks, self.validation_sets), {"search": asdict(quality)}
 
     def save(self, folder: Path, network: nn.Module, card: Card) -> None:
@@ -203,7 +204,7 @@ def ranks_by_dataset(ranks: Tensor, sets: Mapping[str, Any]) -> dict[str, Ranks]
     return {name: known for name, known in found.items() if known}
 
 
-def _counts(train: Any, validation: Any, dropped: int) -> dict[str, int]:
+def counts_of(train: Any, validation: Any, dropped: int) -> dict[str, int]:
     """From golds, (m,) each, -1 where there is none."""
     return {
         "train": int((train >= 0).sum()),
@@ -213,23 +214,29 @@ def _counts(train: Any, validation: Any, dropped: int) -> dict[str, int]:
     }
 
 
+def _seen_by(recipe: Recipe, encoders: TokenEncoders) -> TokenEncoders:
+    """What a matcher other than KGMEL's looks through: no pictures where the recipe says so.  Raises UsageError."""
+    if others := set(recipe.without) - {"image"}:
+        raise UsageError(
+            f"{recipe.matcher} cannot be trained without {', '.join(sorted(others))}; only without image",
+            hint="leave --without out",
+        )
+    if "image" not in recipe.without:
+        return encoders
+    if encoders.image is None:
+        fact = f"a network cannot be trained without image: {encoders.text.space.name} looks at none"
+        raise UsageError(fact, hint="leave --without image out")
+    return TokenEncoders(text=encoders.text, image=None)
+
+
 def _matcher_trainee(
     recipe: Recipe, kb: KnowledgeBase, encoders: TokenEncoders, folder: Path, together: Together, listener: Listener
 ) -> MatcherTrainee:
     """Whole texts and golds as the fusion network has them; words, patches and more as the kind makes them."""
     from localmel.retrieve.matchers.matcher_learner import MatcherInputs
 
-    if others := set(recipe.without) - {"image"}:
-        raise UsageError(
-            f"{recipe.matcher} cannot be trained without {', '.join(sorted(others))}; only without image",
-            hint="leave --without out",
-        )
-    if "image" in recipe.without:
-        if encoders.image is None:
-            fact = f"a network cannot be trained without image: {encoders.text.space.name} looks at none"
-            raise UsageError(fact, hint="leave --without image out")
-        encoders = TokenEncoders(text=encoders.text, image=None)
-    kind = matcher_kind(recipe.matcher)
+    recipe.dwe.check_pictures(seen=encoders.image is not None, encoder=encoders.text.space.name)
+    kind = dwe_seeing(recipe.dwe) if recipe.matcher == DWE else matcher_kind(recipe.matcher)
     datasets = read_datasets(
         recipe.data, recipe.datasets, drop=recipe.drop_leaked, most=(recipe.mentions, recipe.validation_mentions)
     )
@@ -240,6 +247,7 @@ def _matcher_trainee(
             seen = images_of(kb, texts.packed, encoders.image, together, listener)
         if together.leads:
             kind.index(kb, texts.packed, encoders, seen, on_total=listener.on_total, on_done=listener.on_done)
+        kind = kind.beside(kb, texts.packed, texts.vectors, seen)
         parts = {
             part: kind.mentions(
                 split.mentions,
@@ -250,7 +258,7 @@ def _matcher_trainee(
             )
             for part, split in (("train", datasets.train), ("validation", datasets.validation))
         }
-    tell_left_out(datasets, texts, listener)
+    tell_left_out(datasets, texts.train, listener)
     shown = {"kb_pictures": seen.state} if seen else {}
     return MatcherTrainee(
         kind=kind,
@@ -265,6 +273,6 @@ def _matcher_trainee(
         ),
         encoders=encoders,
         validation_sets={name: texts.validation.dataset == number for number, name in enumerate(datasets.names)},
-        made_from={**texts.facts, **shown, **recipe.withheld()},
+        made_from={**texts.facts, **shown, **kind.state(kb), **recipe.withheld()},
         dropped=datasets.dropped,
     )

@@ -21,6 +21,7 @@ from localmel.experiment.recipe import Listener, Recipe
 from localmel.experiment.trainees import Trainee, card_of, prepare_trainee, ranks_by_dataset
 from localmel.experiment.training_curve import write_history
 from localmel.experiment.training_inputs import Prepared, prepare
+from localmel.experiment.tuning_trainee import check_encoder_beside
 from localmel.kb.store import KnowledgeBase
 from localmel.retrieve.matchers.token_encoders import TokenEncoders
 
@@ -156,6 +157,7 @@ def _one_seed(
     if there:
         card = card_of(network, recipe.matcher)
         refuse_other_facts(network, card.get("run", {}), facts)
+        check_encoder_beside(network, card)
         return _result(seed, network, card, was_there=True)
     trained = train_learner(
         trainee.new(),

@@ -82,7 +82,7 @@ def prepare(
             train = _with_pictures(train, datasets.train, both[0], listener)
             validation = _with_pictures(validation, datasets.validation, both[1], listener)
             facts = {**facts, **more, "kb_pictures": seen.state}
-    tell_left_out(datasets, texts, listener)
+    tell_left_out(datasets, texts.train, listener)
     return _prepared(recipe, datasets, train, validation, texts.packed, texts.vectors, seen, facts)
 
 
@@ -122,12 +122,12 @@ def encoded_texts(
     return EncodedTexts(packed=packed, vectors=vectors, train=train, validation=validation, facts=facts)
 
 
-def tell_left_out(datasets: Datasets, texts: EncodedTexts, listener: Listener) -> None:
+def tell_left_out(datasets: Datasets, train: EncodedSplit, listener: Listener) -> None:
     """How many mentions are not validated and not trained on."""
     if datasets.dropped:
         listener.on_note(f"{datasets.dropped:,} validation mentions were left out, because train has their sentence")
-    if outside := int((texts.train.vectors.gold < 0).sum()):
-        n = len(texts.train.vectors)
+    if outside := int((train.vectors.gold < 0).sum()):
+        n = len(train.vectors)
         listener.on_note(f"{outside:,} of {n:,} train mentions have no gold in the KB and are not trained on")
 
 

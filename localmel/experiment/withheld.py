@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localmel.errors import BadInput, CorruptArtifact, UsageError
+from localmel.errors import BadInput, CorruptArtifact, UnknownChoice, UsageError
 from localmel.retrieve.fused import Network
 from localmel.retrieve.inference import FusedEncoder
 from localmel.retrieve.kb_triples import TripleArrays
@@ -41,9 +41,12 @@ _FEATURES = {"triples": ("phrase", "tail"), "text": ("text cosine",)}
 
 def check_switches(without: Sequence[str], systems: Sequence[str]) -> None:
     """Raise UsageError for what is unknown, has no effect on any of the systems, or leaves nothing of one."""
-    for kind, given, known in (("system", systems, SYSTEMS), ("switch", without, tuple(CHANGES))):
+    for kind, option, given, known in (
+        ("system", "--system", systems, SYSTEMS),
+        ("switch", "--without", without, tuple(CHANGES)),
+    ):
         if unknown := [one for one in given if one not in known]:
-            raise UsageError(f"there is no {kind} {unknown[0]!r}; there are {', '.join(known)}")
+            raise UnknownChoice(kind, unknown[0], known, option=option)
     for switch in without:
         for system in systems:
             if (switch, system) in _REFUSED:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from localmel.errors import BadInput, ImportProblem
+from localmel.errors import BadInput, ImportProblem, UsageError
 from localmel.kb.abstract_text import MOST_CHARACTERS, plain_abstract
 from localmel.kb.importers.abstracts import AbstractRow, AbstractSource, page_title
 from localmel.kb.importers.lines import read_blocks, size_of
@@ -64,9 +64,10 @@ def import_abstracts(
     """Read the files into the KB in `folder`; an abstract that an entity has from before is replaced.
 
     titles: a table with a title, a tab and an id in each line.  by_label: a title that it lacks means the entity with
-    exactly this label, if there is one only.  Raises BadInput where no abstract fits, and nothing is changed."""
+    exactly this label, if there is one only.  Raises UsageError for a limit that leaves nothing, and BadInput where no
+    abstract fits; nothing is changed then."""
     if most < _LEAST_MOST:
-        raise BadInput(f"at most {most} characters are too few for an abstract", hint=f"--most {MOST_CHARACTERS}")
+        raise UsageError(f"at most {most} characters are too few for an abstract", hint=f"--most {MOST_CHARACTERS}")
     sources = [AbstractSource(path, language=language, problems=problems, on_bytes=on_bytes) for path in paths]
     on_total("reading abstracts", sum(source.total_bytes for source in sources) + size_of(titles))
     with writing(folder) as connection:

@@ -14,7 +14,7 @@ from localmel.encode.mention_texts import mention_text
 from localmel.kb.folding import fold
 from localmel.kb.packed import PackedKb
 from localmel.kb.store import KnowledgeBase
-from localmel.records import Candidate, Description, Entity, Evidence, Mention, Ranking, Triple, Unparsed
+from localmel.records import Alike, Candidate, Description, Entity, Evidence, Mention, Ranking, Triple, Unparsed
 from localmel.rerank.evidence import evidence_for, induced_triples
 from localmel.rerank.features import Support, context_of, features_of, support_of
 from localmel.rerank.questions import Retrieved
@@ -58,6 +58,8 @@ class Weighed:
     "How many of them, the first ones, bear the name."
     support: Support
     features: NDArray[Any]  # (n, len(FEATURES))
+    alike: tuple[Alike, ...] = ()
+    "See `Candidates`; nothing is weighed by it."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -98,6 +100,7 @@ class Weigher:
             by_name=sum(match is not None for match in candidates.matches),
             support=support,
             features=features_of(context, candidates, support, self._packed, self._vectors),
+            alike=candidates.alike,
         )
 
     def rank(self, weighed: Weighed, top_k: int) -> Ranked:

@@ -9,10 +9,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from localmel.kb.names import NameIndex, NameMatch
 from localmel.kb.store import KnowledgeBase
+from localmel.records import Alike
 from localmel.settings import RetrieveSettings
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Candidates:
     matches: tuple[NameMatch | None, ...]
     "How each was found by name; None for one found by its vector only."
     cosine: NDArray[Any]  # (n,) float32 of the fused vectors of mention and candidate
+    alike: tuple[Alike, ...] = ()
+    "Entities whose pictures are like the mention's, where a matcher looks for them; they need not be candidates."
 
 
 def united(
@@ -47,8 +50,20 @@ def united(
     return np.concatenate([by_name, by_vector]), (*matches, *[None] * len(by_vector))
 
 
+class Finder(Protocol):
+    """Finds candidates in one KB.  What it is shown of mentions is its own: fused vectors, or a matcher's features."""
+
+    def find(self, surfaces: Sequence[str], mentions: Any) -> list[Candidates]:
+        """surfaces: (m,); mentions: of these.  One answer for each."""
+        ...
+
+    def cosines(self, mentions: Any, places: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Of each of m mentions and the entities at its places, (n,) int64 each.  Returns (n,) float32 each."""
+        ...
+
+
 class CandidateFinder:
-    """Finds candidates in one KB."""
+    """A `Finder` by fused vectors."""
 
     def __init__(
         self,
@@ -68,19 +83,21 @@ class CandidateFinder:
 
     def find(self, surfaces: Sequence[str], mentions: NDArray[Any]) -> list[Candidates]:
         """surfaces: (m,), mentions: (m, width) unit rows.  One answer for each."""
-        nearest = self._nearest(mentions)
-        return [self._united(*one) for one in zip(surfaces, mentions, nearest, strict=True)]
+        named = [self._names.find(surface, limit=self._settings.by_name) for surface in surfaces]
+        both = [
+            united(matches, near, self._packed) for matches, near in zip(named, self._nearest(mentions), strict=True)
+        ]
+        cosines = self.cosines(mentions, [positions for positions, _ in both])
+        return [
+            Candidates(positions=positions, matches=matches, cosine=cosine)
+            for (positions, matches), cosine in zip(both, cosines, strict=True)
+        ]
 
-    def _united(self, surface: str, mention: NDArray[Any], near: NDArray[Any]) -> Candidates:
+    def cosines(self, mentions: NDArray[Any], places: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """See `Finder`."""
         import numpy as np
 
-        matches = self._names.find(surface, limit=self._settings.by_name)
-        positions, known = united(matches, near, self._packed)
-        return Candidates(
-            positions=positions,
-            matches=known,
-            cosine=self._entities[positions].astype(np.float32) @ mention,
-        )
+        return [self._entities[one].astype(np.float32) @ mention for mention, one in zip(mentions, places, strict=True)]
 
     def _nearest(self, queries: NDArray[Any]) -> NDArray[Any]:
         """(m, width) -> (m, k) positions of the entities with the highest cosine, best first."""

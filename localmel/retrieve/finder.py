@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from localmel.kb.packed import PackedKb
 from localmel.kb.store import KnowledgeBase
 from localmel.records import Mention, Triple
-from localmel.retrieve.candidates import CandidateFinder
+from localmel.retrieve.candidates import CandidateFinder, Finder
 from localmel.retrieve.entity_index import load_entity_index
 from localmel.retrieve.fused import load_fused
 from localmel.retrieve.matchers.kb_matcher import MatcherSearch
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def open_finder(
-    kb: KnowledgeBase, packed: PackedKb, models: ProfileModels, settings: RetrieveSettings
-) -> CandidateFinder | MatcherFinder:
+def open_finder(kb: KnowledgeBase, packed: PackedKb, models: ProfileModels, settings: RetrieveSettings) -> Finder:
     """Raises BadInput, with the command, where the KB was not made ready for these models."""
     if models.matcher and models.tokens:
         search = MatcherSearch(kb, models.matcher, models.tokens, settings.index)
@@ -38,7 +36,7 @@ def open_finder(
 
 
 def shown_to(
-    finder: CandidateFinder | MatcherFinder,
+    finder: Finder,
     models: ProfileModels,
     mentions: Sequence[Mention],
     stated: Sequence[Sequence[Triple]],

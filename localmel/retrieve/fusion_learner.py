@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from localmel.retrieve.batches import Part
 from localmel.retrieve.fusion import FusionNetwork, FusionSettings
 from localmel.retrieve.inputs import EntityVectors, MentionVectors, fusion_inputs, rows_of
-from localmel.retrieve.learner import Validated
+from localmel.retrieve.learner import Validated, WeightsApart
 from localmel.retrieve.losses import contrastive_losses
 from localmel.retrieve.ranking import Workers, embed_entities, gold_ranks, nearest_entities
 from localmel.retrieve.training_settings import TrainingSettings
@@ -38,6 +38,7 @@ class FusionLearner:
         self.gold: NDArray[Any] = mentions.gold
         self.validation_gold: NDArray[Any] = validation.gold
         self.candidates: NDArray[Any] = mentions.candidates
+        self.apart: tuple[WeightsApart, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """The shape of the network; its loss is among the settings of training."""

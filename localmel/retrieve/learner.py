@@ -5,7 +5,7 @@ what a network looks at, and how it is searched, is the learner's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,6 +25,18 @@ class Validated:
     "(m,) of each validation mention's gold among all entities; infinity where it was not ranked, 0 without a gold."
     nearest: NDArray[Any] | None
     "(train mentions, k) positions; None where they were not asked for."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class WeightsApart:
+    """Weights of a network that move at a rate of their own."""
+
+    weights: Sequence[nn.Parameter]
+    rate: float
+    "The highest; it rises and falls as that of the other weights does."
+    weight_decay: float
+    epsilon: float
+    "Of AdamW."
 
 
 class Learner(Protocol):
@@ -55,6 +67,11 @@ class Learner(Protocol):
     @property
     def candidates(self) -> NDArray[Any]:
         """(m, k) int64 positions of entities that bear each train mention's name, -1 beyond."""
+        ...
+
+    @property
+    def apart(self) -> Sequence[WeightsApart]:
+        """Weights to which rate and decay of the settings do not apply; none for most."""
         ...
 
     def facts(self) -> dict[str, Any]:

@@ -185,9 +185,7 @@ class _Run:
         self._facts = facts_of(learner.facts(), settings, made_from, together)
         self._network = learner.network
         self._shared = together.accelerator.prepare(learner.step)
-        self._optimiser = torch.optim.AdamW(
-            self._network.parameters(), lr=settings.rate, weight_decay=settings.weight_decay
-        )
+        self._optimiser = _optimiser(learner, settings)
         self._hard = learner.candidates
         self._history: list[Epoch] = []
         self._best_weights: dict[str, Tensor] = {}
@@ -238,7 +236,7 @@ class _Run:
     def _step(self, parts: list[Part], rate: float, sums: Tensor) -> None:
         """Move the weights once; the losses are added to `sums`."""
         for group in self._optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         for part in parts:
             last = part is parts[-1]  # processes exchange gradients once for each step
             with nullcontext() if last else self._together.accelerator.no_sync(self._shared):
@@ -257,7 +255,8 @@ class _Run:
             epoch = len(self._history) + 1
             raise BadInput(
                 f"the loss became {loss} in epoch {epoch}, at step {step} of {self._batches.steps} or shortly before",
-                hint=f"--rate {self._settings.rate / 3:.2g}",
+                hint=f"--rate {self._settings.rate / 3:.2g}"
+                + "".join(f" --encoder-rate {group.rate / 3:.2g}" for group in self._learner.apart[:1]),
             )
         return loss, matched
 
@@ -310,6 +309,18 @@ class _Run:
                 self._hard = tensors["hard"].numpy()
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise broken(self._folder, error) from None
+
+
+def _optimiser(learner: Learner, settings: TrainingSettings) -> torch.optim.AdamW:
+    """`share` of a group is its rate over that of the settings."""
+    apart = {weight for group in learner.apart for weight in group.weights}
+    rest = [weight for weight in learner.network.parameters() if weight not in apart]
+    groups: list[dict[str, Any]] = [{"params": rest, "share": 1.0, "weight_decay": settings.weight_decay}]
+    for group in learner.apart:
+        share = group.rate / settings.rate
+        own = {"weight_decay": group.weight_decay, "eps": group.epsilon}
+        groups.append({"params": list(group.weights), "share": share, **own})
+    return torch.optim.AdamW(groups, lr=settings.rate)
 
 
 def epoch_from(facts: Mapping[str, Any]) -> Epoch:

@@ -51,7 +51,8 @@ class AttributeSettings:
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.asked if name not in attributes()]:
-            raise UsageError(f"there is no attribute {', '.join(unknown)}; known are {', '.join(attributes())}")
+            fact = f"there is no attribute {', '.join(unknown)}; known are {', '.join(attributes())}"
+            raise UsageError(fact, hint=f"--ask {next(iter(attributes()))}")
         if not 0 <= self.least <= 1 or self.max_tokens < 1 or self.retries < 0:
             fact = f"attributes: least {self.least}, max_tokens {self.max_tokens} or retries {self.retries}"
             raise UsageError(f"{fact} is out of its range")

@@ -77,7 +77,7 @@ class EncodeSettings:
     """Which model makes vectors."""
 
     model: str = "all-MiniLM-L6-v2"
-    "`all-MiniLM-L6-v2`, or a CLIP model: its name in the catalog of weights, or a path with a /."
+    "`all-MiniLM-L6-v2`; a CLIP model by its name in the catalog of weights; or a path with a /: of a CLIP, or tuned."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

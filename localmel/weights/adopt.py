@@ -10,17 +10,11 @@ from pathlib import Path
 from localmel.artifacts import replace_folder, temporary_folder
 from localmel.errors import BadInput, UsageError, shell_line
 from localmel.weights.catalog import MINILM, catalog
-from localmel.weights.complete import whole_model
+from localmel.weights.catalog_names import check_catalog_name
 from localmel.weights.install import exclusive
 from localmel.weights.manifest import ModelRecord, write_record
 from localmel.weights.places import checked_name, place_of, weights_home
 from localmel.weights.sources import OnBytes, hashed_record, model_source, suggested_name
-
-_NEARLY, _ROUGHLY = 1.25, 2.0
-"""By what factor the numbers in the tensors may differ from the catalog's count: where the catalog tells the
-architecture too (files may hold a tied output layer once more), and where it does not."""
-_PACKED = 8
-"Weights of 4 bit are packed up to eight to a number."
 
 
 def adopt(
@@ -45,7 +39,7 @@ def adopt(
         raise UsageError(f"{name!r} comes with a Python package", hint="--name another-name")
     if source.folder.resolve().is_relative_to(weights_home().resolve()):
         raise UsageError(f"{folder} is installed already", hint="localmel weights list")
-    _check_name(name, source.folder)
+    check_catalog_name(name, source.folder, f"{folder}")
     place = place_of(name)
     if place.exists() and not replace_installed:
         raise BadInput(
@@ -61,23 +55,3 @@ def adopt(
 def _as_in_the_catalog(suggested: str) -> str:
     """The catalog's spelling of a folder's name, as `Qwen2.5-7B-Instruct` on its page; else the name as it is."""
     return next((one for one in catalog() if one.casefold() == suggested.casefold()), suggested)
-
-
-def _check_name(name: str, folder: Path) -> None:
-    """Whether a folder's model can be what the catalog calls so; other names are free.  Raises BadInput."""
-    known = next((one for one in (MINILM.name, *catalog()) if one.casefold() == name.casefold()), None)
-    if known is None:
-        return
-    if known != name:
-        other = "--name OTHER" if known == MINILM.name else f"--name {known}   # if it is that model; else --name OTHER"
-        raise BadInput(f"{name!r} differs from {known!r} of the catalog in upper and lower case only", hint=other)
-    entry, whole = catalog()[name], whole_model(folder)
-    kind = "open_clip" if whole.for_open_clip else str(whole.configuration.get("model_type") or "")
-    if entry.model_type and kind and kind != entry.model_type:
-        fact = f"{folder} is no {name}: its architecture is {kind!r}, the catalog says {entry.model_type!r}"
-        raise BadInput(fact, hint="--name OTHER")
-    most = entry.parameters * (_NEARLY if entry.model_type else _ROUGHLY)
-    least = entry.parameters**2 / most / (_PACKED if whole.configuration.get("quantization_config") else 1)
-    if not least <= whole.n_parameters <= most:
-        counts = f"its tensors hold {whole.n_parameters:,} numbers, the catalog says {entry.parameters:,}"
-        raise BadInput(f"{folder} is no {name}: {counts}", hint="--name OTHER")

@@ -24,6 +24,7 @@ from localmel.errors import BadInput, CorruptArtifact, LocalmelError, OutOfSpace
 from localmel.weights.archive import Member, opened
 from localmel.weights.bundle import Bundle, read_bundle
 from localmel.weights.catalog import MINILM
+from localmel.weights.catalog_names import check_catalog_name
 from localmel.weights.complete import whole_model
 from localmel.weights.contents import PIECE, check_beginning, check_configuration
 from localmel.weights.manifest import FileRecord, ModelRecord, read_record, write_record
@@ -215,6 +216,7 @@ def _unpack(file: BinaryIO, bundle: Bundle, record: ModelRecord, folder: Path, o
             path.unlink()
     try:
         whole_model(folder)
+        check_catalog_name(record.name, folder, "what it holds")
     except LocalmelError as error:
         fact = error.fact.replace(f"{folder}/", "").replace(str(folder), record.name)
         raise type(error)(f"{bundle.path}: {fact}", hint=error.hint) from None

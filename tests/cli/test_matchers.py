@@ -68,10 +68,13 @@ def test_a_matcher_is_trained_indexed_evaluated_and_linked_with(
     indexed = ("index", kb, "--matcher", network)
     assert localmel(*indexed)["encoded"] == 0  # training has encoded all that is looked at
     assert len(list((kb / "matched").iterdir())) == 1
-    report = localmel("eval", data, "--kb", kb, "--system", "matcher", "--system", "zero-shot", "--matcher", network,
-                      "--gold-outside", "nil", "--out", tmp_path / "eval")  # fmt: skip
-    systems = report["datasets"]["one"]["systems"]
-    assert systems["matcher"]["slices"]["all"]["metrics"]["hits@1"]["value"] > 0.5
+    report = localmel("eval", data, "--kb", kb, "--system", "matcher", "--system", "linker", "--matcher", network,
+                      "--gold-outside", "nil", "--protocol", "fuzzy100", "--out", tmp_path / "eval")  # fmt: skip
+    found, given = report["datasets"]["one"]["systems"], report["datasets"]["one"]["fuzzy100"]["systems"]
+    for system in ("matcher", "linker"):
+        hits = found[system]["slices"]["all"]["metrics"]["hits@1"]["value"]
+        assert hits > 0.5
+        assert given[system]["top"]["T@1"]["value"] == pytest.approx(hits), "all entities are among the candidates"
     profile = tmp_path / "lab.toml"
     profile.write_text(f'name = "lab"\nextends = "embedded"\n[retrieve]\nmatcher = "{network}"\n')
     linked = localmel("link", "-", "[[Byron]], the chemist, went home.", "--kb", kb, "--profile", profile)

@@ -78,6 +78,42 @@ def test_a_run_is_reranked_once_and_reported_as_often_as_one_likes(localmel: Run
     assert "before" not in without_gold
 
 
+def test_a_run_is_evaluated_by_its_name_and_can_then_be_compared(localmel: Run, data: Path, place: Path) -> None:
+    def evaluated(*more: str | Path) -> Any:
+        return localmel("eval", data, "--kb", "starter", "--run", "val", "--json", *more, cwd=place)
+
+    done = evaluated()
+    assert done.returncode == 0, done.stderr
+    whole = json.loads(done.stdout)["datasets"]["starters"]["systems"]["models"]["slices"]["all"]
+    report = json.loads(localmel("rerank", data, "--run", "val", *KB, "--report", "--json", cwd=place).stdout)
+    assert whole["metrics"]["hits@1"]["value"] == pytest.approx(report["after"]["hits@1"]["value"], abs=1e-6)
+    assert whole["n"] == N
+    manifest = json.loads((place / "runs" / "val" / "evaluate" / "manifest.json").read_text())
+    assert manifest["inputs"]["profile"]["rerank"]["orders"] == 2
+    assert manifest["inputs"]["models"]["rerank"]["name"] == "made-up"
+    again = evaluated()
+    assert again.stdout == done.stdout
+    assert "nothing to do: runs/val/evaluate holds this evaluation" in again.stderr
+    names = localmel("eval", data, "--kb", "starter", "--system", "names", "--out", "names", cwd=place)
+    assert names.returncode == 0, names.stderr
+    both = localmel("compare", "./names", "runs/val", "--out", "both", "--json", cwd=place)
+    assert both.returncode == 0, both.stderr
+    other = evaluated("--split", "test", "--system", "names")
+    failed(other, 2, "--split, --system cannot be chosen for a run that has answered")
+    failed(evaluated("--run", "none"), 3, "runs/none")
+
+
+def test_a_run_over_other_mentions_is_not_evaluated(localmel: Run, data: Path, place: Path, tmp_path: Path) -> None:
+    other = tmp_path / "data"
+    other.mkdir()
+    lines = (data / "starters-val.jsonl").read_text().splitlines(keepends=True)
+    (other / "starters-val.jsonl").write_text("".join(lines[:-1]))
+    done = localmel("eval", other, "--kb", "starter", "--run", "val", cwd=place)
+    failed(done, 3, "was made from others than the 59 mentions of starters, val")
+    one = localmel("eval", data / "starters-val.jsonl", "--kb", "starter", "--run", "val", cwd=place)
+    failed(one, 2, "is no benchmark folder")
+
+
 def test_what_a_model_said_and_the_profile_does_not_ask_for_is_told(localmel: Run, data: Path, place: Path) -> None:
     (place / "runs" / "said" / "generate").mkdir(parents=True)
     done = localmel("retrieve", data, "--run", "said/", *KB, "--limit", "1", cwd=place)

@@ -14,6 +14,8 @@ import pytest
 from localmel.doctor.check import Check, each_once
 from localmel.doctor.lacks import lacks
 from localmel.doctor.weights import check_name, look_at_weights
+from localmel.retrieve.matchers.dwe_choice import DweChoice
+from localmel.retrieve.matchers.dwe_sight import open_sight
 from localmel.retrieve.matchers.matcher_folder import CARD
 from localmel.settings import Profile, load_profile
 from localmel.shipped import shipped
@@ -185,3 +187,18 @@ def test_a_matcher_in_place_of_the_network_is_looked_for_instead(
     (tmp_path / "matcher" / CARD).write_text('{"kind": "m3el"}', encoding="utf-8")
     assert "kind m3el" in looked(own)["weights.matcher"].fact
     assert lacks(own) == ()
+
+
+def test_what_a_matcher_looks_at_pictures_by_is_looked_for_too(
+    tmp_path: Path, profile: Callable[[str], Profile]
+) -> None:
+    own = profile(f'[retrieve]\nnetwork = "none"\nmatcher = "{tmp_path}/matcher"\n')
+    (tmp_path / "matcher").mkdir()
+    card = {"kind": "dwe", "facts": {"sees": open_sight(DweChoice(faces="tiles")).for_card()}}
+    (tmp_path / "matcher" / CARD).write_text(json.dumps(card), encoding="utf-8")
+    assert looked(own)["weights.matcher"].status == "ok"
+    card["facts"]["sees"]["choice"]["faces"] = "faces"  # type: ignore[index]
+    (tmp_path / "matcher" / CARD).write_text(json.dumps(card), encoding="utf-8")
+    check = looked(own)["weights.matcher"]
+    assert (check.status, check.exit_code) == ("fail", 6)
+    assert "it was changed after training" in check.fact

@@ -106,11 +106,10 @@ def test_nothing_to_count_is_said_and_not_divided() -> None:
     assert fuzzy_counts([]).recall is None
     counts = fuzzy_counts(outcomes([math.inf, math.inf]))
     assert (counts.recall and counts.recall.value, counts.top[1].value, counts.top_given) == (0.0, 0.0, {})
-    text = fuzzy_markdown({"none": fuzzy_counts([]), "no": counts}, left_out=3, unranked=["other"])
+    text = fuzzy_markdown({"none": fuzzy_counts([]), "no": counts}, left_out=3)
     assert "| none | 0 | – | – |" in text
     assert "| no | 2 | 0.000" in text
-    assert "Not asked about given candidates: other." in text
-    found = fuzzy_json({"none": fuzzy_counts([])}, left_out=3, unranked=[])
+    found = fuzzy_json({"none": fuzzy_counts([])}, left_out=3)
     assert found["systems"]["none"] == {"n": 0, "recall@100": None, "top": {}, "top_given": {}}
 
 

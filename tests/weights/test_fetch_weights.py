@@ -7,10 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from localmel.errors import BadInput
+from localmel.weights import catalog_names
+from localmel.weights.catalog import catalog
 from localmel.weights.find import model_folder
 from localmel.weights.install import install_bundle
 from localmel.weights.manifest import read_record
@@ -62,7 +66,9 @@ def test_a_repository_is_fetched_without_pickles_and_code_and_recorded(server: h
     assert model_folder(str(folder)) == folder
 
 
-def test_the_bundle_of_a_catalog_model_installs_on_the_other_side(own_home: Path, tmp_path: Path) -> None:
+def test_the_bundle_of_a_catalog_model_installs_on_the_other_side(
+    own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files = small.clip() | {"README.md": b"# CLIP\n"}
     both = files | UNWANTED | {"config.json": b'{"architecture": "vit"}', "model.safetensors": files["README.md"]}
     with hub.running(CLIP, COMMIT, both) as server:
@@ -70,6 +76,11 @@ def test_the_bundle_of_a_catalog_model_installs_on_the_other_side(own_home: Path
         assert done.returncode == 0, done.stderr
         assert {name for name, _ in server.downloads} == set(files)
     assert "no licence text" in done.stderr
+    with pytest.raises(BadInput, match=r"no clip-vit-b-32: its tensors hold 16 numbers, the catalog says"):
+        install_bundle(tmp_path / "out" / "clip-vit-b-32.tar")
+    assert not (own_home / "weights" / "clip-vit-b-32").exists()
+    as_small = {**catalog(), "clip-vit-b-32": replace(catalog()["clip-vit-b-32"], parameters=16)}
+    monkeypatch.setattr(catalog_names, "catalog", lambda: as_small)
     (installed,) = install_bundle(tmp_path / "out" / "clip-vit-b-32.tar")
     record = installed.record
     assert (record.name, record.licence, record.purpose) == ("clip-vit-b-32", "apache-2.0", "clip")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localmel.artifacts import MANIFEST
-from localmel.errors import UsageError
+from localmel.errors import UnknownChoice
 from localmel.retrieve.index.axes import AxesIndex
 from localmel.retrieve.index.exact import ExactIndex
 from localmel.retrieve.index.folder import checked_manifest, damaged
@@ -43,7 +43,7 @@ def choose(kind: str, n_vectors: int, *, device: str = "cpu") -> IndexSettings:
     if kind == HNSW_AXES:
         return AxesSettings()
     if kind not in EXACT_KINDS:
-        raise UsageError(f"there is no index of kind {kind!r}; known are {', '.join((AUTO, *KINDS))}")
+        raise UnknownChoice("index of kind", kind, (AUTO, *KINDS), option="--index")
     return ExactSettings(kind=kind, device=device)
 
 

@@ -1,7 +1,7 @@
 """CLIP's words and patches: what its towers hold before they are summed up in one vector.
 
 In: texts, or opened pictures.  Out: states in float16; words behind the last norm of the text tower, patches before
-that of the image tower, as M3EL takes them.  The encoder stays as it is: nothing is trained here."""
+that of the image tower, as M3EL takes them.  The encoder stays as it is: `tuning_clip.py` trains one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localmel.encode.batches import batches_by_length
-from localmel.encode.clip import Clip, _bounded, _ends, _is_causal
+from localmel.encode.clip import Clip, bounded, ends_of, is_causal, text_states
 from localmel.encode.clip_folder import read_clip_folder
 from localmel.errors import BadInput
 from localmel.retrieve.matchers.token_encoders import MOST_WORDS
@@ -51,16 +51,17 @@ class ClipTokens(Clip):
 
         model = self._model
         made: list[NDArray[Any]] = [None] * len(texts)  # type: ignore[list-item]  # every place is filled below
-        if not _is_causal(model.network):
+        if not is_causal(model.network):
             raise BadInput(f"{self.space.name} does not tell words from padding; its words cannot be looked at singly")
         for first in range(0, len(texts), _TEXTS_AT_ONCE):
             some = [text.encode("utf-8", "replace").decode() for text in texts[first : first + _TEXTS_AT_ONCE]]
             tokens = model.tokenize(some)
-            n_words = (_ends(model.network, tokens) - 1).clamp(max=MOST_WORDS).tolist()
+            n_words = (ends_of(model.network, tokens) - 1).clamp(max=MOST_WORDS).tolist()
             for batch in batches_by_length([n + 1 for n in n_words], _TOKENS_AT_ONCE[self._kind]):
                 longest = n_words[batch[-1]] + 1  # with the mark of beginning; none sees what stands behind it
                 with torch.inference_mode():
-                    states = _text_states(model.network, tokens[batch, :longest].to(model.device)).half().cpu()
+                    states = text_states(model.network, tokens[batch, :longest].to(model.device))
+                    states = model.network.ln_final(states).half().cpu()
                 for place, own in zip(batch, states, strict=True):
                     made[first + place] = own[1 : 1 + n_words[place]].numpy().copy()
                 on_texts(len(batch))
@@ -78,7 +79,7 @@ class ClipTokens(Clip):
         tower = getattr(model.network.visual, "transformer", None)
         if tower is None:
             raise BadInput(f"the image tower of {self.space.name} has no patches that could be looked at singly")
-        prepared = (model.prepare(_bounded(picture.image)) for picture in pictures)
+        prepared = (model.prepare(bounded(picture.image)) for picture in pictures)
         hook = tower.register_forward_hook(lambda _module, _given, states: held.append(states))
         try:
             while batch := list(islice(prepared, _PICTURES_AT_ONCE[self._kind])):
@@ -90,10 +91,3 @@ class ClipTokens(Clip):
         finally:
             hook.remove()
         return made
-
-
-def _text_states(network: Any, tokens: Any) -> Any:
-    """(n, length, width) of a causal text tower.  tokens: (n, length), cut where the last text ends."""
-    dtype, length = network.transformer.get_cast_dtype(), tokens.shape[1]
-    states = network.token_embedding(tokens).to(dtype) + network.positional_embedding[:length].to(dtype)
-    return network.ln_final(network.transformer(states, attn_mask=network.attn_mask[:length, :length]))

@@ -10,13 +10,14 @@ no numbers."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from localmel.encode.identity import Likeness
 from localmel.errors import BadInput
 from localmel.kb.packed import Lists
 from localmel.retrieve.matchers.features import laid_end_to_end, padded
@@ -29,10 +30,12 @@ class DweFeatures:
 
     n: int
     parts: Mapping[str, Tokens]
+    alike: tuple[tuple[Likeness, ...], ...] = ()
+    "Of each mention the entities whose portraits are like its picture, where they were looked for; to be shown."
 
     def to(self, device: torch.device) -> DweFeatures:
         """The same on another device."""
-        return DweFeatures(n=self.n, parts={name: tokens.to(device) for name, tokens in self.parts.items()})
+        return replace(self, parts={name: tokens.to(device) for name, tokens in self.parts.items()})
 
     def __len__(self) -> int:
         return self.n
@@ -99,6 +102,8 @@ class DweTable:
 
     n: int
     parts: Mapping[str, Singles | Several]
+    alike: tuple[tuple[Likeness, ...], ...] = ()
+    "See `DweFeatures`."
 
     def __post_init__(self) -> None:
         for name, part in self.parts.items():
@@ -110,4 +115,6 @@ class DweTable:
 
     def of(self, positions: NDArray[np.int64]) -> DweFeatures:
         """The rows at `positions`."""
-        return DweFeatures(n=len(positions), parts={name: part.of(positions) for name, part in self.parts.items()})
+        parts = {name: part.of(positions) for name, part in self.parts.items()}
+        alike = tuple(self.alike[position] for position in positions.tolist()) if self.alike else ()
+        return DweFeatures(n=len(positions), parts=parts, alike=alike)

@@ -1,10 +1,11 @@
 """DWE+ as one of the `kinds`: made, trained and searched by what the product knows of every matcher.
 
-Pictures are cut into tiles, which needs no weights; attributes, identities and written texts are left out unless the
-kind is made with them (docs/matchers-dwe.md)."""
+Pictures are cut into tiles, which needs no weights; faces, attributes, identities and texts beside descriptions are
+left out unless they are chosen (`dwe_choice.py`).  What was chosen stands in the card of the trained one."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,18 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from localmel.encode.detectors import Tiles
-from localmel.encode.objects import Detector
+from localmel.encode.identity import Likeness, index_faces, load_faces, portraits_of_pictures
 from localmel.encode.space import Space
+from localmel.encode.text_vectors import TextVectors, index_texts, load_texts
+from localmel.errors import CorruptArtifact, UsageError
+from localmel.kb.texts import WRITTEN, TextSource, texts_state, the_model
 from localmel.records import Mention
 from localmel.retrieve.matchers.dwe import Dwe, DweSettings
+from localmel.retrieve.matchers.dwe_choice import DweChoice
 from localmel.retrieve.matchers.dwe_features import DweFeatures, DweTable
 from localmel.retrieve.matchers.dwe_folder import KIND, DweFolder, load_dwe, save_dwe
+from localmel.retrieve.matchers.dwe_looking import OwnPortraits
 from localmel.retrieve.matchers.dwe_losses import DweLossSettings, dwe_losses
 from localmel.retrieve.matchers.dwe_mentions import dwe_entities, dwe_mentions
+from localmel.retrieve.matchers.dwe_sight import CARD, DweSight, open_sight, sight_of_card
+from localmel.retrieve.matchers.kinds import MatcherKind
+from localmel.retrieve.matchers.matcher_folder import MatcherFolder
 from localmel.retrieve.matchers.protocol import Tokens
 from localmel.retrieve.matchers.token_encoders import TokenEncoders
-from localmel.settings.attributes import AttributeSettings
 
 if TYPE_CHECKING:
     from localmel.encode.kb_images import KbImages
@@ -36,15 +43,15 @@ _SHOWN = ("image", "objects", "faces", "attributes", "identity")
 "Parts that come from a picture."
 
 
-class DweKind:
+class DweKind(MatcherKind):
     """A `MatcherKind`."""
 
     name = KIND
     loss_settings = DweLossSettings()
 
-    def __init__(self, detector: Detector | None = None, attributes: AttributeSettings | None = None) -> None:
-        """detector: what cuts pictures, tiles where none is given; attributes: what CLIP is asked, if anything."""
-        self._detector, self._attributes = detector or Tiles(), attributes
+    def __init__(self, sight: DweSight | None = None, own: OwnPortraits | None = None) -> None:
+        """sight: what is to be seen, tiles alone where none is given; own: the portraits of the KB beside it."""
+        self._sight, self._own = sight or open_sight(DweChoice()), own
 
     def new(self, encoders: TokenEncoders, *, width: int | None) -> Dwe:
         """With pictures where they are encoded, else the text half alone.  As wide as texts unless `width` is given."""
@@ -52,21 +59,42 @@ class DweKind:
         width = width or text
         heads = next(heads for heads in (8, 4, 2, 1) if width % heads == 0)
         image = encoders.image_space.width if encoders.image_space else 0
-        unseen = ["faces", "identity", "written", *([] if self._attributes and image else ["attributes"])]
         settings = DweSettings(
             text_width=text, word_width=encoders.text.word_width, image_width=image, width=width, heads=heads,
-            without=tuple(unseen),
+            without=self._sight.choice.without(pictures=bool(image)),
         )  # fmt: skip
         return Dwe(settings)
 
     def facts(self, network: nn.Module) -> dict[str, Any]:
         """Of the network, of its loss, and of what looks at pictures."""
         assert isinstance(network, Dwe)
-        looked_at = {
-            "detector": dict(self._detector.facts),
-            "attributes": asdict(self._attributes) if self._attributes else None,
-        }
-        return {"dwe": asdict(network.settings), "loss": asdict(self.loss_settings), "pictures": looked_at}
+        return {"dwe": asdict(network.settings), "loss": asdict(self.loss_settings), "pictures": self._sight.facts()}
+
+    def of(self, matcher: MatcherFolder[Any]) -> DweKind:
+        """Seeing what this one was trained to see; see `sight_of_card`."""
+        kind = DweKind(sight_of_card(matcher.folder, matcher.card))
+        used = kind._sight.choice.without(pictures=matcher.image_space is not None)
+        if CARD in matcher.card and set(used) != set(matcher.network.settings.without):
+            raise CorruptArtifact(f"the card of {matcher.folder} names parts that its network does not have")
+        return kind
+
+    def beside(self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None) -> DweKind:
+        """With the portraits of this KB, where identities are looked for.  Raises BadInput where they are not ready."""
+        sight = self._with_writer(kb)
+        if not sight.choice.identity or images is None:
+            return DweKind(sight)
+        portraits = load_faces(kb, packed, images, sight.faces) if sight.faces else portraits_of_pictures(images)
+        state = hashlib.sha256(f"{packed.fingerprint} {images.state}".encode()).hexdigest()
+        return DweKind(sight, OwnPortraits(portraits=portraits, texts=vectors.entities, state=state))
+
+    def alike(self, given: DweFeatures) -> Sequence[Sequence[Likeness]]:
+        """See `MatcherKind`."""
+        return given.alike
+
+    def state(self, kb: KnowledgeBase) -> dict[str, Any]:
+        """Of the texts that are taken beside the KB's own."""
+        texts = [[source, by, texts_state(kb, source, by)] for source, by in self._texts(kb)]
+        return {"texts": texts} if texts else {}
 
     def loss(
         self, network: nn.Module, mentions: DweFeatures, entities: DweFeatures, gold: Tensor, entity_ids: Tensor
@@ -96,12 +124,19 @@ class DweKind:
         on_total: Announce = lambda _what, _total: None,
         on_done: Advance = lambda _: None,
     ) -> int:
-        """Nothing: whole texts and pictures are all that is looked at of an entity."""
-        return 0
+        """Texts beside the KB's own, and faces in its pictures, where they are chosen."""
+        encoded = sum(
+            index_texts(kb, encoders.text, source, model=by, on_total=on_total, on_done=on_done)
+            for source, by in self._texts(kb)
+        )
+        if (faces := self._sight.faces) and self._sight.choice.identity and images and encoders.image:
+            index_faces(kb, packed, images, faces, encoders.image, on_total=on_total, on_done=on_done)
+        return encoded
 
     def entities(self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None) -> DweTable:
-        """Their static texts and pictures."""
-        return dwe_entities(vectors, images)
+        """Their static texts and pictures, and what is written of them where that is chosen."""
+        written: list[TextVectors] = [load_texts(kb, vectors.space, source, model=by) for source, by in self._texts(kb)]
+        return dwe_entities(vectors, images, written)
 
     def mentions(
         self,
@@ -114,17 +149,29 @@ class DweKind:
     ) -> DweTable:
         """See `dwe_mentions`."""
         return dwe_mentions(
-            mentions, encoders, detector=self._detector, attributes=self._attributes, folder=folder,
-            on_total=on_total, on_done=on_done,
-        )  # fmt: skip
+            mentions, encoders, sight=self._sight, own=self._own, folder=folder, on_total=on_total, on_done=on_done
+        )
 
     def save(
         self, folder: Path, network: nn.Module, text_space: Space, image_space: Space | None, facts: Mapping[str, Any]
     ) -> None:
-        """See `save_matcher`."""
+        """See `save_matcher`; the card also says what is seen."""
         assert isinstance(network, Dwe)
-        save_dwe(folder, network, text_space, image_space, facts)
+        save_dwe(folder, network, text_space, image_space, {**facts, CARD: self._sight.for_card()})
 
     def load(self, folder: Path) -> DweFolder:
         """See `read_matcher`."""
         return load_dwe(folder)
+
+    def _texts(self, kb: KnowledgeBase) -> list[tuple[TextSource, str]]:
+        """Which ones are taken, and who wrote them."""
+        choice = self._sight.choice
+        try:
+            return [(one, the_model(kb, choice.written_by) if one == WRITTEN else "") for one in choice.written]
+        except UsageError as error:
+            raise UsageError(error.fact, hint=error.hint.replace("--model", "--written-by")) from None
+
+    def _with_writer(self, kb: KnowledgeBase) -> DweSight:
+        """Whoever wrote the KB's only texts is named from now on: later another model may write too."""
+        by = dict(self._texts(kb)).get(WRITTEN, "")
+        return replace(self._sight, choice=replace(self._sight.choice, written_by=by))

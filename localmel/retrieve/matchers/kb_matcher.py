@@ -16,11 +16,11 @@ from localmel.encode.kb_vectors import KbVectors, index_kb, load_vectors
 from localmel.errors import BadInput, CorruptArtifact, shell_line
 from localmel.kb.packed import PackedKb
 from localmel.kb.store import KnowledgeBase
-from localmel.records import Mention
+from localmel.records import Alike, Mention
 from localmel.retrieve.entity_index import SCAN, kind_for
 from localmel.retrieve.fused import fused_state
 from localmel.retrieve.index import ExactSettings, choose
-from localmel.retrieve.matchers.kinds import MatcherKind, matcher_kind
+from localmel.retrieve.matchers.kinds import MatcherKind, kind_of
 from localmel.retrieve.matchers.matcher_folder import MatcherFolder
 from localmel.retrieve.matchers.token_encoders import TokenEncoders
 
@@ -74,9 +74,9 @@ def index_for_matcher(
     from localmel.retrieve.matchers.prepared import index_sides, prepare_entities
 
     encoders = encoders_for(matcher, encoders)
-    kind = matcher_kind(matcher.kind)
+    kind = kind_of(matcher)
     encoded = index_for_kind(kb, kind, encoders, on_total=on_total, on_done=on_done, on_note=on_note)
-    known = _known(kb, matcher, encoders)
+    known = _known(kb, matcher, kind, encoders)
     on_total(f"preparing entities for {matcher.kind}", len(known.packed.rows))
     entities = kind.entities(kb, known.packed, known.vectors, known.images)
     sides = prepare_entities(matcher.network, entities, matched_folder(kb, matcher), known.facts, on_done=on_done)
@@ -116,10 +116,11 @@ class MatcherSearch:
         from localmel.retrieve.matchers.prepared import PreparedSides, index_sides
         from localmel.retrieve.matchers.two_step import TwoStepSearch
 
-        self._encoders = encoders_for(matcher, encoders)
-        self._kind, self._network = matcher_kind(matcher.kind), matcher.network
+        self._kb, self._encoders = kb, encoders_for(matcher, encoders)
+        kind, self._network = kind_of(matcher), matcher.network
         again = shell_line("localmel index", kb.folder, "--matcher", matcher.folder)
-        known = _known(kb, matcher, self._encoders)
+        known = _known(kb, matcher, kind, self._encoders)
+        self._rows = known.packed.rows
         try:
             self._sides: PreparedSides = PreparedSides(matched_folder(kb, matcher), known.facts)
         except FileNotFoundError:
@@ -133,6 +134,10 @@ class MatcherSearch:
             raise BadInput(
                 f"kb {kb.name!r} has changed since it was made ready for {matcher.folder}", hint=again
             ) from None
+        try:
+            self._kind = kind.beside(kb, known.packed, known.vectors, known.images)
+        except (BadInput, CorruptArtifact) as error:
+            raise type(error)(error.fact, hint=again) from None
         chosen = kind_for(index, len(self._sides))
         settings = ExactSettings() if chosen == SCAN else choose(chosen, len(self._sides))
         folder = None if chosen == SCAN else _index_folder(kb, matcher, chosen)
@@ -145,26 +150,44 @@ class MatcherSearch:
 
         return self._kind.mentions(mentions, self._encoders).of(np.arange(len(mentions)))
 
+    def alike(self, given: Any) -> list[tuple[Alike, ...]]:
+        """Of each mention the entities whose pictures are like its own; empty where they are not looked for."""
+        found: list[tuple[Alike, ...]] = []
+        for row in self._kind.alike(given):
+            rows = [int(self._rows[one.entity]) for one in row]
+            entities = self._kb.entities_at(rows)
+            found.append(
+                tuple(
+                    Alike(entity_id=entity.id, label=entity.label, similarity=one.similarity)
+                    for entity, one in zip(entities, row, strict=True)
+                )
+            )
+        return found
+
     def best(self, given: Any, k: int) -> Found:
         """The best k of each mention, of all entities."""
         return self._search.search(given, k)
 
-    def sides(self, given: Any) -> Side:
-        """Of mentions, for `scores`."""
+    def scores_of(self, given: Any, places: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Of each of m mentions and the entities at its places, (n,) int64 each.  Returns (n,) float32 each."""
+        import numpy as np
         import torch
 
+        scores = []
         with torch.no_grad():
-            side: Side = self._network.mentions(given)
-        return side
-
-    def scores(self, mentions: Side, number: int, positions: NDArray[Any]) -> NDArray[Any]:
-        """Of one of the mentions and the entities at `positions` (n,).  Returns (n,) float32."""
-        import torch
-
-        with torch.no_grad():
-            one = mentions.rows(torch.tensor([number]))
-            scores: NDArray[Any] = self._network.scores(one, self._sides.of(positions))[0].float().cpu().numpy()
+            mentions: Side = self._network.mentions(given)
+            for number, positions in enumerate(places):
+                found = np.zeros(0, np.float32)
+                if len(positions):
+                    one = mentions.rows(torch.tensor([number]))
+                    found = self._network.scores(one, self._sides.of(positions))[0].float().cpu().numpy()
+                scores.append(found)
         return scores
+
+
+def texts_read(kb: KnowledgeBase, matcher: MatcherFolder[Any] | None) -> dict[str, Any]:
+    """The state of the texts that a matcher reads and that the KB's fingerprint does not know; empty without any."""
+    return kind_of(matcher).state(kb) if matcher else {}
 
 
 def matched_folder(kb: KnowledgeBase, matcher: MatcherFolder[Any]) -> Path:
@@ -185,9 +208,9 @@ class _Known:
     facts: dict[str, Any]
 
 
-def _known(kb: KnowledgeBase, matcher: MatcherFolder[Any], encoders: TokenEncoders) -> _Known:
+def _known(kb: KnowledgeBase, matcher: MatcherFolder[Any], kind: MatcherKind, encoders: TokenEncoders) -> _Known:
     """The KB's own vectors, and what the sides hang on."""
     packed, vectors = load_vectors(kb, encoders.text.space)
     images = load_images(kb, packed, encoders.image.image_space) if encoders.image else None
-    facts = {"matcher": matcher.sha256, "made_from": fused_state(packed, images)}
+    facts = {"matcher": matcher.sha256, "made_from": fused_state(packed, images), **kind.state(kb)}
     return _Known(packed=packed, vectors=vectors, images=images, facts=facts)

@@ -17,16 +17,18 @@ from localmel.retrieve.matchers.matcher_folder import CARD, MatcherFolder
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from localmel.encode.identity import Likeness
     from localmel.encode.kb_images import KbImages
     from localmel.encode.kb_vectors import KbVectors
     from localmel.encode.space import Space
     from localmel.kb.packed import PackedKb
     from localmel.kb.store import KnowledgeBase
     from localmel.records import Mention
+    from localmel.retrieve.matchers.dwe_choice import DweChoice
     from localmel.retrieve.matchers.protocol import EntityFeatures
     from localmel.retrieve.matchers.token_encoders import TokenEncoders
 
-KGMEL = "kgmel"
+KGMEL, DWE = "kgmel", "dwe"
 _NETWORK_CARD = "network.json"
 "Of a fusion network."
 
@@ -61,6 +63,28 @@ class MatcherKind(Protocol):
     def without_pictures(self, given: Any, blind: Tensor) -> Any:
         """The same features, but rows where `blind` (b,) is true show no picture."""
         ...
+
+    def of(self, matcher: MatcherFolder[Any]) -> MatcherKind:
+        """This kind, seeing what the trained one in a folder was trained to see.
+
+        Raises MissingWeights, MissingExtra, BadInput or CorruptArtifact where that is not to be had as it was."""
+        return self
+
+    def beside(self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None) -> MatcherKind:
+        """This kind, with what of the KB mentions are held against before anything is scored.
+
+        Raises BadInput where `index` was not run, or the KB has changed since."""
+        return self
+
+    def alike(self, given: Any) -> Sequence[Sequence[Likeness]]:
+        """Of mentions whose features are given: the entities whose pictures are like theirs, to be shown.
+
+        Nothing at all where they are not looked for."""
+        return ()
+
+    def state(self, kb: KnowledgeBase) -> dict[str, Any]:
+        """What of the KB entities' features hang on, besides its own texts and pictures."""
+        return {}
 
     def index(
         self, kb: KnowledgeBase, packed: PackedKb, encoders: TokenEncoders, images: KbImages | None,
@@ -105,7 +129,15 @@ def _dwe() -> MatcherKind:
     return DweKind()
 
 
-_KINDS: Mapping[str, Callable[[], MatcherKind]] = {"m3el": _m3el, "dwe": _dwe}
+def dwe_seeing(choice: DweChoice) -> MatcherKind:
+    """DWE+ that sees what was chosen.  Raises where a detector or model cannot be used here, as `open_sight`."""
+    from localmel.retrieve.matchers.dwe_kind import DweKind
+    from localmel.retrieve.matchers.dwe_sight import open_sight
+
+    return DweKind(open_sight(choice))
+
+
+_KINDS: Mapping[str, Callable[[], MatcherKind]] = {"m3el": _m3el, DWE: _dwe}
 
 MATCHERS = (KGMEL, *_KINDS)
 "All that `--matcher` can name."
@@ -117,6 +149,11 @@ def matcher_kind(name: str) -> MatcherKind:
         fact = f"there is no matcher {name!r} beside {KGMEL}; there are {', '.join(_KINDS)}"
         raise UsageError(fact, hint=f"--matcher {next(iter(_KINDS))}")
     return _KINDS[name]()
+
+
+def kind_of(matcher: MatcherFolder[Any]) -> MatcherKind:
+    """The kind of a trained one.  Raises as `MatcherKind.of`."""
+    return matcher_kind(matcher.kind).of(matcher)
 
 
 def kind_in(folder: Path) -> str:

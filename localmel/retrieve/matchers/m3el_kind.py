@@ -14,6 +14,7 @@ from localmel.encode.space import Space
 from localmel.records import Mention
 from localmel.retrieve.matchers.features import Features, FeatureTable
 from localmel.retrieve.matchers.kb_tokens import index_patches, index_words, kb_features
+from localmel.retrieve.matchers.kinds import MatcherKind
 from localmel.retrieve.matchers.m3el import M3el, M3elSettings
 from localmel.retrieve.matchers.m3el_folder import KIND, M3elFolder, load_m3el, save_m3el
 from localmel.retrieve.matchers.m3el_losses import M3elLossSettings, m3el_losses
@@ -32,7 +33,7 @@ _TEMPERATURE = 0.05
 "That of the fusion network's loss."
 
 
-class M3elKind:
+class M3elKind(MatcherKind):
     """A `MatcherKind`."""
 
     name = KIND
@@ -75,7 +76,7 @@ class M3elKind:
         """A row without any patch has no picture."""
         if given.is_patch is None:
             return given
-        return replace(given, is_patch=given.is_patch & ~blind[:, None])
+        return replace(given, is_patch=given.is_patch & ~blind[:, None].to(given.is_patch.device))
 
     def index(
         self,

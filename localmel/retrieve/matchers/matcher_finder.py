@@ -30,7 +30,7 @@ _BEST, _SIXTEENTH = 0.639, 0.402
 
 
 class MatcherFinder:
-    """Finds candidates in one KB."""
+    """A `Finder` by a matcher's scores."""
 
     def __init__(
         self,
@@ -50,19 +50,19 @@ class MatcherFinder:
 
     def find(self, surfaces: Sequence[str], mentions: Any) -> list[Candidates]:
         """surfaces: (m,); mentions: of these, by `given`.  One answer for each."""
-        import numpy as np
-
+        named = [self._names.find(surface, limit=self._settings.by_name) for surface in surfaces]
         near = self._search.best(mentions, min(self._settings.by_vector, len(self._packed.rows))).entities
-        sides = self._search.sides(mentions)
-        found = []
-        for number, surface in enumerate(surfaces):
-            matches = self._names.find(surface, limit=self._settings.by_name)
-            positions, known = united(matches, near[number], self._packed)
-            scores = np.zeros(0, np.float32)
-            if len(positions):
-                scores = self._search.scores(sides, number, positions)
-            found.append(Candidates(positions=positions, matches=known, cosine=self._as_cosine(scores)))
-        return found
+        both = [united(matches, own, self._packed) for matches, own in zip(named, near, strict=True)]
+        cosines = self.cosines(mentions, [positions for positions, _ in both])
+        alike = self._search.alike(mentions) or [()] * len(both)
+        return [
+            Candidates(positions=positions, matches=matches, cosine=cosine, alike=seen)
+            for (positions, matches), cosine, seen in zip(both, cosines, alike, strict=True)
+        ]
+
+    def cosines(self, mentions: Any, places: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """See `Finder`: scores on the scale of cosines."""
+        return [self._as_cosine(scores) for scores in self._search.scores_of(mentions, places)]
 
 
 def cosine_scale(matcher: MatcherFolder[Any]) -> Callable[[NDArray[Any]], NDArray[Any]]:

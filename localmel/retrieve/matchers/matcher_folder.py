@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 WEIGHTS, CARD = "matcher.safetensors", "matcher.json"
+TUNED = "tuned_encoder"
+"In the card of a matcher that was trained together with its encoder: which one, beside its folder."
 
 Network = TypeVar("Network", bound="nn.Module")
 
@@ -48,8 +50,15 @@ class MatcherFolder(Generic[Network]):
             if given[what] != own:
                 raise BadInput(
                     f"{self.folder} was trained on {what} of {_named(own)}, not of {_named(given[what])}",
-                    hint="localmel config   # shows which encoder the profile names",
+                    hint=self._own_encoder() or "localmel config   # shows which encoder the profile names",
                 )
+
+    def _own_encoder(self) -> str:
+        """Which line of a profile names the encoder that was tuned with it; empty where none was."""
+        tuned = self.card.get(TUNED)
+        if not isinstance(tuned, dict):
+            return ""
+        return f'[encode] model = "{self.folder.with_name(str(tuned.get("folder", "encoder")))}" in the profile'
 
 
 def save_matcher(

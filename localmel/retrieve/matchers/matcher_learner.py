@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from localmel.retrieve.batches import Part
 from localmel.retrieve.index import NO_ID, ExactSettings
-from localmel.retrieve.learner import Validated
+from localmel.retrieve.learner import Validated, WeightsApart
 from localmel.retrieve.matchers.kinds import MatcherKind
 from localmel.retrieve.matchers.prepared import LaidOutSides, index_sides, sides_in_memory
 from localmel.retrieve.matchers.protocol import EntityFeatures
@@ -60,6 +60,13 @@ class SearchQuality:
     last: float
     "Mean score of the 16th."
 
+    def note(self, n_entities: int) -> str:
+        """In words."""
+        return (
+            f"search in two steps: the same best 16 as by scoring every entity for {self.same_best:.0%} of "
+            f"{self.compared} mentions; for each mention {self.scored:,.0f} of {n_entities:,} entities were scored"
+        )
+
 
 class MatcherLearner:
     """A `Learner`."""
@@ -74,6 +81,7 @@ class MatcherLearner:
         self.gold: NDArray[Any] = inputs.gold
         self.validation_gold: NDArray[Any] = inputs.validation_gold
         self.candidates: NDArray[Any] = inputs.candidates
+        self.apart: tuple[WeightsApart, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """Of the kind."""

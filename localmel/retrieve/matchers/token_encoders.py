@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from localmel.encode.open import folder_of_tuned_minilm
 from localmel.encode.space import ImageEncoder, Space, TextEncoder
 from localmel.settings import EncodeSettings
 from localmel.weights.catalog import MINILM
@@ -62,10 +63,11 @@ class TokenEncoders:
 
 def open_token_encoders(settings: EncodeSettings, *, method: Method | None = None) -> TokenEncoders:
     """As `open_encoder`, with words and patches."""
-    if settings.model == MINILM.name:
+    folder = folder_of_tuned_minilm(settings)
+    if folder or settings.model == MINILM.name:
         from localmel.retrieve.matchers.minilm_words import MiniLmWords
 
-        return TokenEncoders(text=MiniLmWords(method=method), image=None)
+        return TokenEncoders(text=MiniLmWords(method=method, tuned=folder), image=None)
     from localmel.retrieve.matchers.clip_tokens import ClipTokens
     from localmel.weights.find import model_folder
 

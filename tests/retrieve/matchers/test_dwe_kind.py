@@ -13,8 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from localmel.encode.detectors import open_detector
-from localmel.encode.identity import WHOLE, IdentitySettings, identities, identity_texts, portraits_of_pictures
+from localmel.encode.identity import portraits_of_pictures
 from localmel.encode.kb_images import index_images, load_images
 from localmel.encode.kb_vectors import index_kb, load_vectors
 from localmel.errors import UsageError
@@ -22,13 +21,15 @@ from localmel.kb.packed import pack
 from localmel.kb.store import KnowledgeBase
 from localmel.records import Mention, Span
 from localmel.retrieve.matchers.dwe import Dwe
-from localmel.retrieve.matchers.dwe_features import DweFeatures, DweTable, several
+from localmel.retrieve.matchers.dwe_choice import DweChoice
+from localmel.retrieve.matchers.dwe_features import DweFeatures, DweTable
 from localmel.retrieve.matchers.dwe_kind import DweKind
+from localmel.retrieve.matchers.dwe_looking import OwnPortraits
 from localmel.retrieve.matchers.dwe_mentions import dwe_entities, dwe_mentions
+from localmel.retrieve.matchers.dwe_sight import open_sight
 from localmel.retrieve.matchers.kinds import MATCHERS, load_matcher, matcher_kind
 from localmel.retrieve.matchers.minilm_words import MiniLmWords
 from localmel.retrieve.matchers.token_encoders import TokenEncoders
-from localmel.settings.attributes import AttributeSettings
 
 ROOT = Path(__file__).resolve().parents[3]
 IMAGES = Path(os.environ.get("LOCALMEL_SHARED", ROOT.parent / "shared")) / "data" / "images"
@@ -150,10 +151,9 @@ def test_pictures_are_seen_whole_in_pieces_and_by_attributes(clip: TokenEncoders
     (tmp_path / "broken.png").write_bytes(b"none")
     images = [tmp_path / "red.png", None, tmp_path / "broken.png", tmp_path / "dot.png"]
     some = [mention(f"{WRITER} {number}", image) for number, image in enumerate(images)]
-    asked = AttributeSettings(asked=("setting",), least=0.0)
+    sight = open_sight(DweChoice(attributes="clip", asked=("setting",), least=0.0))
     tables = [
-        dwe_mentions(some, clip, detector=open_detector("tiles"), attributes=asked, folder=folder)
-        for folder in (None, tmp_path / "kept", tmp_path / "kept")
+        dwe_mentions(some, clip, sight=sight, folder=folder) for folder in (None, tmp_path / "kept", tmp_path / "kept")
     ]
     found = rows_of(tables[2])
     assert found.parts["image"].there[:, 0].tolist() == [True, False, False, True]
@@ -163,7 +163,7 @@ def test_pictures_are_seen_whole_in_pieces_and_by_attributes(clip: TokenEncoders
     for table in tables[:2]:
         for name, part in rows_of(table).parts.items():
             assert torch.equal(part.values, found.parts[name].values)
-    kind = DweKind(open_detector("tiles"), asked)
+    kind = DweKind(sight)
     network = kind.new(clip, width=None).eval()
     assert "attributes" not in network.settings.without
     assert torch.isfinite(network.mentions(found).vectors).all()
@@ -192,17 +192,14 @@ def test_real_pictures_go_the_whole_way(
         images = load_images(base, packed, clip.image.image_space)
     entities = dwe_entities(vectors, images)
     some = [mention(f"{name} is shown.", views[1][name], surface=name) for name in names]
-    table = dwe_mentions(some, clip, detector=open_detector("tiles"), attributes=AttributeSettings(least=0.0))
-    whole = [part.numpy()[None] for part in rows_of(table).parts["image"].values[:, 0]]
-    settings = IdentitySettings(on=True, threshold=-1.0, most=1)
-    found = identities(portraits_of_pictures(images), whole, images.space, WHOLE, settings)
-    texts = identity_texts(found, vectors.entities)
-    parts = {**table.parts, "identity": several(texts, clip.text.space.width)}
-    seen = DweTable(n=n, parts=parts)
-    network = DweKind(attributes=AttributeSettings()).new(clip, width=None).eval()
+    sight = open_sight(DweChoice(attributes="clip", identity=True, threshold=-1.0, least=0.0))
+    own = OwnPortraits(portraits=portraits_of_pictures(images), texts=vectors.entities, state="")
+    seen = dwe_mentions(some, clip, sight=sight, own=own)
+    network = DweKind(sight).new(clip, width=None).eval()
     places = best(network, seen, entities)
     assert rows_of(seen).parts["objects"].there.sum().item() == 5 * n
     assert len(places) == n
+    assert {len(row) for row in rows_of(seen).alike} == {3}
     with torch.no_grad():
         sides = network.mentions(rows_of(seen)), network.entities(rows_of(entities))
     assert all(bool(torch.isfinite(side.vectors).all()) for side in sides)

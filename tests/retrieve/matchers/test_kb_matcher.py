@@ -63,9 +63,8 @@ def test_the_search_finds_what_the_matchers_own_scores_say(kb: KnowledgeBase, ma
     assert index_for_matcher(kb, matcher, token_encoders(encoder), "auto") == 0
     search = MatcherSearch(kb, matcher, token_encoders(), "auto")
     given = search.given(mentions("Byron", "Ford"))
-    found, sides = search.best(given, 5), search.sides(given)
-    for number in range(2):
-        scores = search.scores(sides, number, np.arange(len(ENTITIES)))
+    found = search.best(given, 5)
+    for number, scores in enumerate(search.scores_of(given, [np.arange(len(ENTITIES))] * 2)):
         assert found.entities[number].tolist() == np.argsort(-scores, kind="stable")[:5].tolist()
         np.testing.assert_allclose(found.scores[number], np.sort(scores)[::-1][:5], rtol=1e-4)
 

@@ -1,0 +1,141 @@
+"""An encoder tuned through the command line: trained with its matcher, named by a profile, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localmel.cli.app import run
+from tests.cli.test_train import FAMILIES, TRADES, rows, write
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_processor() -> Iterator[None]:
+    """Small products on several threads wait for each other on a busy machine."""
+    import torch
+
+    threads, before = torch.get_num_threads(), os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write(folder / "one-train.jsonl", rows("one morning", 24))
+    write(folder / "one-val.jsonl", rows("one evening", 12))
+    return folder
+
+
+@pytest.fixture
+def kb(change_kb: Callable[..., Path]) -> Path:
+    people = [(f"{family}-{trade}", family, trade) for family in FAMILIES for trade in TRADES]
+    entities = [{"id": person, "label": family, "description": f"a {trade}"} for person, family, trade in people]
+    return change_kb(entities, [(person, "occupation", "", trade) for person, _, trade in people])
+
+
+QUICK = ("--matcher", "m3el", "--epochs", "1", "--batch", "8", "--width", "16", "--mentions", "16",
+         "--validation-mentions", "8", "--hard-negatives", "0", "--tune-encoder")  # fmt: skip
+
+
+@pytest.mark.parametrize("model", ["minilm", "clip"])
+@pytest.mark.slow(reason="trains, keeps and opens an encoder of 90 MB")
+def test_an_encoder_is_tuned_named_by_a_profile_indexed_evaluated_and_linked_with(
+    model: str,
+    data: Path,
+    kb: Path,
+    tmp_path: Path,
+    tiny_models: Callable[[str], Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def localmel(*arguments: str | Path) -> Any:
+        assert run([*map(str, arguments), "--json"]) == 0, capsys.readouterr().err
+        return json.loads(capsys.readouterr().out)
+
+    def refused(*arguments: str | Path) -> str:
+        assert run([*map(str, arguments)]) != 0
+        return capsys.readouterr().err
+
+    def profile(name: str, **stages: str) -> Path:
+        path = tmp_path / f"{name}.toml"
+        lines = [line for stage, setting in stages.items() for line in (f"[{stage}]", setting)]
+        path.write_text("\n".join([f'name = "{name}"', 'extends = "embedded"', *lines]) + "\n")
+        return path
+
+    monkeypatch.setenv("LOCALMEL_HOME", str(tmp_path / "home"))
+    before = profile("before", **({} if model == "minilm" else {"encode": f'model = "{tiny_models("tiny-clip")}"'}))
+    train = ("train", data, "--kb", kb, "--out", tmp_path / "run", *QUICK, "--profile", before)
+    trained = localmel(*train)
+    network, encoder = Path(trained["seeds"][0]["network"]), tmp_path / "run" / "seed-0" / "encoder"
+    assert not (kb / "vectors").exists()  # nothing of the KB was encoded for good
+    assert localmel(*train)["seeds"][0]["was_there"]
+    card = json.loads((network / "matcher.json").read_text())
+    assert card["facts"]["run"]["tuning"]["rate"] == 1e-5
+    assert card["facts"]["tuned_encoder"]["folder"] == "encoder"
+    told = json.loads((encoder / "encoder.json").read_text())
+    assert told["tuned_from"]["weights_sha256"] == card["facts"]["tuned_encoder"]["from_sha256"]
+    assert told["sha256"] == card["text_space"]["weights_sha256"] != told["tuned_from"]["weights_sha256"]
+    assert (card["image_space"] is None) == (model == "minilm")
+
+    error = refused("index", kb, "--matcher", network, "--profile", before)
+    assert "was trained on texts of" in error
+    assert f'try: [encode] model = "{encoder}"' in error
+    lab = profile("lab", encode=f'model = "{encoder}"', retrieve=f'matcher = "{network}"')
+    assert localmel("index", kb, "--matcher", network, "--profile", lab)["encoded"] > 0
+    report = localmel("eval", data, "--kb", kb, "--system", "matcher", "--matcher", network, "--profile", lab,
+                      "--gold-outside", "nil", "--out", tmp_path / "eval")  # fmt: skip
+    assert 0 <= report["datasets"]["one"]["systems"]["matcher"]["slices"]["all"]["metrics"]["hits@1"]["value"] <= 1
+    linked = localmel("link", "-", "[[Byron]], the chemist, went home.", "--kb", kb, "--profile", lab)
+    assert linked["links"][0]["entity"]["label"] == "Byron"
+    if model == "minilm":
+        assert linked["links"][0]["entity"]["id"] == "Byron-chemist"
+        assert run(["doctor", "--profile", str(lab)]) == 0
+        assert "all-MiniLM-L6-v2, tuned" in capsys.readouterr().out
+
+    shutil.rmtree(encoder)
+    assert "cannot be used" in refused(*train)
+    shutil.rmtree(network)
+    again = localmel(*train)
+    assert not again["seeds"][0]["was_there"]
+    assert json.loads((encoder / "encoder.json").read_text())["sha256"] == told["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--matcher", "kgmel", "--tune-encoder"), 2, "tuned together with m3el, not with kgmel"),
+        (("--matcher", "dwe", "--tune-encoder"), 2, "tuned together with m3el, not with dwe"),
+        (("--matcher", "m3el", "--tune-encoder", "--encoder-rate", "0"), 3, "rate 0.0; it is a number above 0"),
+        (("--matcher", "m3el", "--tune-encoder", "--encoder-rate", "nan"), 3, "rate nan; it is a number above 0"),
+        (("--matcher", "m3el", "--tune-encoder", "--without", "image"), 2, "looks at none"),
+        (("--matcher", "m3el", "--encoder-rate", "1e-5"), 2, "--encoder-rate says how the encoder is tuned"),
+        (("--matcher", "m3el", "--gradient-checkpointing"), 2, "--gradient-checkpointing says how"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_tuned_is_said_with_what_to_do(
+    options: tuple[str, ...],
+    code: int,
+    said: str,
+    data: Path,
+    kb: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LOCALMEL_HOME", str(tmp_path / "home"))
+    assert run(["train", str(data), "--kb", str(kb), "--out", str(tmp_path / "run"), *options]) == code
+    error = capsys.readouterr().err
+    assert said in error
+    assert "  try: " in error
+    assert not (tmp_path / "run" / "seed-0").exists()

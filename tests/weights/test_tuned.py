@@ -1,0 +1,47 @@
+"""The card of a tuned encoder says which model reads its folder; what cannot be read is no MiniLM."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from localmel.errors import CorruptArtifact
+from localmel.weights.catalog import MINILM
+from localmel.weights.tuned import CLIP, TunedCard, is_minilm, tuned_card, write_tuned_card
+
+CARD = TunedCard(model=MINILM.name, sha256="a" * 64, tuned_from={"name": MINILM.name}, facts={"seed": 1})
+
+
+def test_a_card_is_read_as_it_was_written(tmp_path: Path) -> None:
+    assert tuned_card(tmp_path) is None
+    write_tuned_card(tmp_path, CARD)
+    assert tuned_card(tmp_path) == CARD
+    CARD.check(tmp_path, "a" * 64)
+    with pytest.raises(CorruptArtifact, match="its card says aaaa"):
+        CARD.check(tmp_path, "b" * 64)
+
+
+def test_which_model_a_setting_means(tmp_path: Path) -> None:
+    assert is_minilm(MINILM.name)
+    assert not is_minilm("clip-vit-b-32-openai")
+    assert not is_minilm(str(tmp_path))
+    assert not is_minilm(str(tmp_path / "nowhere"))
+    assert not is_minilm("~nobody-of-that-name/encoder")
+    write_tuned_card(tmp_path, CARD)
+    assert is_minilm(str(tmp_path))
+    write_tuned_card(tmp_path, replace(CARD, model=CLIP))
+    assert not is_minilm(str(tmp_path))
+    (tmp_path / "encoder.json").write_text("{", encoding="utf-8")
+    assert not is_minilm(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "null", '{"kind": "m3el"}', '{"kind": "tuned encoder", "version": 1, "model": "bert"}', "[" * 9999],
+)
+def test_what_is_no_card_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "encoder.json").write_text(text, encoding="utf-8")
+    with pytest.raises(CorruptArtifact, match="no card of a tuned encoder"):
+        tuned_card(tmp_path)
