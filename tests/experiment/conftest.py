@@ -18,6 +18,7 @@ from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import build_kb
 from localmel.retrieve.fused import save_network
 from localmel.retrieve.fusion_settings import FusionSettings
+from tests.experiment.grid_world import World, made
 
 WIDTH = 16
 
@@ -113,6 +114,19 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="module")
+def world(
+    tables: Callable[..., Any],
+    words: HashedWords,
+    network: Callable[..., Path],
+    write_split: Callable[..., None],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[World]:
+    """What a grid of scripted models needs."""
+    with made(tmp_path_factory.mktemp("grid"), tables, words, network, write_split) as one:
+        yield one
 
 
 @pytest.fixture

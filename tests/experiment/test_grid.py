@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,10 @@ from localmel.experiment.reranked import gold_of, outcomes_of, read_reranked, su
 from localmel.kb.importers import Problems, TablesSource
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import add_to_kb
-from tests.experiment.grid_world import CLOSED, N, World, made
+from tests.experiment.grid_world import CLOSED, N, World
 from tests.experiment.reranked_world import lines_of
 
 CELLS = ["first+left", "first+right", "second+left", "second+right"]
-
-
-@pytest.fixture(scope="module")
-def world(
-    tables: Callable[..., Any],
-    words: Any,
-    network: Callable[..., Path],
-    write_split: Callable[..., None],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[World]:
-    with made(tmp_path_factory.mktemp("grid"), tables, words, network, write_split) as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,10 @@ import pytest
 from localmel.errors import BadInput, MissingWeights, UsageError
 from localmel.experiment.comparing import ComparePlan, compare_runs
 from localmel.experiment.grid_estimate import estimate_of
-from tests.experiment.grid_world import World, made
+from tests.experiment.grid_world import World
 from tests.experiment.reranked_world import lines_of
 
 N = 4
-
-
-@pytest.fixture(scope="module")
-def world(
-    tables: Callable[..., Any],
-    words: Any,
-    network: Callable[..., Path],
-    write_split: Callable[..., None],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[World]:
-    with made(tmp_path_factory.mktemp("grid-models"), tables, words, network, write_split) as one:
-        yield one
 
 
 @pytest.fixture(scope="module")
