@@ -199,7 +199,7 @@ def _encoded(kb: KnowledgeBase, source: str, model: str, profile: str) -> int:
     from localmel.settings import load_profile
 
     if source not in FOLDERS:
-        raise UnknownChoice("source of texts", source, FOLDERS)
+        raise UnknownChoice("source of texts", source, FOLDERS, option="--encode")
     encoder = open_encoder(load_profile(profile).encode).text
     with progress() as (announce, advance):
         return index_texts(kb, encoder, source, model=model, on_total=announce, on_done=advance)

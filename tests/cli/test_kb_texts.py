@@ -136,7 +136,7 @@ def test_a_killed_run_goes_on_and_sends_nothing_twice(
         (["describe", "KB", "--profile", "embedded"], 2, "profile 'embedded' has no language model"),
         (["describe", "KB", "--engine", "scripted", "--id", "Q77"], 3, "has no entity 'Q77'"),
         (["describe", "KB", "--engine", "oracle"], 2, "engine 'oracle'"),
-        (["texts", "KB", "--encode", "luck"], 2, "there are no texts 'luck'"),
+        (["texts", "KB", "--encode", "luck"], 2, "there is no source of texts 'luck'"),
         (["texts", "KB", "--encode", "written"], 3, "has no written"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

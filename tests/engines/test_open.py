@@ -29,7 +29,7 @@ def refusal(folder: Path | None = None, **settings: Any) -> LocalmelError:
 @pytest.mark.parametrize(
     ("settings", "fact"),
     [
-        ({"engine": "ollama"}, "there is no engine 'ollama'; known are scripted, server, transformers, vllm"),
+        ({"engine": "ollama"}, "there is no engine 'ollama'; there are scripted, server, transformers, vllm"),
         ({"engine": ""}, "there is no engine ''"),
         ({"quantization": "awq"}, "engine 'transformers' has no quantization 'awq'; it has '', '4bit', '8bit'"),
         ({"engine": "vllm", "quantization": "8bit"}, "engine 'vllm' has no quantization '8bit'"),

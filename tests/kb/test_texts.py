@@ -126,7 +126,7 @@ def test_a_bad_line_or_a_broken_file_changes_nothing(kb: Path, tmp_path: Path) -
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(BadInput, match="there is no abstract in language 'en' to read"):
         import_abstracts(kb, [tmp_path / "empty.jsonl"], Problems())
-    with pytest.raises(BadInput, match="too few"):
+    with pytest.raises(UsageError, match="too few"):
         abstracts(kb, {"id": "Q1", "abstract": "x"}, most=10)
     assert state_of(kb) == before
 

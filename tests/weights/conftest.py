@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from localmel.weights import catalog_names
+from localmel.weights.catalog import catalog
 from tests.weights import small
+
+
+@pytest.fixture
+def stands_for(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`stands_for(name, parameters=16)`: what is held against this model of the catalog finds these facts of it."""
+
+    def small_one(name: str, **facts: Any) -> None:
+        changed = {**catalog(), name: replace(catalog()[name], **facts)}
+        monkeypatch.setattr(catalog_names, "catalog", lambda: changed)
+
+    return small_one
 
 
 @pytest.fixture

@@ -6,15 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from localmel.errors import BadInput
-from localmel.weights import catalog_names
-from localmel.weights.catalog import catalog
 from localmel.weights.find import model_folder
 from localmel.weights.install import install_bundle
 from localmel.weights.manifest import read_record
@@ -67,7 +64,7 @@ def test_a_repository_is_fetched_without_pickles_and_code_and_recorded(server: h
 
 
 def test_the_bundle_of_a_catalog_model_installs_on_the_other_side(
-    own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_home: Path, tmp_path: Path, stands_for: Callable[..., None]
 ) -> None:
     files = small.clip() | {"README.md": b"# CLIP\n"}
     both = files | UNWANTED | {"config.json": b'{"architecture": "vit"}', "model.safetensors": files["README.md"]}
@@ -79,8 +76,7 @@ def test_the_bundle_of_a_catalog_model_installs_on_the_other_side(
     with pytest.raises(BadInput, match=r"no clip-vit-b-32: its tensors hold 16 numbers, the catalog says"):
         install_bundle(tmp_path / "out" / "clip-vit-b-32.tar")
     assert not (own_home / "weights" / "clip-vit-b-32").exists()
-    as_small = {**catalog(), "clip-vit-b-32": replace(catalog()["clip-vit-b-32"], parameters=16)}
-    monkeypatch.setattr(catalog_names, "catalog", lambda: as_small)
+    stands_for("clip-vit-b-32", parameters=16)
     (installed,) = install_bundle(tmp_path / "out" / "clip-vit-b-32.tar")
     record = installed.record
     assert (record.name, record.licence, record.purpose) == ("clip-vit-b-32", "apache-2.0", "clip")

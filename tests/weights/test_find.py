@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from localmel.errors import CorruptArtifact, MissingWeights, UsageError
 from localmel.weights.catalog import MINILM, catalog
+from localmel.weights.complete import whole_model
 from localmel.weights.contents import UnsafeWeights
 from localmel.weights.find import model_facts, model_folder
 from localmel.weights.install import install_bundle
@@ -93,10 +95,13 @@ def test_remote_code_at_a_path_is_refused(own_home: Path, model: Path) -> None:
         model_folder(str(model))
 
 
-def test_the_list_has_the_catalog_and_what_is_beside_it(own_home: Path, model: Path, tmp_path: Path) -> None:
+def test_the_list_has_the_catalog_and_what_is_beside_it(
+    own_home: Path, model: Path, tmp_path: Path, stands_for: Callable[..., None]
+) -> None:
     pack([f"{model}/"], tmp_path / "b.tar")
     install_bundle(tmp_path / "b.tar")
     pack([f"{small.write(tmp_path / 'x', small.language_model())}/"], tmp_path / "c.tar", name="qwen3-1.7b")
+    stands_for("qwen3-1.7b", model_type="llama", parameters=whole_model(tmp_path / "x").n_parameters)
     (damaged,) = install_bundle(tmp_path / "c.tar")
     (damaged.folder / "config.json").unlink()
     found = {one.name: one for one in listing()}

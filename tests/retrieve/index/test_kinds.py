@@ -43,7 +43,7 @@ def test_auto_is_exact_below_a_million_and_int8_from_there() -> None:
 
 @pytest.mark.parametrize("kind", ["faiss", "", "Float32"])
 def test_an_unknown_kind_is_refused_with_those_that_are_known(kind: str) -> None:
-    with pytest.raises(UsageError, match="known are auto, float32"):
+    with pytest.raises(UsageError, match="there are auto, float32"):
         choose(kind, 5)
     with pytest.raises(UsageError, match="known are float32"):
         ExactSettings(kind=kind)
