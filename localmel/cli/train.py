@@ -41,7 +41,7 @@ def train_command(
         list[str] | None, typer.Option("--dataset", help="Only this dataset of the folder (repeatable; joined).")
     ] = None,
     matcher: Annotated[
-        str, typer.Option("--matcher", help="What is trained: kgmel (the fusion network), m3el ...; docs/matchers.md.")
+        str, typer.Option("--matcher", help="What is trained: kgmel (fusion network), m3el or dwe; docs/matchers.md.")
     ] = "kgmel",
     mentions: Annotated[
         int, typer.Option("--mentions", min=0, help="Train on so many mentions at most, drawn by sentence; 0: all.")

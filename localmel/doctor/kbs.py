@@ -1,35 +1,46 @@
 """The health of knowledge bases: does the database read, and is what was derived from it of its present state?
 
-In: a profile, and the name of a KB or none.  Out: checks, two for each KB.  Changes nothing; what takes too long is cut
-short and said to be."""
+In: a profile, and the name of a KB or none.  Out: checks, two for each KB: what was derived is that of the profile's
+encoder, and of its network or matcher.  Changes nothing; what takes too long is cut short and said to be."""
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from localmel.artifacts import read_manifest
 from localmel.doctor.check import Check, from_error, guarded, ok, skip
-from localmel.errors import CorruptArtifact, LocalmelError, shell_line
+from localmel.errors import BadInput, CorruptArtifact, LocalmelError, shell_line
 from localmel.kb.places import STARTER, list_kbs, open_kb, starter_folder
 from localmel.kb.schema import DATABASE, connect, translated
 from localmel.kb.store import KnowledgeBase, is_kb
 from localmel.settings import Profile
+from localmel.weights.needed import uses_network
 from localmel.weights.network import network_folder
+
+if TYPE_CHECKING:
+    from localmel.encode.open import Encoders
+    from localmel.retrieve.matchers.matcher_folder import MatcherFolder
 
 _SECONDS_EACH, _SECONDS_ALL = 1.0, 2.0
 "How long a database is looked through, and all KBs together, unless everything is to be read."
 _STEPS = 20_000
 "Instructions of SQLite's machine between two looks at the clock."
+SIDES = ("matcher's entities", 1)
+"Kind and version as `retrieve.matchers.prepared` has them, which imports torch."
 
 
 def look_at_kbs(profile: Profile, kb: str | None, *, readable: bool = True, thorough: bool = False) -> Iterator[Check]:
     """The KB that was named, which is needed; without one, all of this user's, of which none is.
 
     `readable`: whether numpy and safetensors, which read arrays, can be imported at all."""
-    started = time.monotonic()
+    started, encoders = time.monotonic(), cache(partial(_encoders_of, profile))
     for name in list_kbs() if kb is None else [kb]:
         shown = check_name(name)
         if kb is None and not thorough and time.monotonic() - started > _SECONDS_ALL:
@@ -37,7 +48,7 @@ def look_at_kbs(profile: Profile, kb: str | None, *, readable: bool = True, thor
                 f"kb.{shown}.readable", f"not looked at for want of time: {shell_line('localmel doctor --kb', name)}"
             )
             continue
-        look = partial(one_kb, name, profile, readable=readable, needed=kb is not None, thorough=thorough)
+        look = partial(one_kb, name, profile, encoders, readable=readable, needed=kb is not None, thorough=thorough)
         yield from guarded(f"kb.{shown}.readable", look)
 
 
@@ -46,8 +57,17 @@ def check_name(kb: str) -> str:
     return "".join(char if char.isalnum() or char in "_-" else "-" for char in kb.rstrip("/").rpartition("/")[2]) or "-"
 
 
-def one_kb(name: str, profile: Profile, *, readable: bool, needed: bool, thorough: bool) -> Iterator[Check]:
-    """Readable, then indexed."""
+def _encoders_of(profile: Profile) -> Encoders:
+    """For their spaces, which takes a hash of their weights; loads none."""
+    from localmel.encode.open import open_encoder
+
+    return open_encoder(profile.encode)
+
+
+def one_kb(
+    name: str, profile: Profile, encoders: Callable[[], Encoders], *, readable: bool, needed: bool, thorough: bool
+) -> Iterator[Check]:
+    """Readable, then indexed.  `encoders` opens those of the profile."""
     database, index = (f"kb.{check_name(name)}.{what}" for what in ("readable", "index"))
     if name == STARTER and not is_kb(starter_folder()):
         yield skip(database, "the starter KB is built when it is first used")
@@ -58,7 +78,7 @@ def one_kb(name: str, profile: Profile, *, readable: bool, needed: bool, thoroug
             part = "" if whole else "; looked through in part, --thorough does it whole"
             yield ok(database, f"{len(kb):,} entities in {kb.folder}{part}")
             if readable:
-                yield from guarded(index, partial(_index, index, kb, profile, needed=needed))
+                yield from guarded(index, partial(_index, index, kb, profile, encoders, needed=needed))
             else:
                 yield skip(index, "numpy or safetensors, which read it, cannot be imported")
     except LocalmelError as error:
@@ -85,23 +105,44 @@ def _looked_through(kb: KnowledgeBase, *, seconds: float | None) -> bool:
     return True
 
 
-def _index(name: str, kb: KnowledgeBase, profile: Profile, *, needed: bool) -> Iterator[Check]:
-    """Whether vectors and fused vectors for this profile stand, and are of the KB's present state."""
+def _index(
+    name: str, kb: KnowledgeBase, profile: Profile, encoders: Callable[[], Encoders], *, needed: bool
+) -> Iterator[Check]:
+    """Whether what this profile finds candidates by stands, and is of the KB's present state."""
     from localmel.encode.kb_vectors import load_vectors
-    from localmel.encode.space import Space
     from localmel.retrieve.entity_index import load_entity_index
     from localmel.retrieve.fused import load_fused, load_network
+    from localmel.retrieve.profile_models import matcher_folder
 
+    own_matcher = not uses_network(profile)
     try:
-        network = load_network(network_folder(profile))
+        network = None if own_matcher else load_network(network_folder(profile))
+        matcher = _by_its_card(matcher_folder(profile.retrieve.matcher)) if own_matcher else None
     except LocalmelError:
-        yield skip(name, f"profile {profile.name} has no network yet, and an index is made with it")
+        what = f"matcher {profile.retrieve.matcher}" if own_matcher else "network"
+        yield skip(name, f"profile {profile.name} has no {what} yet, and an index is made with it")
         return
-    space = Space(name=network.space, width=network.settings.text_width, weights_sha256=network.space_sha256)
     try:
-        packed, _ = load_vectors(kb, space)
-        load_fused(kb, packed, network)
-        load_entity_index(kb, packed, network, profile.retrieve.index)
+        models = encoders()
+    except LocalmelError as error:
+        yield skip(name, f"an index is made with the encoder {profile.encode.model}, which is not here: {error.fact}")
+        return
+    text, images = models.text.space, models.image.image_space if models.image else None
+    try:
+        if network:
+            network.check_space(text, images)
+        if matcher:
+            matcher.check_spaces(text, images)
+    except LocalmelError as error:
+        yield from_error(name, error, needed=needed)
+        return
+    try:
+        if matcher:
+            _check_made_ready(kb, matcher)
+        elif network:
+            packed, _ = load_vectors(kb, text)
+            load_fused(kb, packed, network)
+            load_entity_index(kb, packed, network, profile.retrieve.index)
     except LocalmelError as error:
         if kb.name == STARTER:
             yield skip(name, f"{error.fact}; the starter KB is made ready when it is used")
@@ -109,4 +150,47 @@ def _index(name: str, kb: KnowledgeBase, profile: Profile, *, needed: bool) -> I
             again = type(error)(error.fact, hint=shell_line("localmel index", kb.folder, "--profile", profile.name))
             yield from_error(name, again, needed=needed)
         return
-    yield ok(name, f"vectors of {space.name}, fused by {profile.retrieve.network}, of the KB as it is")
+    found_by = f"made ready for {profile.retrieve.matcher}" if matcher else f"fused by {profile.retrieve.network}"
+    yield ok(name, f"vectors of {text.name}, {found_by}, of the KB as it is")
+
+
+def _by_its_card(folder: Path) -> MatcherFolder[Any]:
+    """A trained matcher without its network, which takes torch.  Raises MissingWeights, BadInput or CorruptArtifact."""
+    from localmel.encode.space import Space
+    from localmel.retrieve.matchers.kinds import kind_in
+    from localmel.retrieve.matchers.matcher_folder import CARD, MatcherFolder
+
+    kind = kind_in(folder)
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        pictures = card["image_space"]
+        return MatcherFolder(
+            folder=folder,
+            kind=kind,
+            network=None,
+            text_space=Space(**card["text_space"]),
+            image_space=Space(**pictures) if pictures else None,
+            sha256=card["weights_sha256"],
+            card=card["facts"],
+        )
+    except (KeyError, TypeError) as error:
+        raise CorruptArtifact(f"{folder} holds no matcher ({error!r})", hint=shell_line("ls", folder)) from None
+
+
+def _check_made_ready(kb: KnowledgeBase, matcher: MatcherFolder[Any]) -> None:
+    """Raise BadInput or CorruptArtifact unless the sides of the entities stand, of the KB and pictures as they are.
+
+    Texts from elsewhere, which some matchers of kind dwe read, and an index over the sides are not looked at."""
+    from localmel.encode.kb_images import load_images
+    from localmel.encode.kb_vectors import load_vectors
+    from localmel.retrieve.fused import fused_state
+    from localmel.retrieve.matchers.kb_matcher import matched_folder
+
+    packed, _ = load_vectors(kb, matcher.text_space)
+    images = load_images(kb, packed, matcher.image_space) if matcher.image_space else None
+    try:
+        manifest = read_manifest(matched_folder(kb, matcher), kind=SIDES[0], version=SIDES[1])
+    except FileNotFoundError:
+        raise BadInput(f"kb {kb.name!r} was never made ready for the matcher {matcher.folder}") from None
+    if (manifest.get("matcher"), manifest.get("made_from")) != (matcher.sha256, fused_state(packed, images)):
+        raise BadInput(f"kb {kb.name!r} has changed since it was made ready for {matcher.folder}")

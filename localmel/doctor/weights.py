@@ -20,7 +20,6 @@ from localmel.weights.catalog import MINILM, catalog, verified_folder
 from localmel.weights.find import model_facts
 from localmel.weights.needed import uses_network
 from localmel.weights.network import network_folder, training_line
-from localmel.weights.tuned import is_minilm
 from localmel.weights.verify import verify
 
 
@@ -85,18 +84,21 @@ def encoder(name: str, profile: Profile, *, thorough: bool) -> Iterator[Check]:
         return
     from localmel.encode.clip_folder import read_clip_folder
     from localmel.encode.minilm import tuned_space
+    from localmel.encode.open import folder_of_tuned_minilm
 
-    reads_minilm = is_minilm(model)
     try:
+        tuned = folder_of_tuned_minilm(profile.encode)
+        space = tuned_space(tuned) if tuned else None
         facts = model_facts(model)
-        tuned_space(facts.folder) if reads_minilm else read_clip_folder(facts.folder)
+        if space is None:
+            read_clip_folder(facts.folder)
     except MissingWeights as error:
         yield fail(name, error.fact, hint=_how_to_get(model) or error.hint, exit_code=error.exit_code)
         return
     if thorough and facts.record and (damage := verify(model).error()):
         yield from_error(name, damage, needed=True)
     else:
-        what = f"{MINILM.name}, tuned" if reads_minilm else "CLIP"
+        what = f"{MINILM.name}, tuned" if tuned else "CLIP"
         yield ok(name, f"{what}, {gib(facts.weight_bytes)} in {facts.folder}")
 
 

@@ -64,12 +64,13 @@ def load_vectors(kb: KnowledgeBase, space: Space) -> tuple[PackedKb, KbVectors]:
 
 def how_to_index(kb: KnowledgeBase, space_name: str) -> str:
     """The command that makes or refreshes what is derived from a KB."""
-    note = "" if space_name == MINILM.name else "with the --profile whose encoder this is"
+    note = "" if space_name == MINILM.name else f"with the --profile whose encoder is {space_name}"
     return shell_line("localmel index", kb.folder, note=note)
 
 
 def _not_indexed(kb: KnowledgeBase, space: Space, why: str) -> BadInput:
-    return BadInput(f"kb {kb.name!r} has no index ({len(kb):,} entities, {why})", hint=how_to_index(kb, space.name))
+    fact = f"kb {kb.name!r} has no index by {space.name} ({len(kb):,} entities, {why})"
+    return BadInput(fact, hint=how_to_index(kb, space.name))
 
 
 def index_kb(

@@ -19,7 +19,7 @@ from localmel.encode.space import Space
 from localmel.errors import CorruptArtifact, MissingWeights, shell_line
 from localmel.shipped import shipped
 from localmel.weights.catalog import MINILM, verified_folder
-from localmel.weights.tuned import CARD, tuned_card
+from localmel.weights.tuned import CARD, MADE_AGAIN, tuned_card
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -105,10 +105,10 @@ def tuned_space(folder: Path) -> Space:
     Raises MissingWeights where a file is missing, CorruptArtifact where one is not as it was written."""
     card = tuned_card(folder)
     if card is None or card.model != MINILM.name:
-        raise MissingWeights(f"{folder} holds no {MINILM.name} that was tuned: no {CARD} says so")
+        raise MissingWeights(f"{folder} holds no {MINILM.name} that was tuned: no {CARD} says so", hint=MADE_AGAIN)
     for name in (WEIGHTS, TOKENIZER):
         if not (folder / name).is_file():
-            raise MissingWeights(f"{folder} is incomplete: {name} is missing", hint=shell_line("ls -l", folder))
+            raise MissingWeights(f"{folder} is incomplete: {name} is missing", hint=MADE_AGAIN)
     if sha256_of(folder / TOKENIZER) != MINILM.sha256[TOKENIZER]:
         fact = f"{folder / TOKENIZER} is not that of {MINILM.name}, with which the weights were tuned"
         raise CorruptArtifact(fact, hint=shell_line("cp", verified_folder(MINILM) / TOKENIZER, folder))

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from localmel.encode.space import ImageEncoder, TextEncoder
+from localmel.errors import CorruptArtifact, MissingWeights
 from localmel.settings import EncodeSettings
 from localmel.weights.catalog import MINILM
-from localmel.weights.tuned import tuned_card
+from localmel.weights.tuned import CARD, MADE_AGAIN, folder_named, looks_tuned, tuned_card
 
 if TYPE_CHECKING:
     from localmel.encode.minilm import Method
@@ -46,12 +47,33 @@ def open_encoder(settings: EncodeSettings, *, method: Method | None = None) -> E
 def folder_of_tuned_minilm(settings: EncodeSettings) -> Path | None:
     """Where the settings name a MiniLM that was tuned; None for the published one, and for CLIP.
 
-    Raises CorruptArtifact where a card is there that cannot be read."""
-    if "/" not in settings.model:
+    Raises MissingWeights or CorruptArtifact for a tuned encoder, of whatever kind, that is not there as a whole."""
+    if settings.model == MINILM.name or (folder := folder_named(settings.model)) is None:
         return None
-    try:
-        folder = Path(settings.model).expanduser()
-    except RuntimeError:  # a home that nobody has; who looks for the model says so
+    if not looks_tuned(folder):
         return None
-    card = tuned_card(folder)
+    if "/" in settings.model:
+        return _as_tuned(folder)
+    from localmel.weights.find import model_folder
+
+    card = tuned_card(model_folder(settings.model))  # which holds the files against what was installed
     return folder if card and card.model == MINILM.name else None
+
+
+def _as_tuned(folder: Path) -> Path | None:
+    """Of a folder that training wrote, as the errors say; None where CLIP reads it."""
+    from localmel.weights.complete import OPEN_CLIP, whole_model
+
+    card = tuned_card(folder)
+    if card and card.model == MINILM.name:
+        return folder  # MiniLM looks at every byte itself
+    if card is None and (folder / OPEN_CLIP).is_file():
+        return None  # a published CLIP may be called so too
+    try:
+        whole_model(folder)
+    except (MissingWeights, CorruptArtifact) as error:
+        raise type(error)(error.fact, hint=MADE_AGAIN) from None
+    if card is None:
+        raise MissingWeights(f"{folder} holds no tuned encoder: {CARD} is missing", hint=MADE_AGAIN)
+    card.check_files(folder)
+    return None

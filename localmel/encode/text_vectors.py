@@ -103,8 +103,10 @@ def _facts(kb: KnowledgeBase, space: Space, source: TextSource, model: str) -> d
     chosen = the_model(kb, model) if source == WRITTEN else ""
     state = texts_state(kb, source, chosen)
     if not state:
-        command = "localmel kb describe" if source == WRITTEN else "localmel kb abstracts"
-        raise BadInput(f"kb {kb.name!r} has no {FOLDERS[source]}", hint=shell_line(command, kb.folder))
+        what, command = ("descriptions that a model wrote", shell_line("localmel kb describe", kb.folder))
+        if source != WRITTEN:
+            what, command = "abstracts", f"{shell_line('localmel kb abstracts', kb.folder)} FILE"
+        raise BadInput(f"kb {kb.name!r} has no {what}", hint=command)
     return {
         "made_from": kb.fingerprint,
         "texts": state,

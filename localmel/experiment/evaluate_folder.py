@@ -75,8 +75,10 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in ("localmel", "numpy", "torch")}}
 
 
-def stored_evaluation(folder: Path, inputs: Mapping[str, Any]) -> Report | None:
-    """The report in the folder, where it was made from the same inputs.  Raises BadInput or CorruptArtifact."""
+def stored_evaluation(folder: Path, inputs: Mapping[str, Any], *, movable: bool = True) -> Report | None:
+    """The report in the folder, where it was made from the same inputs.  Raises BadInput or CorruptArtifact.
+
+    movable: whether another folder could be chosen."""
     if not folder.exists() and not folder.is_symlink():
         return None
     again = shell_line("rm -r", folder, note="then run the same command again")
@@ -93,7 +95,7 @@ def stored_evaluation(folder: Path, inputs: Mapping[str, Any]) -> Report | None:
         raise CorruptArtifact(f"{folder} is no finished evaluation ({error})", hint=again) from None
     raise BadInput(
         f"{folder} holds another evaluation: it differs in {', '.join(sorted(differ))}",
-        hint=f"choose another --out, or {shell_line('rm -r', folder)}",
+        hint=f"choose another --out, or {shell_line('rm -r', folder)}" if movable else again,
     )
 
 

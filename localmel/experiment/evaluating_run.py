@@ -13,11 +13,11 @@ from typing import Any
 
 from localmel.errors import BadInput, UsageError
 from localmel.experiment.evaluate_folder import Report
-from localmel.experiment.model_runs import ModelRun, evaluate_model_run
+from localmel.experiment.model_runs import ModelRun, check_kb, evaluate_model_run
 from localmel.experiment.questions import GoldOutside, check_gold_outside, questions_of
 from localmel.experiment.reranking import RERANK
 from localmel.experiment.retrieving import RETRIEVE
-from localmel.experiment.run_folder import finished_stage, typed
+from localmel.experiment.run_folder import finished_stage, journal_of, typed
 from localmel.experiment.stage_mentions import mentions_from
 from localmel.experiment.stages import GENERATE
 from localmel.kb.benchmarks import read_benchmark
@@ -46,6 +46,13 @@ def evaluate_run(
         hint = f"localmel retrieve DATA --kb KB --run {typed(folder)}"
         raise BadInput(f"{folder} has no candidates to evaluate", hint=hint)
     check_gold_outside(gold_outside)
+    for stage in (GENERATE, RERANK):
+        if stage not in stages and journal_of(folder, stage).is_file():
+            raise BadInput(
+                f"{folder} has answers of {stage}, which is not finished: it would be counted without them",
+                hint=f"localmel {stage} DATA --run {typed(folder)}",
+            )
+    check_kb(folder, stages[RETRIEVE], kb)
     asked = stages[RETRIEVE]["settings"]["asked"]
     if not data.is_dir():
         raise UsageError(f"{data} is no benchmark folder: an evaluation wants to know what train has seen")

@@ -87,7 +87,7 @@ def evaluate_model_run(
     kb.hold()
     stages = _stages(run, kb, chosen=chosen)
     inputs = _inputs(run, kb, stages)
-    if stored := stored_evaluation(run.folder / STAGE, inputs):
+    if stored := stored_evaluation(run.folder / STAGE, inputs, movable=False):
         return stored
     asked = run.questions.asked
     answered = {one.mention.id: (one, choice) for one, choice in _answered(run, chosen=chosen)}
@@ -133,16 +133,25 @@ def evaluate_model_run(
 # --- what it is made from -------------------------------------------------------------------------------------------
 
 
+def check_kb(folder: Path, made_from: Mapping[str, Any], kb: KnowledgeBase) -> None:
+    """Raise BadInput where a run has retrieved from another KB, or from this one in another state."""
+    before = made_from["inputs"]["kb_fingerprint"]
+    if before != kb.fingerprint:
+        again = shell_line(
+            "rm -r", folder / RETRIEVE, note="where the KB has changed; then run localmel retrieve again"
+        )
+        raise BadInput(
+            f"{folder} was made over another KB, or another state of it: {before[:12]}, not {kb.fingerprint[:12]} of "
+            f"{kb.name!r}",
+            hint=f"--kb KB as localmel retrieve was given, or {again}",
+        )
+
+
 def _stages(run: ModelRun, kb: KnowledgeBase, *, chosen: bool) -> _Stages:
     retrieve = finished_stage(run.folder, RETRIEVE)
+    check_kb(run.folder, retrieve.manifest["made_from"], kb)
     inputs = retrieve.manifest["made_from"]["inputs"]
     again = shell_line("rm -r", retrieve.folder, note="then run localmel retrieve again")
-    if inputs["kb_fingerprint"] != kb.fingerprint:
-        raise BadInput(
-            f"{retrieve.folder} was made over another KB, or another state of it: {inputs['kb_fingerprint'][:12]}, "
-            f"not {kb.fingerprint[:12]} of {kb.name!r}",
-            hint=again,
-        )
     mentions = run.mentions or [one.mention for one in run.questions.asked]
     if inputs["mentions"] != mentions_sha256(mentions):
         what = f"{len(mentions):,} mentions of {run.questions.dataset}, {run.questions.split}"

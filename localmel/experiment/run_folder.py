@@ -115,7 +115,7 @@ def _stored(folder: Path, stage: str, made_from: Json) -> Json | None:
 
 
 def _read(folder: Path, stage: str) -> Json:
-    again = shell_line("rm -r", folder, note="then run the same command again; its journal keeps the answers")
+    again = shell_line("rm -r", folder, note=f"then run localmel {stage} again; its journal keeps the answers")
     try:
         return read_manifest(folder, kind=stage, version=VERSION, every_byte=True)
     except CorruptArtifact as error:

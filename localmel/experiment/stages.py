@@ -306,5 +306,5 @@ def _description(row: Mapping[str, Any], head: str) -> Description:
 
 
 def _damaged(path: Path, number: int, error: Exception) -> CorruptArtifact:
-    again = shell_line("rm -r", path.parent, note="then run the same command again; its journal keeps the answers")
+    again = shell_line("rm -r", path.parent, note="then run localmel generate again; its journal keeps the answers")
     return CorruptArtifact(f"{path}:{number}: no description ({error})", hint=again)

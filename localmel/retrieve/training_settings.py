@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from localmel.errors import BadInput
+from localmel.errors import UnknownChoice, UsageError
 from localmel.retrieve.losses import LossSettings
 
 PRECISIONS = ("float32", "bfloat16")
@@ -51,18 +51,21 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         counts = {name: getattr(self, name) for name in ("epochs", "batch", "accumulate", "patience", "validate_every")}
         if low := {name: value for name, value in counts.items() if value < 1}:
-            raise BadInput(f"training cannot run with {low}; each is at least 1")
-        for name, choices in (("precision", PRECISIONS), ("hard_from", SOURCES_OF_NEGATIVES)):
-            if (chosen := getattr(self, name)) not in choices:
-                raise BadInput(f"{name} is {chosen!r}; it is one of {', '.join(choices)}")
-        if not (self.rate > 0 and self.clip > 0 and min(self.weight_decay, self.hard_negatives, self.seed) >= 0):
-            raise BadInput(
+            raise UsageError(f"training cannot run with {low}; each is at least 1")
+        if self.precision not in PRECISIONS:
+            raise UnknownChoice("precision", self.precision, PRECISIONS, option="--precision")
+        if self.hard_from not in SOURCES_OF_NEGATIVES:
+            raise UnknownChoice("source of hard negatives", self.hard_from, SOURCES_OF_NEGATIVES, option="--hard-from")
+        if not (
+            0 < self.rate < math.inf and self.clip > 0 and min(self.weight_decay, self.hard_negatives, self.seed) >= 0
+        ):
+            raise UsageError(
                 f"rate {self.rate}, clip {self.clip}, weight_decay {self.weight_decay}, hard_negatives "
                 f"{self.hard_negatives} or seed {self.seed} is out of its range"
             )
         for name in ("without_triples", "without_image"):
             if not 0 <= getattr(self, name) <= 1:
-                raise BadInput(f"{name} is {getattr(self, name)}; it is a share between 0 and 1")
+                raise UsageError(f"{name} is {getattr(self, name)}; it is a share between 0 and 1")
 
     def rate_at(self, step: int, steps: int) -> float:
         """The learning rate of the step `step` of `steps`, counted from 0."""

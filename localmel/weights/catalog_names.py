@@ -17,10 +17,10 @@ _PACKED = 8
 "Weights of 4 bit are packed up to eight to a number."
 
 
-def check_catalog_name(name: str, folder: Path, shown: str) -> None:
+def check_catalog_name(name: str, folder: Path, shown: str, *, hint: str = "--name OTHER") -> None:
     """Whether a folder's model can be what the catalog calls so; other names are free.
 
-    shown: what holds it, in the message.  Raises BadInput."""
+    shown: what holds it, in the message; hint: how it gets another name.  Raises BadInput."""
     known = next((one for one in (MINILM.name, *catalog()) if one.casefold() == name.casefold()), None)
     if known is None:
         return
@@ -31,9 +31,9 @@ def check_catalog_name(name: str, folder: Path, shown: str) -> None:
     kind = "open_clip" if whole.for_open_clip else str(whole.configuration.get("model_type") or "")
     if entry.model_type and kind and kind != entry.model_type:
         fact = f"{shown} is no {name}: its architecture is {kind!r}, the catalog says {entry.model_type!r}"
-        raise BadInput(fact, hint="--name OTHER")
+        raise BadInput(fact, hint=hint)
     most = entry.parameters * (_NEARLY if entry.model_type else _ROUGHLY)
     least = entry.parameters**2 / most / (_PACKED if whole.configuration.get("quantization_config") else 1)
     if not least <= whole.n_parameters <= most:
         counts = f"its tensors hold {whole.n_parameters:,} numbers, the catalog says {entry.parameters:,}"
-        raise BadInput(f"{shown} is no {name}: {counts}", hint="--name OTHER")
+        raise BadInput(f"{shown} is no {name}: {counts}", hint=hint)

@@ -35,6 +35,7 @@ from localmel.weights.tensor_files import read_header
 from localmel.weights.verify import verify
 
 COPY_AGAIN = "copy the bundle again from where it was packed"
+_PACK_AGAIN = "localmel weights pack FOLDER --name OTHER   # where it was packed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +217,7 @@ def _unpack(file: BinaryIO, bundle: Bundle, record: ModelRecord, folder: Path, o
             path.unlink()
     try:
         whole_model(folder)
-        check_catalog_name(record.name, folder, "what it holds")
+        check_catalog_name(record.name, folder, "what it holds", hint=_PACK_AGAIN)
     except LocalmelError as error:
         fact = error.fact.replace(f"{folder}/", "").replace(str(folder), record.name)
         raise type(error)(f"{bundle.path}: {fact}", hint=error.hint) from None

@@ -137,7 +137,7 @@ def test_a_killed_run_goes_on_and_sends_nothing_twice(
         (["describe", "KB", "--engine", "scripted", "--id", "Q77"], 3, "has no entity 'Q77'"),
         (["describe", "KB", "--engine", "oracle"], 2, "engine 'oracle'"),
         (["texts", "KB", "--encode", "luck"], 2, "there is no source of texts 'luck'"),
-        (["texts", "KB", "--encode", "written"], 3, "has no written"),
+        (["texts", "KB", "--encode", "written"], 3, "has no descriptions that a model wrote"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

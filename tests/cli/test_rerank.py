@@ -101,6 +101,12 @@ def test_a_run_is_evaluated_by_its_name_and_can_then_be_compared(localmel: Run, 
     other = evaluated("--split", "test", "--system", "names")
     failed(other, 2, "--split, --system cannot be chosen for a run that has answered")
     failed(evaluated("--run", "none"), 3, "runs/none")
+    chosen = place / "runs" / "val" / "rerank"
+    chosen.rename(chosen.with_name("elsewhere"))
+    try:
+        failed(evaluated(), 3, "runs/val has answers of rerank, which is not finished")
+    finally:
+        chosen.with_name("elsewhere").rename(chosen)
 
 
 def test_a_run_over_other_mentions_is_not_evaluated(localmel: Run, data: Path, place: Path, tmp_path: Path) -> None:

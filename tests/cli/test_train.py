@@ -140,7 +140,7 @@ def test_the_command_trains_says_how_good_and_has_nothing_to_do_the_second_time(
         (["--seeds", "1,1"], 2, "they are different numbers"),
         (["--without", "image"], 2, "cannot be trained without image"),
         (["--fold", "3/3"], 2, "there is no fold 3 of 3"),
-        (["--precision", "float8"], 3, "precision is 'float8'"),
+        (["--precision", "float8"], 2, "there is no precision 'float8'"),
         (["--dataset", "three"], 3, "holds no dataset 'three'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

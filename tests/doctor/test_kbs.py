@@ -9,22 +9,29 @@ from pathlib import Path
 import pytest
 
 from localmel.doctor.check import Check
-from localmel.doctor.kbs import look_at_kbs
+from localmel.doctor.kbs import SIDES, look_at_kbs
 from localmel.encode.minilm import MiniLM
 from localmel.kb.schema import DATABASE
 from localmel.kb.store import KnowledgeBase
 from localmel.retrieve.fused import load_network
 from localmel.retrieve.indexing import index_entities
-from localmel.settings import load_profile
+from localmel.retrieve.matchers.kb_matcher import index_for_kind, index_for_matcher
+from localmel.retrieve.matchers.kinds import load_matcher
+from localmel.retrieve.matchers.m3el_kind import M3elKind
+from localmel.retrieve.matchers.prepared import KIND, VERSION
+from localmel.retrieve.matchers.token_encoders import open_token_encoders
+from localmel.settings import Profile, load_profile
 from localmel.shipped import shipped
+from tests.weights.tuned_folders import small_tuned_minilm
 
 ENTITIES = [{"id": f"x{number}", "label": f"Ada {number}", "description": "an engineer"} for number in range(40)]
 FACTS = [("x1", "employer", "x2", "Ada 2")]
 
 
-def looked(kb: Path | str | None, *, thorough: bool = False, profile: str = "embedded") -> dict[str, Check]:
+def looked(kb: Path | str | None, *, thorough: bool = False, profile: str | Profile = "embedded") -> dict[str, Check]:
     name = None if kb is None else str(kb)
-    return {check.id: check for check in look_at_kbs(load_profile(profile), name, thorough=thorough)}
+    profile = load_profile(profile) if isinstance(profile, str) else profile
+    return {check.id: check for check in look_at_kbs(profile, name, thorough=thorough)}
 
 
 def indexed(folder: Path, encoder: MiniLM) -> Path:
@@ -64,6 +71,52 @@ def test_damaged_vectors_are_no_index(change_kb: Callable[..., Path], encoder: M
 
 def test_a_profile_without_a_network_has_no_index_to_look_for(change_kb: Callable[..., Path]) -> None:
     assert looked(change_kb(ENTITIES), profile="paper")["kb.kb.index"].status == "skip"
+
+
+def test_a_kb_has_to_be_ready_for_the_matcher_of_the_profile(
+    change_kb: Callable[..., Path], encoder: MiniLM, tmp_path: Path, profile: Callable[[str], Profile]
+) -> None:
+    """Vectors for the network that ships do not do for another matcher, nor do words alone."""
+    own = profile(f'[retrieve]\nmatcher = "{tmp_path}/m3el"\n')
+    folder = indexed(change_kb(ENTITIES, FACTS), encoder)
+    assert looked(folder, profile=own)["kb.kb.index"].status == "skip"
+    kind, encoders = M3elKind(), open_token_encoders(own.encode, method="onnxruntime")
+    kind.save(tmp_path / "m3el", kind.new(encoders, width=8), encoders.text.space, None, {})
+    with KnowledgeBase(folder) as kb:
+        index_for_kind(kb, kind, encoders)
+        check = looked(folder, profile=own)["kb.kb.index"]
+        assert (check.status, check.exit_code) == ("fail", 3)
+        assert "never made ready for the matcher" in check.fact
+        assert check.hint == f"localmel index {folder} --profile own"
+        index_for_matcher(kb, load_matcher(tmp_path / "m3el"), encoders, "auto")
+    ready = looked(folder, profile=own)["kb.kb.index"]
+    assert (ready.status, f"made ready for {tmp_path}/m3el" in ready.fact) == ("ok", True)
+    change_kb([{"id": "y1", "label": "New"}], add=True)
+    assert looked(folder, profile=own)["kb.kb.index"].status == "fail"
+    with KnowledgeBase(folder) as kb:
+        index_for_kind(kb, kind, encoders)
+    assert "has changed since it was made ready" in looked(folder, profile=own)["kb.kb.index"].fact
+    assert (KIND, VERSION) == SIDES
+
+
+def test_the_index_is_that_of_the_profiles_own_encoder(
+    change_kb: Callable[..., Path], encoder: MiniLM, tmp_path: Path, profile: Callable[[str], Profile]
+) -> None:
+    place = small_tuned_minilm(tmp_path / "encoder")
+    folder = indexed(change_kb(ENTITIES, FACTS), encoder)
+    tuned = profile(f'[encode]\nmodel = "{place}"\n')
+    assert "was trained on vectors of all-MiniLM-L6-v2" in looked(folder, profile=tuned)["kb.kb.index"].fact
+    space = MiniLM(tuned=place).space
+    kind, encoders = M3elKind(), open_token_encoders(tuned.encode)
+    kind.save(tmp_path / "m3el", kind.new(encoders, width=8), space, None, {})
+    tuned = profile(f'[encode]\nmodel = "{place}"\n[retrieve]\nmatcher = "{tmp_path}/m3el"\n')
+    check = looked(folder, profile=tuned)["kb.kb.index"]
+    assert (check.status, check.exit_code) == ("fail", 3)
+    assert f"has no index by {space.name}" in check.fact
+    other = profile(f'[retrieve]\nmatcher = "{tmp_path}/m3el"\n')
+    assert f"was trained on texts of {space.name}" in looked(folder, profile=other)["kb.kb.index"].fact
+    (place / "config.json").unlink()
+    assert looked(folder, profile=tuned)["kb.kb.index"].status == "skip"
 
 
 def damaged_page(path: Path) -> None:

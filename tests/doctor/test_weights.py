@@ -13,6 +13,7 @@ import pytest
 
 from localmel.doctor.check import Check, each_once
 from localmel.doctor.lacks import lacks
+from localmel.doctor.needs import packages_of
 from localmel.doctor.weights import check_name, look_at_weights
 from localmel.retrieve.matchers.dwe_choice import DweChoice
 from localmel.retrieve.matchers.dwe_sight import open_sight
@@ -20,6 +21,7 @@ from localmel.retrieve.matchers.matcher_folder import CARD
 from localmel.settings import Profile, load_profile
 from localmel.shipped import shipped
 from localmel.weights.adopt import adopt
+from tests.weights.tuned_folders import small_tuned_minilm
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ("tiny-llava-mistral", "tiny-llama", "tiny-clip")
@@ -137,6 +139,24 @@ def test_clip_is_looked_at_as_open_clip_will_read_it(profile: Callable[[str], Pr
     assert found["weights.tiny-clip"].status == "ok"
     assert (found["weights.kgmel-minilm"].status, found["weights.kgmel-minilm"].exit_code) == ("fail", 3)
     assert "was trained on vectors of all-MiniLM-L6-v2" in found["weights.kgmel-minilm"].fact
+
+
+def test_a_tuned_minilm_is_looked_at_by_path_and_by_name(
+    tmp_path: Path, profile: Callable[[str], Profile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCALMEL_HOME", str(tmp_path / "home"))
+    place = small_tuned_minilm(tmp_path / "encoder")
+    adopt(place)
+    for model in (str(place), "encoder"):
+        own = profile(f'[encode]\nmodel = "{model}"\n')
+        check = looked(own)["weights.encoder"]
+        assert (check.status, "all-MiniLM-L6-v2, tuned" in check.fact) == ("ok", True)
+        assert not packages_of(own)  # none of CLIP's
+    (place / "model.safetensors").write_bytes(b"")
+    by_path, by_name = (looked(profile(f'[encode]\nmodel = "{one}"\n')) for one in (str(place), "encoder"))
+    assert by_path["weights.encoder"].hint.startswith("localmel train DATA --kb KB --matcher m3el --tune-encoder")
+    assert by_name["weights.encoder"].hint.startswith("localmel weights install --replace")
+    assert {by_path["weights.encoder"].exit_code, by_name["weights.encoder"].exit_code} == {6}
 
 
 def test_a_network_of_the_name_that_a_profile_wants_is_found_where_its_hint_puts_it(

@@ -143,7 +143,10 @@ def test_after_a_removal_nothing_is_encoded_and_positions_are_right(change_kb: C
 
 def test_a_kb_that_was_never_indexed_says_which_command_does_it(change_kb: ChangeKb, open_kb: Any) -> None:
     kb = open_kb(change_kb(ENTITIES, FACTS))
-    for name, note in (("all-MiniLM-L6-v2", ""), ("clip-512-abc", "   # with the --profile whose encoder this is")):
+    for name, note in (
+        ("all-MiniLM-L6-v2", ""),
+        ("clip-512-abc", "   # with the --profile whose encoder is clip-512-abc"),
+    ):
         with pytest.raises(BadInput, match="has no index") as caught:
             load_vectors(kb, Scripted(name).space)
         assert caught.value.hint == f"localmel index {kb.folder}{note}"

@@ -72,7 +72,7 @@ def test_only_new_texts_are_encoded_and_stale_vectors_are_refused(kb: KnowledgeB
 
 def test_each_source_has_its_own_folder_and_its_own_model(kb: KnowledgeBase) -> None:
     encoder = Hashed()
-    with pytest.raises(BadInput, match="has no written") as caught:
+    with pytest.raises(BadInput, match="has no descriptions that a model wrote") as caught:
         index_texts(kb, encoder, WRITTEN)
     assert "localmel kb describe" in caught.value.hint
     keep_texts(kb.folder, WRITTEN, "llama", [KeptText(entity_id="Q0", text="by llama")])

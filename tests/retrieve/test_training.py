@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from localmel.artifacts import MANIFEST
-from localmel.errors import BadInput, CorruptArtifact, OutOfSpace
+from localmel.errors import BadInput, CorruptArtifact, OutOfSpace, UsageError
 from localmel.retrieve.batches import Batches, draw_negatives
 from localmel.retrieve.inputs import no_triples
 from localmel.retrieve.losses import LossSettings
@@ -237,13 +237,14 @@ def test_mentions_without_any_gold_in_the_kb_are_refused(world: World, tmp_path:
         {"hard_from": "luck"},
         {"rate": 0.0},
         {"rate": float("nan")},
+        {"rate": float("inf")},
         {"hard_negatives": -1},
         {"without_triples": 1.5},
     ],
     ids=str,
 )
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(UsageError):
         TrainingSettings(**wrong)
 
 

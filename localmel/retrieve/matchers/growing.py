@@ -21,20 +21,25 @@ from localmel.artifacts import (
     read_manifest,
     write_json,
 )
-from localmel.errors import CorruptArtifact, shell_line
+from localmel.errors import CorruptArtifact, KbBusy, shell_line
 
 if TYPE_CHECKING:
+    from filelock import FileLock
     from numpy.typing import NDArray
 
 _FILE, _FACTS = "columns.safetensors", "facts.json"
 
 
 class GrowingColumns:
-    """What is on its way to `target`.  Pieces of a run with other facts are dropped."""
+    """What is on its way to `target`.  Pieces of a run with other facts are dropped.
+
+    One process at a time: the lock is held until `seal`, or until nobody knows this object any more."""
 
     def __init__(self, target: Path, facts: Mapping[str, Any]) -> None:
+        """Raises KbBusy where another process is at it."""
         self._target, self._facts = target, dict(facts)
         self._folder = target.with_name(f".{target.name}.growing")
+        self._lock = _locked(target)
         if not self._goes_on():
             shutil.rmtree(self._folder, ignore_errors=True)
         with failed_writes_are_reported(self._folder):
@@ -73,6 +78,7 @@ class GrowingColumns:
                     first += len(piece[name])
             flush_arrays(whole)
         shutil.rmtree(self._folder, ignore_errors=True)
+        self._lock.release(force=True)
 
     def _piece(self, number: int) -> Path:
         return self._folder / f"{number:06}.safetensors"
@@ -83,6 +89,23 @@ class GrowingColumns:
         except (OSError, ValueError):
             return False
         return bool(found == json.loads(json.dumps(self._facts)))
+
+
+def _locked(target: Path) -> FileLock:
+    """Of this process: one that stopped half-way here does not shut out the next."""
+    from filelock import FileLock, Timeout
+
+    with failed_writes_are_reported(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(target.with_name(f".{target.name}.lock"), timeout=0, is_singleton=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise KbBusy(
+                f"another process is indexing or training: it writes {target}",
+                hint=shell_line("fuser", lock.lock_file, note="shows which; wait for it, then run the same again"),
+            ) from None
+    return lock
 
 
 def read_columns(

@@ -23,6 +23,7 @@ from localmel.retrieve.index import ExactSettings, choose
 from localmel.retrieve.matchers.kinds import MatcherKind, kind_of
 from localmel.retrieve.matchers.matcher_folder import MatcherFolder
 from localmel.retrieve.matchers.token_encoders import TokenEncoders
+from localmel.weights.catalog import MINILM
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -118,7 +119,9 @@ class MatcherSearch:
 
         self._kb, self._encoders = kb, encoders_for(matcher, encoders)
         kind, self._network = kind_of(matcher), matcher.network
-        again = shell_line("localmel index", kb.folder, "--matcher", matcher.folder)
+        other = self._encoders.text.space.name != MINILM.name
+        with_it = "with the --profile whose encoder it was trained for" if other else ""
+        again = shell_line("localmel index", kb.folder, "--matcher", matcher.folder, note=with_it)
         known = _known(kb, matcher, kind, self._encoders)
         self._rows = known.packed.rows
         try:

@@ -62,6 +62,9 @@ class SearchQuality:
 
     def note(self, n_entities: int) -> str:
         """In words."""
+        if not self.scored:
+            same = f"{self.same_best:.0%} of {self.compared} mentions"
+            return f"search in one step: the same best 16 as by scoring every entity for {same}"
         return (
             f"search in two steps: the same best 16 as by scoring every entity for {self.same_best:.0%} of "
             f"{self.compared} mentions; for each mention {self.scored:,.0f} of {n_entities:,} entities were scored"

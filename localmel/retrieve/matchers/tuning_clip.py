@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from localmel.artifacts import MANIFEST, replace_folder, temporary_folder
+from localmel.artifacts import MANIFEST, replace_folder, sha256_of, temporary_folder
 from localmel.encode.clip import bounded, ends_of, is_causal, projected, text_states
 from localmel.encode.clip_folder import read_clip_folder
 from localmel.encode.clip_model import load_clip
@@ -115,6 +115,11 @@ class TunableClip(TunableEncoder):
                     "licence": _licence(self._folder),
                 },
                 facts=facts,
+                files={
+                    path.name: sha256_of(path)
+                    for path in sorted(temporary.iterdir())
+                    if path.suffix in _BESIDE and not path.name.lower().startswith(_TEXTS)
+                },
             )
             write_tuned_card(temporary, card)
             replace_folder(temporary, folder)

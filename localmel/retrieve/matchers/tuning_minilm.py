@@ -89,6 +89,7 @@ class TunableMiniLm(TunableEncoder):
                     "licence": MINILM.licence,
                 },
                 facts=facts,
+                files={name: sha256_of(temporary / name) for name in _BESIDE if (temporary / name).is_file()},
             )
             write_tuned_card(temporary, card)
             replace_folder(temporary, folder)

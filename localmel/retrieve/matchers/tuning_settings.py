@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from localmel.errors import BadInput
+from localmel.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +24,9 @@ class EncoderTuning:
     def __post_init__(self) -> None:
         for name in ("rate", "epsilon"):
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
-                raise BadInput(
+                raise UsageError(
                     f"an encoder cannot be tuned with {name} {getattr(self, name)}; it is a number above 0",
                     hint="--encoder-rate 1e-5",
                 )
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
-            raise BadInput(f"an encoder cannot be tuned with weight_decay {self.weight_decay}; it is at least 0")
+            raise UsageError(f"an encoder cannot be tuned with weight_decay {self.weight_decay}; it is at least 0")

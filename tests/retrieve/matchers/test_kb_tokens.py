@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -173,7 +176,36 @@ def test_a_stopped_run_goes_on_where_it_was(opened: OpenKb, folder: Path, monkey
     again.space = Space(name="whole", width=WIDTH, weights_sha256=SPACE.weights_sha256)
     index_words(kb, packed, again)
     assert (folder / "vectors" / "whole.words" / "columns.safetensors").read_bytes() == stopped
-    assert sorted(path.name for path in (folder / "vectors").iterdir()) == ["letters.words", "whole.words"]
+    assert sorted(path.name for path in (folder / "vectors").glob("[!.]*")) == ["letters.words", "whole.words"]
+    assert not list((folder / "vectors").glob(".*.growing"))
+
+
+HOLDS = """
+import sys
+from pathlib import Path
+from localmel.retrieve.matchers.growing import GrowingColumns
+
+growing = GrowingColumns(Path(sys.argv[1]), {})
+print("at it", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_told_that_another_one_indexes(opened: OpenKb, folder: Path) -> None:
+    kb, packed = opened()
+    words = folder / "vectors" / "letters.words"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "at it\n"
+        with pytest.raises(KbBusy, match="another process is indexing") as busy:
+            index_words(kb, packed, Letters())
+        assert busy.value.hint.startswith("fuser ")
+        other.kill()
+    assert index_words(kb, packed, Letters()) == 5
+    with FileLock(words.with_name(f".{words.name}.lock"), timeout=0):
+        assert index_words(kb, packed, Letters()) == 0  # what stands needs no lock: others of a training go on
 
 
 def test_words_of_other_weights_are_refused_and_made_anew(opened: OpenKb) -> None:

@@ -251,6 +251,18 @@ def test_bytes_that_were_changed_are_found(
         open_encoder(EncodeSettings(model=str(place)))
 
 
+@pytest.mark.parametrize("which", ["minilm", "clip"])
+def test_a_configuration_that_was_changed_is_refused(which: str, kept: dict[str, Path], tmp_path: Path) -> None:
+    """One that still reads, and that the vectors do not depend on."""
+    place = shutil.copytree(kept[which], tmp_path / "encoder")
+    files = json.loads((place / "encoder.json").read_text())["files"]
+    assert files.keys() == {path.name for path in place.iterdir() if path.suffix != ".safetensors"} - {"encoder.json"}
+    path = place / ("config.json" if which == "minilm" else "open_clip_config.json")
+    path.write_text(path.read_text() + "\n")
+    with pytest.raises(CorruptArtifact, match=rf"{path.name} is not as it was tuned"):
+        open_encoder(EncodeSettings(model=str(place)))
+
+
 def test_what_is_missing_or_no_card_is_named(kept: dict[str, Path], tmp_path: Path) -> None:
     place = shutil.copytree(kept["minilm"], tmp_path / "encoder")
     settings = EncodeSettings(model=str(place))
@@ -262,7 +274,7 @@ def test_what_is_missing_or_no_card_is_named(kept: dict[str, Path], tmp_path: Pa
         with pytest.raises(CorruptArtifact, match="no card of a tuned encoder"):
             open_encoder(settings)
     (place / "encoder.json").unlink()
-    with pytest.raises(MissingWeights):  # now it is any folder, and no CLIP model
+    with pytest.raises(MissingWeights):  # what it was tuned from is not known
         open_encoder(settings)
     with pytest.raises(MissingWeights, match="no folder"):
         open_encoder(EncodeSettings(model=str(tmp_path / "nowhere")))
@@ -285,9 +297,9 @@ def test_what_cannot_be_tuned_is_refused(clip: ClipTokens, minilm: MiniLmWords, 
 
 @pytest.mark.parametrize("rate", [0.0, -1e-5, float("nan"), float("inf")])
 def test_a_rate_that_is_none_is_refused(rate: float) -> None:
-    with pytest.raises(BadInput, match="it is a number above 0"):
+    with pytest.raises(UsageError, match="it is a number above 0"):
         EncoderTuning(rate=rate)
-    with pytest.raises(BadInput, match="it is a number above 0"):
+    with pytest.raises(UsageError, match="it is a number above 0"):
         EncoderTuning(epsilon=rate)
-    with pytest.raises(BadInput, match="weight_decay"):
+    with pytest.raises(UsageError, match="weight_decay"):
         EncoderTuning(weight_decay=float("nan"))
