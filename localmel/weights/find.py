@@ -16,6 +16,7 @@ from localmel.weights.catalog import MINILM, verified_folder
 from localmel.weights.complete import WholeModel, whole_model
 from localmel.weights.manifest import ModelRecord, check_quickly, holds_record, read_record
 from localmel.weights.places import installed_names, place_of
+from localmel.weights.tuned import MADE_AGAIN, looks_tuned
 
 INSTALL = "localmel weights install BUNDLE.tar"
 
@@ -107,7 +108,7 @@ def _at_path(name: str) -> tuple[WholeModel, ModelRecord | None]:
         record = read_record(folder)
         folder = Path(record.adopted) if record.adopted else folder
         check_quickly(record, folder)
-    return _whole(folder, hint=INSTALL), record
+    return _whole(folder, hint=MADE_AGAIN if looks_tuned(folder) else INSTALL), record
 
 
 def _whole(folder: Path, *, hint: str) -> WholeModel:

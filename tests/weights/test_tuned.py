@@ -11,6 +11,7 @@ import pytest
 from localmel.errors import CorruptArtifact, MissingWeights
 from localmel.weights.adopt import adopt
 from localmel.weights.catalog import MINILM
+from localmel.weights.find import model_folder
 from localmel.weights.tuned import CLIP, TunedCard, folder_named, is_minilm, tuned_card, write_tuned_card
 from tests.weights.tuned_folders import small_tuned_minilm
 
@@ -84,3 +85,11 @@ def test_what_is_no_card_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "encoder.json").write_text(text, encoding="utf-8")
     with pytest.raises(CorruptArtifact, match="no card of a tuned encoder"):
         tuned_card(tmp_path)
+
+
+def test_a_tuned_folder_without_weights_is_made_again_by_training(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "encoder.json").write_text("{}")
+    with pytest.raises(MissingWeights, match=r"model\.safetensors") as missing:
+        model_folder(str(tmp_path))
+    assert "--tune-encoder" in missing.value.hint
