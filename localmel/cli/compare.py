@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from localmel.cli.command_line import command_line
 from localmel.cli.output import print_json, print_note, print_table, printable, progress
 from localmel.errors import UsageError
 
@@ -103,9 +104,6 @@ def _compared(
     examples: int,
     out: Path | None,
 ) -> Mapping[str, Any]:
-    import shlex
-    import sys
-
     from localmel.encode.minilm import MiniLM
     from localmel.experiment.comparing import HTML, ComparePlan, compare_runs
 
@@ -117,9 +115,8 @@ def _compared(
         kb=kb,
         examples=examples,
     )
-    command = shlex.join(["localmel", *sys.argv[1:]])
     with progress() as (announce, advance):
-        made = compare_runs(plan, MiniLM(), out=out, command=command, on_total=announce, on_done=advance)
+        made = compare_runs(plan, MiniLM(), out=out, command=command_line(), on_total=announce, on_done=advance)
     if out and not made.made:
         print_note(f"nothing to do: {out} holds this comparison")
     elif out:

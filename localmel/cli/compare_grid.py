@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from localmel.cli.command_line import command_line
 from localmel.cli.output import print_json, print_note, print_table, progress
 from localmel.errors import UsageError
 
@@ -72,9 +73,6 @@ def print_estimate(grid: Grid, out: Path, *, as_json: bool) -> None:
 
 def run(grid: Grid, out: Path, *, print_found: Callable[[Mapping[str, Any]], None]) -> None:
     """Run the cells, compare those that finished, and end with an error that names the others."""
-    import shlex
-    import sys
-
     from localmel.cli.kb import ensure_starter
     from localmel.experiment.comparing import HTML
     from localmel.experiment.grid import run_grid
@@ -82,11 +80,10 @@ def run(grid: Grid, out: Path, *, print_found: Callable[[Mapping[str, Any]], Non
     from localmel.kb.places import open_kb
 
     ensure_starter(grid.plan.kb)
-    command = shlex.join(["localmel", *sys.argv[1:]])
     try:
         with open_kb(grid.plan.kb) as base, progress() as (announce, advance):
             listener = Listener(on_total=announce, on_done=advance, on_note=print_note)
-            made = run_grid(grid, base, out, command=command, listener=listener)
+            made = run_grid(grid, base, out, command=command_line(), listener=listener)
     except KeyboardInterrupt:
         print_note(f"the same command goes on where this one stopped; finished cells are in {out}")
         raise

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from localmel.cli.command_line import command_line
 from localmel.cli.output import print_json, print_note, progress
 from localmel.errors import UnknownChoice, UsageError
 
@@ -126,16 +127,9 @@ def _run_evaluated(
         report = evaluate_run(
             folder, data, base, k=k, drop_leaked=drop_leaked,
             gold_outside=gold_outside or "refuse",  # type: ignore[arg-type]  # it says what else there is
-            command=_command(),
+            command=command_line(),
         )  # fmt: skip
     return report, folder / "evaluate"
-
-
-def _command() -> str:
-    import shlex
-    import sys
-
-    return shlex.join(["localmel", *sys.argv[1:]])
 
 
 def _evaluated(plan: Plan, kb: str, out: Path | None) -> Report:
@@ -160,7 +154,7 @@ def _evaluated(plan: Plan, kb: str, out: Path | None) -> Report:
             images=encoders.image,
             tokens=tokens,
             out=out,
-            command=_command(),
+            command=command_line(),
             on_total=announce,
             on_done=advance,
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from localmel.cli.command_line import command_line
 from localmel.cli.model_arguments import AtOnce, Device, EngineName, Quantization, Url, Weights
 from localmel.cli.output import counted, print_json, print_note, print_table, printable, progress
 from localmel.errors import UsageError
@@ -113,18 +114,16 @@ def _settings(profile: str, own: dict[str, Any], model: dict[str, Any]) -> Gener
 
 
 def _generated(mentions: tuple[Mention, ...], settings: GenerateSettings, folder: Path, *, again: bool) -> Stage:
-    import shlex
-    import sys
-
     from localmel.experiment.run_folder import journal_of
     from localmel.experiment.stages import GENERATE, Listener, generate_stage
     from localmel.weights.open import open_model
 
-    command = shlex.join(["localmel", *sys.argv[1:]])
     try:
         with open_model(settings.model) as engine, progress() as (announce, advance):
             listener = Listener(on_total=announce, on_done=advance, on_note=print_note)
-            return generate_stage(mentions, settings, engine, folder, again=again, command=command, listener=listener)
+            return generate_stage(
+                mentions, settings, engine, folder, again=again, command=command_line(), listener=listener
+            )
     except KeyboardInterrupt:
         print_note(f"the same command goes on where this one stopped; its answers: {journal_of(folder, GENERATE)}")
         raise

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from localmel.cli.command_line import command_line
 from localmel.cli.model_arguments import AtOnce, Device, EngineName, Quantization, Url, Weights
 from localmel.cli.output import print_note, progress
 from localmel.errors import UsageError
@@ -119,9 +120,6 @@ def _profile(name: str, own: dict[str, Any], model: dict[str, Any]) -> Profile:
 
 
 def _reranked(profile: Profile, folder: Path, kb: str, *, again: bool) -> Stage:
-    import shlex
-    import sys
-
     from localmel.cli.kb import ensure_starter
     from localmel.encode.open import open_encoder
     from localmel.experiment.reranking import RERANK, rerank_stage
@@ -135,7 +133,6 @@ def _reranked(profile: Profile, folder: Path, kb: str, *, again: bool) -> Stage:
     calibration = load_calibration(Path(settings.calibration)) if settings.calibration else None
     encoder = open_encoder(profile.encode).text
     ensure_starter(kb)
-    command = shlex.join(["localmel", *sys.argv[1:]])
     try:
         with open_kb(kb) as base, open_model(settings.model) as engine, progress() as (announce, advance):
             listener = Listener(on_total=announce, on_done=advance, on_note=print_note)
@@ -147,7 +144,7 @@ def _reranked(profile: Profile, folder: Path, kb: str, *, again: bool) -> Stage:
                 settings,
                 calibration=calibration,
                 again=again,
-                command=command,
+                command=command_line(),
                 listener=listener,
             )
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from localmel.cli.command_line import command_line
 from localmel.cli.output import print_json, print_note, print_table, printable, progress
 
 if TYPE_CHECKING:
@@ -61,9 +62,6 @@ def _asks_a_model(profile: str) -> bool:
 
 
 def _retrieved(data: Path, asked: Asked, run: str, kb: str, profile: str) -> Stage:
-    import shlex
-    import sys
-
     from localmel.cli.kb import ensure_starter
     from localmel.experiment.retrieving import retrieve_stage
     from localmel.experiment.run_folder import run_folder
@@ -75,7 +73,6 @@ def _retrieved(data: Path, asked: Asked, run: str, kb: str, profile: str) -> Sta
     settings, folder = load_profile(profile), run_folder(run)
     mentions = mentions_from(data, asked.splits, asked.dataset, most=asked.limit)
     ensure_starter(kb)
-    command = shlex.join(["localmel", *sys.argv[1:]])
     with open_kb(kb) as base, progress() as (announce, advance):
         listener = Listener(on_total=announce, on_done=advance, on_note=print_note)
-        return retrieve_stage(mentions, asked, base, settings, folder, command=command, listener=listener)
+        return retrieve_stage(mentions, asked, base, settings, folder, command=command_line(), listener=listener)

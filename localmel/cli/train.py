@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from localmel.cli.command_line import command_line
 from localmel.cli.dwe_arguments import (
     Ask,
     Attributes,
@@ -134,7 +134,7 @@ def train_command(
         drop_leaked=drop_leaked,
         visible_text=visible_text,
         fold=_fold(fold),
-        command=_command_line(),
+        command=command_line(),
     )
     outcome = _trained(recipe, kb, out, profile)
     if outcome.leads:
@@ -193,12 +193,6 @@ def _fold(text: str | None) -> tuple[int, int] | None:
     if len(numbers) != 2:
         raise UsageError(f"--fold is {text!r}; it is two numbers", hint="--fold 0/3")
     return numbers[0], numbers[1]
-
-
-def _command_line() -> str:
-    import shlex
-
-    return shlex.join(["localmel", *sys.argv[1:]])
 
 
 def _to_json(outcome: Outcome, out: Path) -> dict[str, Any]:

@@ -32,8 +32,6 @@ _SECONDS_EACH, _SECONDS_ALL = 1.0, 2.0
 "How long a database is looked through, and all KBs together, unless everything is to be read."
 _STEPS = 20_000
 "Instructions of SQLite's machine between two looks at the clock."
-SIDES = ("matcher's entities", 1)
-"Kind and version as `retrieve.matchers.prepared` has them, which imports torch."
 
 
 def look_at_kbs(profile: Profile, kb: str | None, *, readable: bool = True, thorough: bool = False) -> Iterator[Check]:
@@ -156,23 +154,13 @@ def _index(
 
 def _by_its_card(folder: Path) -> MatcherFolder[Any]:
     """A trained matcher without its network, which takes torch.  Raises MissingWeights, BadInput or CorruptArtifact."""
-    from localmel.encode.space import Space
     from localmel.retrieve.matchers.kinds import kind_in
-    from localmel.retrieve.matchers.matcher_folder import CARD, MatcherFolder
+    from localmel.retrieve.matchers.matcher_folder import CARD, from_card
 
-    kind = kind_in(folder)
+    kind_in(folder)
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        pictures = card["image_space"]
-        return MatcherFolder(
-            folder=folder,
-            kind=kind,
-            network=None,
-            text_space=Space(**card["text_space"]),
-            image_space=Space(**pictures) if pictures else None,
-            sha256=card["weights_sha256"],
-            card=card["facts"],
-        )
+        unread: Any = None
+        return from_card(folder, json.loads((folder / CARD).read_text(encoding="utf-8")), unread)
     except (KeyError, TypeError) as error:
         raise CorruptArtifact(f"{folder} holds no matcher ({error!r})", hint=shell_line("ls", folder)) from None
 
@@ -185,11 +173,12 @@ def _check_made_ready(kb: KnowledgeBase, matcher: MatcherFolder[Any]) -> None:
     from localmel.encode.kb_vectors import load_vectors
     from localmel.retrieve.fused import fused_state
     from localmel.retrieve.matchers.kb_matcher import matched_folder
+    from localmel.retrieve.matchers.matcher_folder import SIDES_KIND, SIDES_VERSION
 
     packed, _ = load_vectors(kb, matcher.text_space)
     images = load_images(kb, packed, matcher.image_space) if matcher.image_space else None
     try:
-        manifest = read_manifest(matched_folder(kb, matcher), kind=SIDES[0], version=SIDES[1])
+        manifest = read_manifest(matched_folder(kb, matcher), kind=SIDES_KIND, version=SIDES_VERSION)
     except FileNotFoundError:
         raise BadInput(f"kb {kb.name!r} was never made ready for the matcher {matcher.folder}") from None
     if (manifest.get("matcher"), manifest.get("made_from")) != (matcher.sha256, fused_state(packed, images)):

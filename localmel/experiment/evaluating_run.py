@@ -18,7 +18,6 @@ from localmel.experiment.questions import GoldOutside, check_gold_outside, quest
 from localmel.experiment.reranking import RERANK
 from localmel.experiment.retrieving import RETRIEVE
 from localmel.experiment.run_folder import finished_stage, journal_of, typed
-from localmel.experiment.stage_mentions import mentions_from
 from localmel.experiment.stages import GENERATE
 from localmel.kb.benchmarks import read_benchmark
 from localmel.kb.store import KnowledgeBase
@@ -64,9 +63,9 @@ def evaluate_run(
             f"{folder} was asked the first {asked['limit']:,} mentions; which of all are leaked is not known of them",
             hint="leave --drop-leaked out",
         )
-    mentions = mentions_from(data, splits, asked["dataset"], most=asked["limit"])
     benchmark = read_benchmark(data, asked["dataset"])
     questions = questions_of(benchmark, splits[0], kb, drop=drop_leaked, outside=gold_outside, limit=asked["limit"])
+    mentions = benchmark.splits[splits[0]].mentions
     rerank = stages.get(RERANK, {}).get("settings", {})
     run = ModelRun(
         folder=folder,
@@ -77,7 +76,7 @@ def evaluate_run(
         drop_leaked=drop_leaked,
         gold_outside=gold_outside,
         nil_from=rerank.get("nil_from", 0.5),
-        mentions=mentions,
+        mentions=mentions[: asked["limit"]] if asked["limit"] else mentions,
     )
     places = {"data": str(data.resolve()), "kb": str(kb.folder.resolve())}
     return evaluate_model_run(run, kb, places=places, command=command, chosen=RERANK in stages)

@@ -21,7 +21,7 @@ from localmel.kb.folding import fold, fold_mention
 from localmel.kb.names import NameIndex, NameMatch
 from localmel.linker import Linker
 from localmel.records import Triple
-from localmel.retrieve.candidates import Candidates, Finder
+from localmel.retrieve.candidates import Candidates, Finder, with_cosines
 from localmel.retrieve.matchers.kb_matcher import MatcherSearch
 
 if TYPE_CHECKING:
@@ -181,11 +181,7 @@ class _GivenCandidates:
     def find(self, surfaces: Sequence[str], mentions: Any) -> list[Candidates]:
         """See `Finder`."""
         both = [self._named(surface) for surface in surfaces]
-        cosines = self.cosines(mentions, [positions for positions, _ in both])
-        return [
-            Candidates(positions=positions, matches=matches, cosine=cosine)
-            for (positions, matches), cosine in zip(both, cosines, strict=True)
-        ]
+        return with_cosines(both, self.cosines(mentions, [positions for positions, _ in both]))
 
     def cosines(self, mentions: Any, places: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """See `Finder`."""

@@ -50,6 +50,18 @@ def united(
     return np.concatenate([by_name, by_vector]), (*matches, *[None] * len(by_vector))
 
 
+def with_cosines(
+    found: Sequence[tuple[NDArray[Any], tuple[NameMatch | None, ...]]],
+    cosines: Sequence[NDArray[Any]],
+    alike: Sequence[tuple[Alike, ...]] = (),
+) -> list[Candidates]:
+    """Of each mention what `united` found, and the cosines of that; alike: of each, where they are looked for."""
+    return [
+        Candidates(positions=positions, matches=matches, cosine=cosine, alike=seen)
+        for (positions, matches), cosine, seen in zip(found, cosines, alike or [()] * len(found), strict=True)
+    ]
+
+
 class Finder(Protocol):
     """Finds candidates in one KB.  What it is shown of mentions is its own: fused vectors, or a matcher's features."""
 
@@ -87,11 +99,7 @@ class CandidateFinder:
         both = [
             united(matches, near, self._packed) for matches, near in zip(named, self._nearest(mentions), strict=True)
         ]
-        cosines = self.cosines(mentions, [positions for positions, _ in both])
-        return [
-            Candidates(positions=positions, matches=matches, cosine=cosine)
-            for (positions, matches), cosine in zip(both, cosines, strict=True)
-        ]
+        return with_cosines(both, self.cosines(mentions, [positions for positions, _ in both]))
 
     def cosines(self, mentions: NDArray[Any], places: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """See `Finder`."""

@@ -3,43 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from localmel.cli.app import run
-from tests.cli.test_train import FAMILIES, TRADES, rows, write
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_processor() -> Iterator[None]:
-    """Tiny products on several threads wait for each other on a busy machine."""
-    import torch
-
-    threads, before = torch.get_num_threads(), os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    yield
-    os.sched_setaffinity(0, before)
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    write(folder / "one-train.jsonl", rows("one morning", 24))
-    write(folder / "one-val.jsonl", rows("one evening", 12))
-    return folder
-
-
-@pytest.fixture
-def kb(change_kb: Callable[..., Path]) -> Path:
-    people = [(f"{family}-{trade}", family, trade) for family in FAMILIES for trade in TRADES]
-    entities = [{"id": person, "label": family, "description": f"a {trade}"} for person, family, trade in people]
-    return change_kb(entities, [(person, "occupation", "", trade) for person, _, trade in people])
+pytestmark = pytest.mark.usefixtures("one_processor")
 
 
 def test_a_matcher_is_trained_indexed_evaluated_and_linked_with(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from localmel.doctor.check import Check
-from localmel.doctor.kbs import SIDES, look_at_kbs
+from localmel.doctor.kbs import look_at_kbs
 from localmel.encode.minilm import MiniLM
 from localmel.kb.schema import DATABASE
 from localmel.kb.store import KnowledgeBase
@@ -18,7 +18,7 @@ from localmel.retrieve.indexing import index_entities
 from localmel.retrieve.matchers.kb_matcher import index_for_kind, index_for_matcher
 from localmel.retrieve.matchers.kinds import load_matcher
 from localmel.retrieve.matchers.m3el_kind import M3elKind
-from localmel.retrieve.matchers.prepared import KIND, VERSION
+from localmel.retrieve.matchers.matcher_folder import SIDES_KIND, SIDES_VERSION
 from localmel.retrieve.matchers.token_encoders import open_token_encoders
 from localmel.settings import Profile, load_profile
 from localmel.shipped import shipped
@@ -96,7 +96,7 @@ def test_a_kb_has_to_be_ready_for_the_matcher_of_the_profile(
     with KnowledgeBase(folder) as kb:
         index_for_kind(kb, kind, encoders)
     assert "has changed since it was made ready" in looked(folder, profile=own)["kb.kb.index"].fact
-    assert (KIND, VERSION) == SIDES
+    assert (SIDES_KIND, SIDES_VERSION) == ("matcher's entities", 1)
 
 
 def test_the_index_is_that_of_the_profiles_own_encoder(

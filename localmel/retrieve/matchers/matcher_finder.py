@@ -17,7 +17,7 @@ from localmel.kb.names import NameIndex
 from localmel.kb.packed import PackedKb
 from localmel.kb.store import KnowledgeBase
 from localmel.records import Mention
-from localmel.retrieve.candidates import Candidates, united
+from localmel.retrieve.candidates import Candidates, united, with_cosines
 from localmel.retrieve.matchers.kb_matcher import MatcherSearch
 from localmel.retrieve.matchers.matcher_folder import MatcherFolder
 from localmel.settings import RetrieveSettings
@@ -54,11 +54,7 @@ class MatcherFinder:
         near = self._search.best(mentions, min(self._settings.by_vector, len(self._packed.rows))).entities
         both = [united(matches, own, self._packed) for matches, own in zip(named, near, strict=True)]
         cosines = self.cosines(mentions, [positions for positions, _ in both])
-        alike = self._search.alike(mentions) or [()] * len(both)
-        return [
-            Candidates(positions=positions, matches=matches, cosine=cosine, alike=seen)
-            for (positions, matches), cosine, seen in zip(both, cosines, alike, strict=True)
-        ]
+        return with_cosines(both, cosines, self._search.alike(mentions))
 
     def cosines(self, mentions: Any, places: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """See `Finder`: scores on the scale of cosines."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 WEIGHTS, CARD = "matcher.safetensors", "matcher.json"
+SIDES_KIND, SIDES_VERSION = "matcher's entities", 1
+"Of the folder of what a matcher makes of a KB's entities (`prepared.py`)."
 TUNED = "tuned_encoder"
 "In the card of a matcher that was trained together with its encoder: which one, beside its folder."
 
@@ -92,6 +94,19 @@ def save_matcher(
         replace_folder(temporary, folder)
 
 
+def from_card(folder: Path, card: Mapping[str, Any], network: Network) -> MatcherFolder[Network]:
+    """What a card says, with its network.  Raises KeyError or TypeError for a card that does not say it."""
+    return MatcherFolder(
+        folder=folder,
+        kind=card["kind"],
+        network=network,
+        text_space=Space(**card["text_space"]),
+        image_space=Space(**card["image_space"]) if card["image_space"] else None,
+        sha256=card["weights_sha256"],
+        card=dict(card["facts"]),
+    )
+
+
 def read_matcher(
     folder: Path, kind: str, make: Callable[[dict[str, Any]], Network], *, title: str
 ) -> MatcherFolder[Network]:
@@ -116,15 +131,7 @@ def read_matcher(
         if wrong := sorted(name for name, value in weights.items() if not torch.isfinite(value).all()):
             raise ValueError(f"values that are no numbers in {', '.join(wrong)}")
         network.load_state_dict(weights)
-        return MatcherFolder(
-            folder=folder,
-            kind=kind,
-            network=network.eval(),
-            text_space=Space(**card["text_space"]),
-            image_space=Space(**card["image_space"]) if card["image_space"] else None,
-            sha256=sha256,
-            card=dict(card["facts"]),
-        )
+        return from_card(folder, card, network.eval())
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, BadInput, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CorruptArtifact(f"{folder} holds no {title} network ({reason})", hint=shell_line("ls", folder)) from None

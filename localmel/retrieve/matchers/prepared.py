@@ -21,10 +21,10 @@ from localmel.retrieve.index import IndexFacts, IndexSettings, VectorIndex, buil
 from localmel.retrieve.matchers.features import padded
 from localmel.retrieve.matchers.growing import GrowingColumns, column, read_columns, starts_of
 from localmel.retrieve.matchers.lifted import lifted_entities
+from localmel.retrieve.matchers.matcher_folder import SIDES_KIND, SIDES_VERSION
 from localmel.retrieve.matchers.protocol import EntityFeatures, Matcher, Side, Tokens
 
 Given = TypeVar("Given")
-KIND, VERSION = "matcher's entities", 1
 _ROWS_AT_ONCE = 1024
 
 
@@ -54,7 +54,7 @@ class PreparedSides(LaidOutSides):
 
     def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
         """Raises FileNotFoundError where there is none, BadInput for one of other facts, CorruptArtifact for damage."""
-        manifest, arrays = read_columns(folder, kind=KIND, version=VERSION)
+        manifest, arrays = read_columns(folder, kind=SIDES_KIND, version=SIDES_VERSION)
         if different := [name for name, value in facts.items() if manifest.get(name) != value]:
             raise BadInput(
                 f"{folder} was made from another {' and another '.join(different)}",
@@ -93,7 +93,7 @@ def prepare_entities(
         if number >= growing.pieces:
             growing.add(_columns(matcher.entities(entities.of(positions))))
         on_done(len(positions))
-    growing.seal(kind=KIND, version=VERSION)
+    growing.seal(kind=SIDES_KIND, version=SIDES_VERSION)
     return PreparedSides(folder, facts)
 
 
