@@ -29,11 +29,11 @@ fmt:
 
 # Measure everything docs/benchmarks.md reports; arguments name single benchmarks
 bench *arguments:
-    python -m benchmarks.run {{ arguments }}
+    python -m bench.run {{ arguments }}
 
 # Hold the fusion network against arrays of the published code (needs the shared data)
 parity:
-    python -m pytest -q tests/retrieve/test_parity.py
+    python -m pytest -q tests/matchers/kgmel/test_parity.py
 
 # Train the default profile's network and fit its evidence scorers (needs the shared data; about an hour on two cores)
 train-embedded *arguments:
@@ -45,7 +45,7 @@ worlds *arguments:
 
 # The table of docs/benchmarks.md: the default profile on val, part by part and with parts left out
 eval *arguments:
-    python -m benchmarks.run ablations {{ arguments }}
+    python -m bench.run ablations {{ arguments }}
 
 # Build the wheel and the source archive into dist/, from the packages that are installed
 build:

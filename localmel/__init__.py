@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from localmel.captions import Caption, LinkedCaption, LinkedMention
     from localmel.errors import LocalmelError
-    from localmel.kb.places import open_kb
+    from localmel.kb.locate import open_kb
     from localmel.kb.store import KnowledgeBase
     from localmel.linker import Linker
     from localmel.records import Span
@@ -26,7 +26,7 @@ _HOMES = {
     "KnowledgeBase": "localmel.kb.store",
     "LocalmelError": "localmel.errors",
     "Span": "localmel.records",
-    "open_kb": "localmel.kb.places",
+    "open_kb": "localmel.kb.locate",
 }
 
 

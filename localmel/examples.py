@@ -13,7 +13,7 @@ from typing import Any
 from localmel.captions import LinkedMention
 from localmel.linker import Linker
 from localmel.records import EntityId
-from localmel.shipped import shipped
+from localmel.settings.shipped import shipped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from localmel.captions import Caption, LinkedCaption, LinkedMention
 from localmel.encode.kb_vectors import load_vectors
-from localmel.encode.open import Encoders
+from localmel.encode.registry import Encoders
 from localmel.encode.space import TextEncoder
 from localmel.engines.pictures import open_picture
 from localmel.engines.protocol import Engine
@@ -29,20 +29,20 @@ from localmel.generate.visible_text import VisibleLine, visible_lines
 from localmel.generate.vlm import Generated, describe
 from localmel.kb.mentions import check_text, detected_mentions, listed_mentions, marked_mentions
 from localmel.kb.store import KnowledgeBase
+from localmel.matchers.kgmel.fused import Network
+from localmel.matchers.kgmel.mention_vectors import mention_texts
 from localmel.records import Description, Entity, Link, Mention, Unparsed
+from localmel.rerank.calibration import check_fits, load_calibration
 from localmel.rerank.choice import NO_CANDIDATE, link_of
-from localmel.rerank.choice_calibration import check_fits, load_calibration
 from localmel.rerank.llm import choose
 from localmel.rerank.questions import QuestionWriter, Retrieved
 from localmel.rerank.scorer import EvidenceScorer
 from localmel.rerank.weighing import Spoken, Weighed, Weigher, retrieved, with_model
 from localmel.retrieve.candidates import Finder
 from localmel.retrieve.finder import open_finder, shown_to
-from localmel.retrieve.fused import Network
-from localmel.retrieve.mention_vectors import mention_texts
 from localmel.retrieve.profile_models import ProfileModels, open_models, ready_for
 from localmel.settings import EngineSettings, Profile, go_offline, load_profile
-from localmel.shipped import weights_folder
+from localmel.settings.shipped import weights_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

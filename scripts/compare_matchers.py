@@ -24,20 +24,20 @@ import torch
 from numpy.typing import NDArray
 
 from localmel.cli.output import print_note, progress
+from localmel.encode.token_encoders import open_token_encoders
 from localmel.errors import BadInput
-from localmel.experiment.recipe import Listener, Recipe
-from localmel.experiment.trainees import FusionTrainee, MatcherTrainee, prepare_trainee
-from localmel.experiment.training_data import read_datasets
-from localmel.kb.places import open_kb
-from localmel.retrieve.fused import load_network
-from localmel.retrieve.fusion import FusionNetwork
-from localmel.retrieve.matchers.kinds import kind_in, load_matcher
-from localmel.retrieve.matchers.matcher_learner import found_for, searched
-from localmel.retrieve.matchers.token_encoders import open_token_encoders
-from localmel.retrieve.ranking import embed_entities, embed_mentions
-from localmel.retrieve.training import start_processes
-from localmel.retrieve.training_settings import TrainingSettings
+from localmel.kb.locate import open_kb
+from localmel.matchers.kgmel.fused import load_network
+from localmel.matchers.kgmel.network import FusionNetwork
+from localmel.matchers.kgmel.ranking import embed_entities, embed_mentions
+from localmel.matchers.registry import kind_in, load_matcher
+from localmel.matchers.train.loop import start_processes
+from localmel.matchers.train.matcher_learner import found_for, searched
+from localmel.matchers.train.settings import TrainingSettings
 from localmel.settings import load_profile
+from localmel.training.data import read_datasets
+from localmel.training.recipe import Listener, Recipe
+from localmel.training.trainees import FusionTrainee, MatcherTrainee, prepare_trainee
 
 NEAR = 64
 "Of each matcher this many candidates are put together."

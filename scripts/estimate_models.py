@@ -18,7 +18,7 @@ from localmel.doctor.needs import models_of
 from localmel.generate.question import TOKENS_PER_NAME
 from localmel.settings import EngineSettings, Profile, load_profile, profile_names
 from localmel.weights.catalog import MINILM, catalog
-from localmel.weights.memory import BYTES_EACH
+from localmel.weights.memory_estimate import BYTES_EACH
 from localmel.weights.needed import weights_of
 
 NAMES = 2.0

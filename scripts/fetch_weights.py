@@ -23,9 +23,9 @@ from localmel.errors import BadInput, CorruptArtifact, LocalmelError, MissingExt
 from localmel.weights.catalog import MODEL_FILES, catalog, entry_of
 from localmel.weights.complete import whole_model
 from localmel.weights.contents import PIECE, refused_name
+from localmel.weights.folders import checked_name
 from localmel.weights.manifest import RESERVED, FileRecord, ModelRecord, holds_record, read_record, write_record
 from localmel.weights.pack import pack
-from localmel.weights.places import checked_name
 
 _HUB_FOLDER = ".cache"
 "What huggingface_hub keeps beside the files while it downloads."

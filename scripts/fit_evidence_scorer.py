@@ -24,17 +24,17 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
+from localmel.benchmarks.json_lines import read_split
 from localmel.captions import Caption
 from localmel.encode.kb_vectors import load_vectors
 from localmel.encode.minilm import MiniLM
-from localmel.generate.moved_text import with_moved_text
-from localmel.kb.splits import read_split
 from localmel.kb.store import KnowledgeBase
 from localmel.linker import Linker
+from localmel.matchers.kgmel.fused import Network, fuse_kb, load_network
 from localmel.rerank.features import COUNTS, FEATURES, NAME
 from localmel.rerank.scorer import _CLIP, VERSION
-from localmel.retrieve.fused import Network, fuse_kb, load_network
 from localmel.settings import Profile, load_profile
+from localmel.training.moved_text import with_moved_text
 
 DATASETS = ("richpediamel", "wikimel", "wikidiverse")
 MOST_CANDIDATES = 80

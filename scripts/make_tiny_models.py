@@ -50,7 +50,7 @@ from tiny_model_tokenizers import llama_tokenizer, llava_tokenizer, qwen_tokeniz
 from tiny_model_weights import Plans, as_bytes, clip_weights, filled, language_model, llava_weights, qwen_vision_weights
 from tokenizers import Tokenizer
 
-from localmel.artifacts import replace_folder, temporary_folder
+from localmel.store.artifacts import replace_folder, temporary_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

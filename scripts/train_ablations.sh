@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The networks and scorers that benchmarks/ablations.py compares.  Needs the shared data, the indexed benchmark KB and
+# The networks and scorers that bench/ablations.py compares.  Needs the shared data, the indexed benchmark KB and
 # the folds of scripts/train_embedded.py; takes about an hour on two cores.  What stands there is not made again.
 #   scripts/train_ablations.sh SHARED FOLDS
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 shared=${1:?the folder that holds data/mel} folds=${2:?the folder that holds fold-0}
 data=$shared/data/mel runs=runs/ablations
-kb=$(python -c 'from localmel.kb.places import kb_folder; print(kb_folder("mel-benchmark"))')
+kb=$(python -c 'from localmel.kb.locate import kb_folder; print(kb_folder("mel-benchmark"))')
 bare=$kb-no-triples
 
 train() { localmel train "$data" --drop-leaked "$@"; }

@@ -19,12 +19,12 @@ import numpy as np
 from localmel.cli.output import print_note, progress
 from localmel.encode.minilm import MiniLM
 from localmel.encode.space import Space
-from localmel.experiment.training import Listener, Outcome, Prepared, Recipe, prepare, train_networks, validate
-from localmel.kb.places import open_kb
+from localmel.kb.locate import open_kb
 from localmel.kb.store import KnowledgeBase
-from localmel.retrieve.fused import Network, load_network, save_network
-from localmel.retrieve.losses import LossSettings
-from localmel.retrieve.training_settings import TrainingSettings
+from localmel.matchers.kgmel.fused import Network, load_network, save_network
+from localmel.matchers.kgmel.losses import LossSettings
+from localmel.matchers.train.settings import TrainingSettings
+from localmel.training.run import Listener, Outcome, Prepared, Recipe, prepare, train_networks, validate
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "python scripts/train_embedded.py --kb KB --data FOLDER"
@@ -66,7 +66,7 @@ def pack(outcome: Outcome, recipe: Recipe, kb: KnowledgeBase, encoder: MiniLM, e
     if shipped.is_file() and load_network(out).card.get("packed_from") == best.sha256:
         print_note(f"{out} holds the network of seed {outcome.best.seed} already")
         return
-    from localmel.retrieve.training import start_processes
+    from localmel.matchers.train.loop import start_processes
 
     prepared = prepare(recipe, kb, encoder, encoded, start_processes())
     halves = {name: value.astype(np.float16) for name, value in best.weights.items()}
@@ -94,7 +94,7 @@ def _lost(best: Network, halves: dict[str, Any], prepared: Prepared) -> float:
     """The largest change of HITS@1, HITS@16 or MRR on val when weights are rounded to float16."""
     import torch
 
-    from localmel.retrieve.fusion import FusionNetwork
+    from localmel.matchers.kgmel.network import FusionNetwork
 
     def numbers(weights: dict[str, Any]) -> list[float]:
         network = FusionNetwork(best.settings)

@@ -2,7 +2,7 @@
 
     python scripts/worlds.py [--steps 300] [--seed 0] [--way NAME ...] [--world NAME ...] [--json]
 
-One row for each way to match, one column for each world (localmel/experiment/worlds.py): the share of mentions whose
+One row for each way to match, one column for each world (bench/worlds.py): the share of mentions whose
 entity comes first among 24.  Each cell is a network of its own, trained for seconds; all of them take about half an
 hour on one core.  Needs no data and no weights."""
 
@@ -15,7 +15,7 @@ from dataclasses import asdict
 
 import torch
 
-from localmel.experiment.worlds import CHANCE, WAYS, WORLDS, recover
+from bench.worlds import CHANCE, WAYS, WORLDS, recover
 
 
 def main() -> None:

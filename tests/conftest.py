@@ -16,14 +16,14 @@ import pytest
 
 from localmel.encode.minilm import MiniLM
 from localmel.kb.importers import Problems, TablesSource
-from localmel.kb.places import open_kb, prepare_starter
+from localmel.kb.locate import open_kb, prepare_starter
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import add_to_kb, build_kb
 from localmel.linker import Linker
-from localmel.retrieve.fused import load_network
+from localmel.matchers.kgmel.fused import load_network
 from localmel.retrieve.indexing import index_entities
 from localmel.settings import OFFLINE
-from localmel.shipped import shipped
+from localmel.settings.shipped import shipped
 
 ROOT = Path(__file__).resolve().parents[1]
 RunLocalmel = Callable[..., subprocess.CompletedProcess[str]]

@@ -16,7 +16,7 @@ from localmel.errors import BadInput, BadMention, BadPicture, LocalmelError, Usa
 from localmel.kb.store import KnowledgeBase
 from localmel.linker import Linker
 from localmel.records import Span
-from localmel.shipped import shipped
+from localmel.settings.shipped import shipped
 
 JERSEY = shipped("examples/jersey.jpg")
 DUNK = "Jordan dunks on Barkley in Chicago."
@@ -302,9 +302,9 @@ def test_a_linker_answers_from_one_state_while_others_change_the_kb(tmp_path: Pa
     from localmel.kb.importers import OntologySource, Problems
     from localmel.kb.store import KnowledgeBase
     from localmel.kb.write import add_to_kb, build_kb
-    from localmel.retrieve.fused import load_network
+    from localmel.matchers.kgmel.fused import load_network
     from localmel.retrieve.indexing import index_entities
-    from localmel.shipped import shipped
+    from localmel.settings.shipped import shipped
 
     def source(text: str) -> OntologySource:
         path = tmp_path / "rows.csv"

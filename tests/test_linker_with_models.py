@@ -16,7 +16,7 @@ from localmel.engines.scripted import ScriptedEngine
 from localmel.kb.store import KnowledgeBase
 from localmel.linker import Linker
 from localmel.settings import EngineSettings, Profile, load_profile
-from localmel.shipped import shipped
+from localmel.settings.shipped import shipped
 
 JERSEY = shipped("examples/jersey.jpg")
 SCRIPTED = EngineSettings(engine="scripted", weights="made-up")
@@ -64,7 +64,7 @@ def pictures_in(request: Request) -> list[Path]:
 
 
 def linker(starter: KnowledgeBase, encoder: MiniLM, chosen: Profile, *engines: Engine) -> Linker:
-    from localmel.retrieve.fused import load_network
+    from localmel.matchers.kgmel.fused import load_network
 
     remaining = iter(engines)
     network = load_network(shipped("weights/kgmel-minilm"))

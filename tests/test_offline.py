@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from localmel.settings import OFFLINE
-from localmel.shipped import shipped
+from localmel.settings.shipped import shipped
 
 JERSEY = shipped("examples/jersey.jpg")
 LINK = ["-m", "localmel.cli", "link", str(JERSEY), "Jordan, photographed last spring.", "--json"]

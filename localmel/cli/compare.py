@@ -105,7 +105,7 @@ def _compared(
     out: Path | None,
 ) -> Mapping[str, Any]:
     from localmel.encode.minilm import MiniLM
-    from localmel.experiment.comparing import HTML, ComparePlan, compare_runs
+    from localmel.runs.compare import HTML, ComparePlan, compare_runs
 
     plan = ComparePlan(
         runs=tuple(runs),

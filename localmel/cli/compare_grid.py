@@ -13,7 +13,7 @@ from localmel.cli.output import print_json, print_note, print_table, progress
 from localmel.errors import UsageError
 
 if TYPE_CHECKING:
-    from localmel.experiment.grid_plan import Grid
+    from localmel.grid.plan import Grid
 
 
 def grid_of(
@@ -27,7 +27,7 @@ def grid_of(
     examples: int,
 ) -> tuple[Grid, Path]:
     """What is asked for, and the folder it goes to.  Raises UsageError for what is missing or does not fit."""
-    from localmel.experiment.grid_plan import GridPlan, planned
+    from localmel.grid.plan import GridPlan, planned
 
     for option, value in (("--data", data), ("--kb", kb), ("--out", out)):
         if value is None:
@@ -54,8 +54,8 @@ def grid_of(
 def print_estimate(grid: Grid, out: Path, *, as_json: bool) -> None:
     """What would be run, and what it would take; ends with the exit code of a run that would be refused."""
     from localmel.cli.kb import ensure_starter
-    from localmel.experiment.grid_estimate import estimate_of
-    from localmel.kb.places import open_kb
+    from localmel.grid.estimate import estimate_of
+    from localmel.kb.locate import open_kb
 
     ensure_starter(grid.plan.kb)
     with open_kb(grid.plan.kb) as base:
@@ -74,10 +74,10 @@ def print_estimate(grid: Grid, out: Path, *, as_json: bool) -> None:
 def run(grid: Grid, out: Path, *, print_found: Callable[[Mapping[str, Any]], None]) -> None:
     """Run the cells, compare those that finished, and end with an error that names the others."""
     from localmel.cli.kb import ensure_starter
-    from localmel.experiment.comparing import HTML
-    from localmel.experiment.grid import run_grid
-    from localmel.experiment.stages import Listener
-    from localmel.kb.places import open_kb
+    from localmel.grid.run import run_grid
+    from localmel.kb.locate import open_kb
+    from localmel.runs.compare import HTML
+    from localmel.runs.generate import Listener
 
     ensure_starter(grid.plan.kb)
     try:

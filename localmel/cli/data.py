@@ -11,7 +11,7 @@ from localmel.cli.output import print_json, print_table, printable
 from localmel.errors import BadInput, shell_line
 
 if TYPE_CHECKING:
-    from localmel.kb.benchmarks import BenchmarkReport
+    from localmel.benchmarks import BenchmarkReport
     from localmel.kb.store import KnowledgeBase
 
 app = typer.Typer(help="Look at benchmark data before it is used.", no_args_is_help=True, rich_markup_mode=None)
@@ -35,7 +35,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
 ) -> None:
     """Count mentions, missing pictures, unknown golds, repetitions, and what stands in two splits."""
-    from localmel.kb.benchmarks import check_benchmark, read_benchmark
+    from localmel.benchmarks import check_benchmark, read_benchmark
 
     report = check_benchmark(read_benchmark(folder, dataset), _opened(kb))
     print_json(report.to_json()) if as_json else print_report(report)
@@ -83,7 +83,7 @@ def _counted(report: BenchmarkReport) -> str:
 
 def _opened(kb: str | None) -> KnowledgeBase | None:
     from localmel.cli.kb import ensure_starter
-    from localmel.kb.places import open_kb
+    from localmel.kb.locate import open_kb
 
     if kb is None:
         return None

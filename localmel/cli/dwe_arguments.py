@@ -12,7 +12,7 @@ import typer
 from localmel.errors import UsageError
 
 if TYPE_CHECKING:
-    from localmel.retrieve.matchers.dwe_choice import DweChoice
+    from localmel.matchers.dwe.choice import DweChoice
     from localmel.settings import EngineSettings
 
 Detector = Annotated[
@@ -56,8 +56,8 @@ def dwe_choice(
     written_by: str | None,
 ) -> DweChoice:
     """What was chosen.  Raises UsageError for an option that does not go with the others, or with this matcher."""
-    from localmel.retrieve.matchers.dwe_choice import VLM, DweChoice
-    from localmel.retrieve.matchers.kinds import DWE
+    from localmel.matchers.dwe.choice import VLM, DweChoice
+    from localmel.matchers.registry import DWE
 
     typed = {
         "--detector": detector,

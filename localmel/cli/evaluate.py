@@ -12,7 +12,7 @@ from localmel.cli.output import print_json, print_note, progress
 from localmel.errors import UnknownChoice, UsageError
 
 if TYPE_CHECKING:
-    from localmel.experiment.evaluation import Plan, Report
+    from localmel.runs.evaluate import Plan, Report
 
 
 _OF_A_RUN = ("data", "kb", "run", "k", "drop_leaked", "gold_outside", "as_json")
@@ -70,7 +70,7 @@ def eval_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
 ) -> None:
     """Evaluate the linker, or parts of it, on a benchmark; with --run a run of models."""
-    from localmel.experiment.evaluation import Plan
+    from localmel.runs.evaluate import Plan
 
     if run:
         _refuse_other_options(context)
@@ -118,9 +118,9 @@ def _refuse_other_options(context: typer.Context) -> None:
 def _run_evaluated(
     run: str, data: Path, kb: str, k: int, drop_leaked: bool, gold_outside: str | None
 ) -> tuple[Report, Path]:
-    from localmel.experiment.evaluating_run import evaluate_run
-    from localmel.experiment.run_folder import run_folder
-    from localmel.kb.places import open_kb
+    from localmel.kb.locate import open_kb
+    from localmel.runs.evaluate_run import evaluate_run
+    from localmel.runs.folder import run_folder
 
     folder = run_folder(run)
     with open_kb(kb) as base:
@@ -134,11 +134,11 @@ def _run_evaluated(
 
 def _evaluated(plan: Plan, kb: str, out: Path | None) -> Report:
     from localmel.cli.kb import ensure_starter
-    from localmel.encode.open import open_encoder
-    from localmel.experiment.evaluation import evaluate_systems
-    from localmel.kb.places import open_kb
-    from localmel.retrieve.matchers.kinds import KGMEL
-    from localmel.retrieve.matchers.token_encoders import open_token_encoders
+    from localmel.encode.registry import open_encoder
+    from localmel.encode.token_encoders import open_token_encoders
+    from localmel.kb.locate import open_kb
+    from localmel.matchers.registry import KGMEL
+    from localmel.runs.evaluate import evaluate_systems
     from localmel.settings import load_profile
 
     ensure_starter(kb)

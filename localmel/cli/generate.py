@@ -14,8 +14,8 @@ from localmel.cli.output import counted, print_json, print_note, print_table, pr
 from localmel.errors import UsageError
 
 if TYPE_CHECKING:
-    from localmel.experiment.run_folder import Stage
     from localmel.records import Mention
+    from localmel.runs.folder import Stage
     from localmel.settings import GenerateSettings
 
 _COUNTS = {
@@ -70,8 +70,8 @@ def generate_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
 ) -> None:
     """Let a vision-language model describe every mention; the same command goes on where it was interrupted."""
-    from localmel.experiment.run_folder import run_folder
-    from localmel.experiment.stage_mentions import mentions_from
+    from localmel.runs.folder import run_folder
+    from localmel.runs.mentions import mentions_from
 
     model = {
         "engine": engine,
@@ -114,8 +114,8 @@ def _settings(profile: str, own: dict[str, Any], model: dict[str, Any]) -> Gener
 
 
 def _generated(mentions: tuple[Mention, ...], settings: GenerateSettings, folder: Path, *, again: bool) -> Stage:
-    from localmel.experiment.run_folder import journal_of
-    from localmel.experiment.stages import GENERATE, Listener, generate_stage
+    from localmel.runs.folder import journal_of
+    from localmel.runs.generate import GENERATE, Listener, generate_stage
     from localmel.weights.open import open_model
 
     try:

@@ -14,9 +14,9 @@ from localmel.cli.output import print_json, print_note, print_problem, print_tab
 from localmel.errors import LocalmelError, shell_line
 
 if TYPE_CHECKING:
+    from localmel.index import Recall
     from localmel.kb.importers import KbSource, Problems
     from localmel.kb.write import Changed
-    from localmel.retrieve.index import Recall
 
 app = typer.Typer(help="Make a knowledge base, change it, look into it.", no_args_is_help=True, rich_markup_mode=None)
 app.command("abstracts")(kb_texts.abstracts_command)
@@ -59,7 +59,7 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Make a KB from files."""
-    from localmel.kb.places import changeable_folder
+    from localmel.kb.locate import changeable_folder
     from localmel.kb.write import build_kb
 
     folder = changeable_folder(name)
@@ -86,7 +86,7 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add entities and triples to a KB; only what is new is encoded."""
-    from localmel.kb.places import changeable_folder
+    from localmel.kb.locate import changeable_folder
     from localmel.kb.write import add_to_kb
 
     folder = changeable_folder(name)
@@ -106,7 +106,7 @@ def remove(
     as_json: AsJson = False,
 ) -> None:
     """Take entities out of a KB."""
-    from localmel.kb.places import changeable_folder
+    from localmel.kb.locate import changeable_folder
     from localmel.kb.write import remove_from_kb
 
     changed = remove_from_kb(changeable_folder(name), ids)
@@ -119,7 +119,7 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Count what a KB holds."""
-    from localmel.kb.places import list_kbs, open_kb
+    from localmel.kb.locate import list_kbs, open_kb
 
     ensure_starter(name)
     if name:
@@ -143,8 +143,8 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Find entities by name."""
+    from localmel.kb.locate import open_kb
     from localmel.kb.names import NameIndex
-    from localmel.kb.places import open_kb
 
     ensure_starter(kb)
     base = open_kb(kb)
@@ -171,7 +171,7 @@ def show(
     entity_id: Annotated[str, typer.Argument(help="The id of an entity.")], kb: Kb = "starter", as_json: AsJson = False
 ) -> None:
     """Print one entity with its texts and triples."""
-    from localmel.kb.places import open_kb
+    from localmel.kb.locate import open_kb
     from localmel.kb.texts import texts_of
 
     ensure_starter(kb)
@@ -202,7 +202,7 @@ def export(
 ) -> None:
     """Write a KB as entities.jsonl and triples.tsv, the form that `build` reads."""
     from localmel.kb.export import export_kb
-    from localmel.kb.places import open_kb
+    from localmel.kb.locate import open_kb
 
     ensure_starter(name)
     with progress() as (announce, advance):
@@ -266,10 +266,10 @@ def _import(
 
 def _index(name: str, profile: str = "embedded", index: str = "", matcher: str = "") -> tuple[int, Recall | None]:
     """How many texts (for a matcher: texts and pictures) were encoded, and the recall of an index that was built."""
-    from localmel.kb.places import open_kb
-    from localmel.retrieve.entity_index import ensure_index
+    from localmel.kb.locate import open_kb
+    from localmel.matchers.kgmel.entity_index import ensure_index
+    from localmel.matchers.registry import KGMEL
     from localmel.retrieve.indexing import index_entities
-    from localmel.retrieve.matchers.kinds import KGMEL
     from localmel.retrieve.profile_models import index_named, open_network
     from localmel.settings import load_profile
 
@@ -302,7 +302,7 @@ def ensure_starter(name: str | None) -> None:
 
 def _facts_or_error(name: str) -> dict[str, Any]:
     """One damaged KB must not hide the others."""
-    from localmel.kb.places import open_kb
+    from localmel.kb.locate import open_kb
 
     try:
         return asdict(open_kb(name).facts())

@@ -13,9 +13,9 @@ from localmel.cli.output import print_json, print_note, print_problem, print_tab
 from localmel.errors import UnknownChoice, UsageError
 
 if TYPE_CHECKING:
-    from localmel.experiment.describing import Described
     from localmel.kb.store import KnowledgeBase
     from localmel.kb.texts import EntityText
+    from localmel.runs.describe import Described
     from localmel.settings import EngineSettings
 
 Name = Annotated[str, typer.Argument(help="Name or path of a KB.")]
@@ -50,7 +50,7 @@ def abstracts_command(
     """Bring abstracts of Wikipedia or DBpedia into a KB, beside its descriptions."""
     from localmel.kb.abstracts import import_abstracts
     from localmel.kb.importers import Problems
-    from localmel.kb.places import changeable_folder
+    from localmel.kb.locate import changeable_folder
 
     folder = changeable_folder(name)
     problems = Problems(on_problem=print_problem if skip_bad else None)
@@ -121,8 +121,8 @@ def _engine_settings(profile: str, model: dict[str, Any]) -> EngineSettings:
 
 
 def _described(name: str, settings: EngineSettings, ids: list[str], limit: int, only_missing: bool) -> Described:
-    from localmel.experiment.describing import JOURNAL, describe_kb
-    from localmel.kb.places import changeable_folder, open_kb
+    from localmel.kb.locate import changeable_folder, open_kb
+    from localmel.runs.describe import JOURNAL, describe_kb
     from localmel.weights.open import open_model
 
     folder = changeable_folder(name)
@@ -178,7 +178,7 @@ def texts_command(
     as_json: AsJson = False,
 ) -> None:
     """Count the texts beside the descriptions of a KB, and make vectors of them where that is asked for."""
-    from localmel.kb.places import open_kb
+    from localmel.kb.locate import open_kb
     from localmel.kb.texts import text_counts
 
     with open_kb(name) as kb:
@@ -194,7 +194,7 @@ def texts_command(
 
 
 def _encoded(kb: KnowledgeBase, source: str, model: str, profile: str) -> int:
-    from localmel.encode.open import open_encoder
+    from localmel.encode.registry import open_encoder
     from localmel.encode.text_vectors import FOLDERS, index_texts
     from localmel.settings import load_profile
 

@@ -18,8 +18,8 @@ def report_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
 ) -> None:
     """List the runs of a folder with their numbers and the commands that make them again."""
-    from localmel.evaluate import leaderboard
-    from localmel.experiment.leaderboard import leaderboard_of, write_leaderboard
+    from localmel.report import leaderboard
+    from localmel.runs.leaderboard import leaderboard_of, write_leaderboard
 
     board = leaderboard_of(folder)
     if out:

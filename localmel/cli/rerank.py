@@ -14,7 +14,7 @@ from localmel.cli.output import print_note, progress
 from localmel.errors import UsageError
 
 if TYPE_CHECKING:
-    from localmel.experiment.run_folder import Stage
+    from localmel.runs.folder import Stage
     from localmel.settings import Profile
 
 
@@ -69,7 +69,7 @@ def rerank_command(
     """Let a language model choose among the candidates; the same command goes on where it was interrupted."""
     from localmel.cli.generate import unanswered_note
     from localmel.cli.reranked import print_reranked, report_of
-    from localmel.experiment.run_folder import run_folder
+    from localmel.runs.folder import run_folder
 
     if data is None and (route or fit_calibration):
         raise UsageError("--route and --fit-calibration want DATA, which says what is right")
@@ -121,12 +121,12 @@ def _profile(name: str, own: dict[str, Any], model: dict[str, Any]) -> Profile:
 
 def _reranked(profile: Profile, folder: Path, kb: str, *, again: bool) -> Stage:
     from localmel.cli.kb import ensure_starter
-    from localmel.encode.open import open_encoder
-    from localmel.experiment.reranking import RERANK, rerank_stage
-    from localmel.experiment.run_folder import journal_of
-    from localmel.experiment.stages import Listener
-    from localmel.kb.places import open_kb
-    from localmel.rerank.choice_calibration import load_calibration
+    from localmel.encode.registry import open_encoder
+    from localmel.kb.locate import open_kb
+    from localmel.rerank.calibration import load_calibration
+    from localmel.runs.folder import journal_of
+    from localmel.runs.generate import Listener
+    from localmel.runs.rerank import RERANK, rerank_stage
     from localmel.weights.open import open_model
 
     settings = profile.rerank

@@ -31,7 +31,7 @@ def report_of(run: Path, data: Path | None, *, made: bool, route: bool, fit: Pat
     """Everything that is printed.  Writes the calibration where one is to be fitted.
 
     `made`: the run was finished now; of one that was finished before, this command gave no answer."""
-    from localmel.experiment.reranked import fitted_on, gold_of, read_reranked, route_curve, split_of, summary_of
+    from localmel.runs.rerank_report import fitted_on, gold_of, read_reranked, route_curve, split_of, summary_of
 
     found = read_reranked(run)
     gold = gold_of(data, found) if data else None
@@ -121,7 +121,7 @@ def _print_calibration(fitted: Json) -> None:
 
 
 def _title(name: str) -> str:
-    from localmel.evaluate.report import metric_title
+    from localmel.report.evaluation import metric_title
 
     return metric_title(name)
 

@@ -11,8 +11,8 @@ from localmel.cli.command_line import command_line
 from localmel.cli.output import print_json, print_note, print_table, printable, progress
 
 if TYPE_CHECKING:
-    from localmel.experiment.retrieving import Asked
-    from localmel.experiment.run_folder import Stage
+    from localmel.runs.folder import Stage
+    from localmel.runs.retrieve import Asked
 
 _COUNTS = {
     "mentions": "mentions",
@@ -37,7 +37,7 @@ def retrieve_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
 ) -> None:
     """Rank the candidates of every mention, with what `localmel generate` said of it in the same run."""
-    from localmel.experiment.retrieving import Asked
+    from localmel.runs.retrieve import Asked
 
     asked = Asked(splits=tuple(dict.fromkeys(split or ())), dataset=dataset, limit=limit)
     stage = _retrieved(data, asked, run, kb, profile)
@@ -63,11 +63,11 @@ def _asks_a_model(profile: str) -> bool:
 
 def _retrieved(data: Path, asked: Asked, run: str, kb: str, profile: str) -> Stage:
     from localmel.cli.kb import ensure_starter
-    from localmel.experiment.retrieving import retrieve_stage
-    from localmel.experiment.run_folder import run_folder
-    from localmel.experiment.stage_mentions import mentions_from
-    from localmel.experiment.stages import Listener
-    from localmel.kb.places import open_kb
+    from localmel.kb.locate import open_kb
+    from localmel.runs.folder import run_folder
+    from localmel.runs.generate import Listener
+    from localmel.runs.mentions import mentions_from
+    from localmel.runs.retrieve import retrieve_stage
     from localmel.settings import load_profile
 
     settings, folder = load_profile(profile), run_folder(run)

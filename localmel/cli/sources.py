@@ -45,7 +45,7 @@ def source_from(
             wikidata, languages=chosen, classes=set(classes) if classes else None, problems=problems, on_bytes=on_bytes
         )
     if benchmark:
-        from localmel.kb.benchmarks import benchmark_kb
+        from localmel.benchmarks import benchmark_kb
 
         return benchmark_kb(benchmark, dataset, problems=problems, on_bytes=on_bytes)
     if ontology:

@@ -26,9 +26,9 @@ from localmel.errors import UsageError
 
 if TYPE_CHECKING:
     from localmel.encode.space import TextEncoder
-    from localmel.experiment.training import Outcome, Recipe
     from localmel.kb.store import KnowledgeBase
-    from localmel.retrieve.training import Epoch
+    from localmel.matchers.train.loop import Epoch
+    from localmel.training.run import Outcome, Recipe
 
 _NUMBERS = {"hits_at_1": "HITS@1", "hits_at_16": "HITS@16", "mrr": "MRR"}
 
@@ -94,9 +94,9 @@ def train_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
 ) -> None:
     """Train a network for each seed; validation chooses its epoch."""
-    from localmel.experiment.training import Recipe
-    from localmel.retrieve.losses import LossSettings
-    from localmel.retrieve.training_settings import TrainingSettings
+    from localmel.matchers.kgmel.losses import LossSettings
+    from localmel.matchers.train.settings import TrainingSettings
+    from localmel.training.run import Recipe
 
     training = TrainingSettings(
         epochs=epochs,
@@ -142,11 +142,11 @@ def train_command(
 
 
 def _trained(recipe: Recipe, kb: str, out: Path, profile: str) -> Outcome:
-    from localmel.encode.open import open_encoder
-    from localmel.experiment.training import Listener, train_networks
-    from localmel.retrieve.matchers.kinds import KGMEL
-    from localmel.retrieve.matchers.token_encoders import open_token_encoders
+    from localmel.encode.registry import open_encoder
+    from localmel.encode.token_encoders import open_token_encoders
+    from localmel.matchers.registry import KGMEL
     from localmel.settings import load_profile
+    from localmel.training.run import Listener, train_networks
 
     def tell(seed: int, epoch: Epoch) -> None:
         ranks = epoch.ranks
@@ -172,7 +172,7 @@ def _trained(recipe: Recipe, kb: str, out: Path, profile: str) -> Outcome:
 def _opened(name: str, encoder: TextEncoder) -> KnowledgeBase:
     """The KB; the starter KB is built where it is missing, but needs no network for this."""
     from localmel.encode.kb_vectors import index_kb
-    from localmel.kb.places import STARTER, open_kb, prepare_starter
+    from localmel.kb.locate import STARTER, open_kb, prepare_starter
 
     if name == STARTER:
         prepare_starter(lambda kb: index_kb(kb, encoder))

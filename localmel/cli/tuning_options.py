@@ -11,7 +11,7 @@ import typer
 from localmel.errors import UsageError
 
 if TYPE_CHECKING:
-    from localmel.retrieve.matchers.tuning_settings import EncoderTuning
+    from localmel.matchers.train.tuning_settings import EncoderTuning
 
 TuneEncoder = Annotated[
     bool, typer.Option("--tune-encoder", help="Train the encoder together with the matcher (m3el); docs/matchers.md.")
@@ -27,7 +27,7 @@ Recompute = Annotated[
 
 def tuning(*, tune: bool, rate: float | None, recompute: bool) -> EncoderTuning | None:
     """None where the encoder is to stay as it is.  Raises UsageError for choices that nothing would follow."""
-    from localmel.retrieve.matchers.tuning_settings import EncoderTuning
+    from localmel.matchers.train.tuning_settings import EncoderTuning
 
     if not tune:
         if rate is not None or recompute:

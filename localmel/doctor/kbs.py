@@ -14,19 +14,19 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localmel.artifacts import read_manifest
 from localmel.doctor.check import Check, from_error, guarded, ok, skip
 from localmel.errors import BadInput, CorruptArtifact, LocalmelError, shell_line
-from localmel.kb.places import STARTER, list_kbs, open_kb, starter_folder
+from localmel.kb.locate import STARTER, list_kbs, open_kb, starter_folder
 from localmel.kb.schema import DATABASE, connect, translated
 from localmel.kb.store import KnowledgeBase, is_kb
 from localmel.settings import Profile
+from localmel.store.artifacts import read_manifest
 from localmel.weights.needed import uses_network
 from localmel.weights.network import network_folder
 
 if TYPE_CHECKING:
-    from localmel.encode.open import Encoders
-    from localmel.retrieve.matchers.matcher_folder import MatcherFolder
+    from localmel.encode.registry import Encoders
+    from localmel.matchers.folder import MatcherFolder
 
 _SECONDS_EACH, _SECONDS_ALL = 1.0, 2.0
 "How long a database is looked through, and all KBs together, unless everything is to be read."
@@ -57,7 +57,7 @@ def check_name(kb: str) -> str:
 
 def _encoders_of(profile: Profile) -> Encoders:
     """For their spaces, which takes a hash of their weights; loads none."""
-    from localmel.encode.open import open_encoder
+    from localmel.encode.registry import open_encoder
 
     return open_encoder(profile.encode)
 
@@ -108,8 +108,8 @@ def _index(
 ) -> Iterator[Check]:
     """Whether what this profile finds candidates by stands, and is of the KB's present state."""
     from localmel.encode.kb_vectors import load_vectors
-    from localmel.retrieve.entity_index import load_entity_index
-    from localmel.retrieve.fused import load_fused, load_network
+    from localmel.matchers.kgmel.entity_index import load_entity_index
+    from localmel.matchers.kgmel.fused import load_fused, load_network
     from localmel.retrieve.profile_models import matcher_folder
 
     own_matcher = not uses_network(profile)
@@ -154,8 +154,8 @@ def _index(
 
 def _by_its_card(folder: Path) -> MatcherFolder[Any]:
     """A trained matcher without its network, which takes torch.  Raises MissingWeights, BadInput or CorruptArtifact."""
-    from localmel.retrieve.matchers.kinds import kind_in
-    from localmel.retrieve.matchers.matcher_folder import CARD, from_card
+    from localmel.matchers.folder import CARD, from_card
+    from localmel.matchers.registry import kind_in
 
     kind_in(folder)
     try:
@@ -171,9 +171,9 @@ def _check_made_ready(kb: KnowledgeBase, matcher: MatcherFolder[Any]) -> None:
     Texts from elsewhere, which some matchers of kind dwe read, and an index over the sides are not looked at."""
     from localmel.encode.kb_images import load_images
     from localmel.encode.kb_vectors import load_vectors
-    from localmel.retrieve.fused import fused_state
-    from localmel.retrieve.matchers.kb_matcher import matched_folder
-    from localmel.retrieve.matchers.matcher_folder import SIDES_KIND, SIDES_VERSION
+    from localmel.matchers.folder import SIDES_KIND, SIDES_VERSION
+    from localmel.matchers.kb_search import matched_folder
+    from localmel.matchers.kgmel.fused import fused_state
 
     packed, _ = load_vectors(kb, matcher.text_space)
     images = load_images(kb, packed, matcher.image_space) if matcher.image_space else None

@@ -13,7 +13,7 @@ from localmel.errors import LocalmelError
 from localmel.settings import EngineSettings
 from localmel.weights import find
 from localmel.weights.catalog import catalog
-from localmel.weights.memory import estimated_memory
+from localmel.weights.memory_estimate import estimated_memory
 
 GIB = 1 << 30
 _PACKED_TO_4_BIT = ("awq", "gptq", "compressed-tensors")

@@ -15,7 +15,7 @@ from localmel.doctor.memory import gib
 from localmel.doctor.needs import ModelNeed, models_of
 from localmel.errors import BadInput, MissingWeights, UsageError
 from localmel.settings import Profile
-from localmel.shipped import weights_folder
+from localmel.settings.shipped import weights_folder
 from localmel.weights.catalog import MINILM, catalog, verified_folder
 from localmel.weights.find import model_facts
 from localmel.weights.needed import uses_network
@@ -84,7 +84,7 @@ def encoder(name: str, profile: Profile, *, thorough: bool) -> Iterator[Check]:
         return
     from localmel.encode.clip_folder import read_clip_folder
     from localmel.encode.minilm import tuned_space
-    from localmel.encode.open import folder_of_tuned_minilm
+    from localmel.encode.registry import folder_of_tuned_minilm
 
     try:
         tuned = folder_of_tuned_minilm(profile.encode)
@@ -104,7 +104,7 @@ def encoder(name: str, profile: Profile, *, thorough: bool) -> Iterator[Check]:
 
 def network(name: str, profile: Profile) -> Iterator[Check]:
     """The fusion network, which ships for MiniLM and is trained by the user for any other encoder."""
-    from localmel.retrieve.fused import load_network
+    from localmel.matchers.kgmel.fused import load_network
 
     folder = network_folder(profile)
     loaded = load_network(folder)
@@ -117,8 +117,8 @@ def network(name: str, profile: Profile) -> Iterator[Check]:
 
 def matcher(name: str, profile: Profile) -> Iterator[Check]:
     """A trained matcher in place of the fusion network, by its card; its weights are read by whoever uses it."""
-    from localmel.retrieve.matchers.dwe_sight import read_sight
-    from localmel.retrieve.matchers.kinds import DWE
+    from localmel.matchers.dwe.sight import read_sight
+    from localmel.matchers.registry import DWE
     from localmel.retrieve.profile_models import matcher_folder
 
     if (kind := matcher_kind_of(profile)) == DWE:
@@ -128,7 +128,7 @@ def matcher(name: str, profile: Profile) -> Iterator[Check]:
 
 def matcher_kind_of(profile: Profile) -> str:
     """The kind of a profile's matcher.  Raises MissingWeights, BadInput or CorruptArtifact where there is none."""
-    from localmel.retrieve.matchers.kinds import kind_in
+    from localmel.matchers.registry import kind_in
     from localmel.retrieve.profile_models import matcher_folder
 
     return kind_in(matcher_folder(profile.retrieve.matcher))

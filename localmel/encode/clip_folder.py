@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from localmel.artifacts import sha256_of
 from localmel.errors import CorruptArtifact, MissingWeights, shell_line
+from localmel.store.artifacts import sha256_of
 from localmel.weights.contents import check_configuration
 from localmel.weights.tuned import tuned_card
 

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from localmel.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
 from localmel.encode.kb_vectors import how_to_index
-from localmel.encode.known import KnownVectors, key_of
 from localmel.encode.space import ImageEncoder, Space
 from localmel.engines.pictures import MOST_BYTES, Picture, open_picture
 from localmel.errors import BadInput, BadPicture, CorruptArtifact, KbBusy
 from localmel.kb.packed import PackedKb
 from localmel.kb.store import KnowledgeBase
+from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
+from localmel.store.cache import KnownVectors, key_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,18 +13,18 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localmel.artifacts import (
+from localmel.encode.space import Space, TextEncoder
+from localmel.errors import BadInput, CorruptArtifact, KbBusy, shell_line
+from localmel.kb.packed import PackedKb, entity_texts, load_packed, pack, phrase_texts, relation_texts
+from localmel.kb.store import KnowledgeBase
+from localmel.store.artifacts import (
     create_arrays,
     flush_arrays,
     map_arrays,
     new_folder,
     read_manifest,
 )
-from localmel.encode.known import KnownVectors, key_of
-from localmel.encode.space import Space, TextEncoder
-from localmel.errors import BadInput, CorruptArtifact, KbBusy, shell_line
-from localmel.kb.packed import PackedKb, entity_texts, load_packed, pack, phrase_texts, relation_texts
-from localmel.kb.store import KnowledgeBase
+from localmel.store.cache import KnownVectors, key_of
 from localmel.weights.catalog import MINILM
 
 if TYPE_CHECKING:

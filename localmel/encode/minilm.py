@@ -13,11 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from localmel.artifacts import sha256_of
 from localmel.encode.batches import batches_by_length
 from localmel.encode.space import Space
 from localmel.errors import CorruptArtifact, MissingWeights, shell_line
-from localmel.shipped import shipped
+from localmel.settings.shipped import shipped
+from localmel.store.artifacts import sha256_of
 from localmel.weights.catalog import MINILM, verified_folder
 from localmel.weights.tuned import CARD, MADE_AGAIN, tuned_card
 

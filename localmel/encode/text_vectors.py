@@ -12,12 +12,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localmel.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
-from localmel.encode.known import KnownVectors, key_of
 from localmel.encode.space import Space, TextEncoder
 from localmel.errors import BadInput, CorruptArtifact, shell_line
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.texts import ABSTRACT, WRITTEN, TextSource, named_texts, texts_state, the_model
+from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
+from localmel.store.cache import KnownVectors, key_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

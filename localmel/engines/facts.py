@@ -12,8 +12,8 @@ import sys
 from collections.abc import Iterable
 from importlib import metadata
 
-from localmel.artifacts import MANIFEST, sha256_of
 from localmel.engines.model_folder import ModelFolder
+from localmel.store.artifacts import MANIFEST, sha256_of
 
 _READ_UP_TO = 64 * 1024 * 1024
 "Bytes: every configuration and tokenizer is smaller, every weight file of use larger."

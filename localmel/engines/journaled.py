@@ -17,11 +17,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from localmel.artifacts import sha256_of
 from localmel.engines.protocol import Engine, EngineFacts, Request, Response
 from localmel.errors import EngineStopped
-from localmel.journal import Journal
 from localmel.settings import EngineSettings
+from localmel.store.artifacts import sha256_of
+from localmel.store.journal import Journal
 
 _SHAPES_ANSWERS = ("quantization", "dtype", "device", "context", "longest_side")
 _KNOWN = {field.name for field in fields(Response)} - {"request_id"}

@@ -25,10 +25,10 @@ from localmel import errors
 from localmel.engines.answers import kept, refused
 from localmel.engines.facts import revision_of, versions_of
 from localmel.engines.memory import check_room
+from localmel.engines.messages import Json, line_of, message_of, request_json, response_from
 from localmel.engines.model_folder import ModelFolder
 from localmel.engines.protocol import EngineFacts, Request, Response
 from localmel.engines.stopped import End, stopped
-from localmel.engines.wire import Json, line_of, message_of, request_json, response_from
 from localmel.errors import LocalmelError
 from localmel.settings import OFFLINE, EngineSettings
 

@@ -25,13 +25,13 @@ from random import Random
 from types import TracebackType
 from typing import Any, Self
 
-from localmel.artifacts import sha256_of
 from localmel.engines.answers import choice_response, failed, failure, fingerprint, kept, refused, too_long
 from localmel.engines.json_schema import drawn
 from localmel.engines.pictures import open_picture
 from localmel.engines.protocol import EngineFacts, Request, Response
 from localmel.errors import BadInput, shell_line
 from localmel.settings import EngineSettings
+from localmel.store.artifacts import sha256_of
 
 Script = Path | Callable[[Request], "str | Response | None"]
 _TOKEN = re.compile(r"\s*\S+|\s+$")

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from localmel.engines.answers import failed, failure
+from localmel.engines.messages import Json, line_of, message_of, request_from, response_json
 from localmel.engines.model_folder import model_folder
 from localmel.engines.protocol import Request, Response
 from localmel.engines.scripted import ScriptedEngine
-from localmel.engines.wire import Json, line_of, message_of, request_from, response_json
 from localmel.errors import LocalmelError
 from localmel.settings import EngineSettings, go_offline
 

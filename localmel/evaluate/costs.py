@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from localmel.evaluate.carried import Carried
+from localmel.evaluate.answer_details import Carried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

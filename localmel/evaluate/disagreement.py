@@ -9,7 +9,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from localmel.evaluate.carried import Carried
+from localmel.evaluate.answer_details import Carried
 from localmel.evaluate.protocol import Outcome, in_order
 from localmel.records import Candidate, EntityId, MentionId
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from localmel.engines.journaled import ask
 from localmel.engines.protocol import Engine, Request, Response
 from localmel.generate.entity_question import EntityRecord, SaidOfEntity, answer_as_turn, read_answer, request_about
-from localmel.journal import Journal
 from localmel.settings import EngineSettings
+from localmel.store.journal import Journal
 
 RETRIES = 2
 

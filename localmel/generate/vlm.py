@@ -17,9 +17,9 @@ from localmel.errors import BadPicture
 from localmel.generate.answer import Said, Unread, read_json
 from localmel.generate.line_format import read_lines
 from localmel.generate.question import Asked, Name, Question, questions_of, shortened
-from localmel.journal import Journal
 from localmel.records import Description, Mention, Triple, Unparsed
 from localmel.settings import GenerateSettings
+from localmel.store.journal import Journal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

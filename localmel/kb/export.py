@@ -8,11 +8,11 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from localmel.artifacts import failed_writes_are_reported
 from localmel.errors import BadInput
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import Changed
 from localmel.records import Entity
+from localmel.store.artifacts import failed_writes_are_reported
 
 HEADER = "head\tpredicate\trelation\ttail_id\ttail\n"
 

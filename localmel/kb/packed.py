@@ -12,12 +12,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localmel.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
 from localmel.errors import BadInput, CorruptArtifact, KbBusy, shell_line
 from localmel.kb.folding import fold
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.words import stems
 from localmel.records import Triple
+from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

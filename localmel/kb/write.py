@@ -14,13 +14,13 @@ from functools import lru_cache
 from itertools import count, islice
 from pathlib import Path
 
-from localmel.artifacts import behind_links, failed_writes_are_reported, replace_folder, temporary_folder
 from localmel.errors import BadInput, ImportProblem, shell_line
 from localmel.kb.folding import fold
 from localmel.kb.importers.lines import clean
 from localmel.kb.importers.source import EntityRow, KbSource, Problems, TripleRow
 from localmel.kb.schema import BUSY_SECONDS, DATABASE, INDEXES, connect, create, translated
 from localmel.records import Entity, EntityId
+from localmel.store.artifacts import behind_links, failed_writes_are_reported, replace_folder, temporary_folder
 
 _HEADS_REMEMBERED = 500_000
 _ROWS_AT_ONCE = 4096

@@ -14,7 +14,7 @@ from localmel.records import EntityId, Evidence, Link, Ranking
 from localmel.rerank.closed_question import ClosedQuestion
 
 if TYPE_CHECKING:
-    from localmel.rerank.choice_calibration import ChoiceCalibration
+    from localmel.rerank.calibration import ChoiceCalibration
 
 BY_MODEL = "language model"
 BY_SCORER_SURE = "evidence scorer, sure enough not to ask the model"

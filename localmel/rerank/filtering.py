@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from localmel.kb.packed import Lists
-from localmel.retrieve.kb_triples import TripleArrays
+from localmel.matchers.kgmel.kb_triples import TripleArrays
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,7 +13,7 @@ from itertools import islice
 
 from localmel.engines.journaled import ask
 from localmel.engines.protocol import Engine, Message, Request, Response
-from localmel.journal import Journal
+from localmel.rerank.calibration import ChoiceCalibration
 from localmel.rerank.choice import (
     BY_MODEL,
     BY_SCORER_FAILED,
@@ -26,7 +26,6 @@ from localmel.rerank.choice import (
     vote_of,
     without_model,
 )
-from localmel.rerank.choice_calibration import ChoiceCalibration
 from localmel.rerank.closed_question import (
     LINE_LENGTHS,
     ClosedQuestion,
@@ -37,6 +36,7 @@ from localmel.rerank.closed_question import (
     orders_of,
 )
 from localmel.settings import RerankSettings
+from localmel.store.journal import Journal
 
 _QUESTIONS_AT_ONCE = 512
 _EVIDENCE_TOKENS, _CHOICE_TOKENS = 128, 4

@@ -16,11 +16,11 @@ from localmel.encode.space import TextEncoder
 from localmel.errors import BadInput
 from localmel.kb.packed import Lists, PackedKb
 from localmel.kb.store import KnowledgeBase
+from localmel.matchers.kgmel.kb_triples import TripleArrays
+from localmel.matchers.kgmel.mention_vectors import mention_arrays
 from localmel.records import Description, Entity, EntityId, Mention, Ranking, Triple
 from localmel.rerank.closed_question import ClosedQuestion, Fact, Option
 from localmel.rerank.filtering import Survivors, filter_triples
-from localmel.retrieve.kb_triples import TripleArrays
-from localmel.retrieve.mention_vectors import mention_arrays
 from localmel.settings import RerankSettings
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from localmel.settings import RetrieveSettings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from localmel.index import VectorIndex
     from localmel.kb.packed import PackedKb
-    from localmel.retrieve.index import VectorIndex
 
 _ROWS_AT_ONCE = 65536
 _LARGE = 20_000

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from localmel.kb.packed import PackedKb
 from localmel.kb.store import KnowledgeBase
+from localmel.matchers.kb_search import MatcherSearch
+from localmel.matchers.kgmel.entity_index import load_entity_index
+from localmel.matchers.kgmel.fused import load_fused
+from localmel.matchers.kgmel.mention_vectors import mention_arrays, mention_pictures
 from localmel.records import Mention, Triple
 from localmel.retrieve.candidates import CandidateFinder, Finder
-from localmel.retrieve.entity_index import load_entity_index
-from localmel.retrieve.fused import load_fused
-from localmel.retrieve.matchers.kb_matcher import MatcherSearch
-from localmel.retrieve.matchers.matcher_finder import MatcherFinder
-from localmel.retrieve.mention_vectors import mention_arrays, mention_pictures
+from localmel.retrieve.matcher_finder import MatcherFinder
 from localmel.retrieve.profile_models import ProfileModels
 from localmel.settings import RetrieveSettings
 

@@ -11,9 +11,9 @@ from localmel.encode.kb_images import index_images
 from localmel.encode.kb_vectors import index_kb, load_vectors
 from localmel.encode.space import ImageEncoder, TextEncoder
 from localmel.errors import BadInput, CorruptArtifact
-from localmel.kb.places import STARTER, open_kb, prepare_starter
+from localmel.kb.locate import STARTER, open_kb, prepare_starter
 from localmel.kb.store import KnowledgeBase
-from localmel.retrieve.fused import Network, fuse_kb, load_fused
+from localmel.matchers.kgmel.fused import Network, fuse_kb, load_fused
 
 
 def index_entities(

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localmel.encode.open import Encoders, open_encoder
-from localmel.kb.places import STARTER, open_kb, prepare_starter
+from localmel.encode.registry import Encoders, open_encoder
+from localmel.encode.token_encoders import TokenEncoders, open_token_encoders
+from localmel.kb.locate import STARTER, open_kb, prepare_starter
 from localmel.kb.store import KnowledgeBase
-from localmel.retrieve.fused import Network, load_network
+from localmel.matchers.folder import MatcherFolder
+from localmel.matchers.kb_search import ensure_for_matcher, index_for_kind, index_for_matcher
+from localmel.matchers.kgmel.fused import Network, load_network
+from localmel.matchers.registry import KGMEL, MATCHERS, load_matcher, matcher_kind
 from localmel.retrieve.indexing import ready_kb
-from localmel.retrieve.matchers.kb_matcher import ensure_for_matcher, index_for_kind, index_for_matcher
-from localmel.retrieve.matchers.kinds import KGMEL, MATCHERS, load_matcher, matcher_kind
-from localmel.retrieve.matchers.matcher_folder import MatcherFolder
-from localmel.retrieve.matchers.token_encoders import TokenEncoders, open_token_encoders
 from localmel.settings import Profile
+from localmel.weights.folders import is_name, weights_home
 from localmel.weights.network import network_folder
-from localmel.weights.places import is_name, weights_home
 
 if TYPE_CHECKING:
     from localmel.encode.minilm import Method

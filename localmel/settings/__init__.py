@@ -1,7 +1,16 @@
 """What can be set, the profiles that set it, where a user's files stand, and the switches that keep it offline."""
 
 from localmel.settings.checks import profile_from
-from localmel.settings.places import CONFIG, HOME, config_folder, home_folder
+from localmel.settings.fields import (
+    EncodeSettings,
+    EngineSettings,
+    GenerateSettings,
+    Profile,
+    RerankSettings,
+    RetrieveSettings,
+)
+from localmel.settings.home import CONFIG, HOME, config_folder, home_folder
+from localmel.settings.offline import OFFLINE, go_offline
 from localmel.settings.profiles import (
     ProfileFile,
     Setting,
@@ -10,15 +19,6 @@ from localmel.settings.profiles import (
     profile_names,
     settings_in_force,
 )
-from localmel.settings.stages import (
-    EncodeSettings,
-    EngineSettings,
-    GenerateSettings,
-    Profile,
-    RerankSettings,
-    RetrieveSettings,
-)
-from localmel.settings.switches import OFFLINE, go_offline
 
 __all__ = [
     "CONFIG",

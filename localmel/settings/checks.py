@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 from localmel.errors import UsageError
-from localmel.settings.stages import (
+from localmel.settings.fields import (
     EncodeSettings,
     EngineSettings,
     GenerateSettings,

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from localmel.errors import UsageError, shell_line
 from localmel.settings.checks import NAME, Table, check_table, profile_from
-from localmel.settings.places import config_folder
-from localmel.settings.stages import Profile
+from localmel.settings.fields import Profile
+from localmel.settings.home import config_folder
 
 _SHIPPED = Path(__file__).parents[1] / "profiles"
 _MOST_BYTES = 1_000_000

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from localmel.artifacts import replace_folder, temporary_folder
 from localmel.errors import BadInput, UsageError, shell_line
+from localmel.store.artifacts import replace_folder, temporary_folder
 from localmel.weights.catalog import MINILM, catalog
 from localmel.weights.catalog_names import check_catalog_name
+from localmel.weights.folders import checked_name, place_of, weights_home
 from localmel.weights.install import exclusive
 from localmel.weights.manifest import ModelRecord, write_record
-from localmel.weights.places import checked_name, place_of, weights_home
 from localmel.weights.sources import OnBytes, hashed_record, model_source, suggested_name
 
 

@@ -17,8 +17,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from localmel.artifacts import MANIFEST
 from localmel.errors import CorruptArtifact
+from localmel.store.artifacts import MANIFEST
 from localmel.weights.archive import Member, read_member, read_members
 from localmel.weights.contents import UnsafeWeights
 from localmel.weights.manifest import LARGEST_MANIFEST, ModelRecord, record_from

@@ -14,8 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from localmel.artifacts import sha256_of
 from localmel.errors import CorruptArtifact, MissingWeights, UsageError
+from localmel.store.artifacts import sha256_of
 
 MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "NOTICE*", "*.md")
 "What is wanted of a repository that says nothing else: weights, configurations, tokenizers, texts."

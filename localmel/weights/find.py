@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localmel.artifacts import MANIFEST
 from localmel.errors import LocalmelError, MissingWeights, UsageError
+from localmel.store.artifacts import MANIFEST
 from localmel.weights.catalog import MINILM, verified_folder
 from localmel.weights.complete import WholeModel, whole_model
+from localmel.weights.folders import installed_names, place_of
 from localmel.weights.manifest import ModelRecord, check_quickly, holds_record, read_record
-from localmel.weights.places import installed_names, place_of
 from localmel.weights.tuned import MADE_AGAIN, looks_tuned
 
 INSTALL = "localmel weights install BUNDLE.tar"

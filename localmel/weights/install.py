@@ -19,16 +19,16 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from localmel.artifacts import failed_writes_are_reported, replace_folder
 from localmel.errors import BadInput, CorruptArtifact, LocalmelError, OutOfSpace, UsageError, shell_line
+from localmel.store.artifacts import failed_writes_are_reported, replace_folder
 from localmel.weights.archive import Member, opened
 from localmel.weights.bundle import Bundle, read_bundle
 from localmel.weights.catalog import MINILM
 from localmel.weights.catalog_names import check_catalog_name
 from localmel.weights.complete import whole_model
 from localmel.weights.contents import PIECE, check_beginning, check_configuration
+from localmel.weights.folders import INCOMING, place_of, weights_home
 from localmel.weights.manifest import FileRecord, ModelRecord, read_record, write_record
-from localmel.weights.places import INCOMING, place_of, weights_home
 from localmel.weights.signature import check, public_keys
 from localmel.weights.sources import OnBytes, sha256_counted
 from localmel.weights.tensor_files import read_header

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from localmel.artifacts import MANIFEST
 from localmel.errors import LocalmelError, MissingWeights
+from localmel.store.artifacts import MANIFEST
 from localmel.weights.catalog import MINILM, CatalogEntry, catalog, entry_of
 from localmel.weights.find import ModelFacts, model_facts
+from localmel.weights.folders import installed_names, place_of
 from localmel.weights.manifest import read_record
-from localmel.weights.memory import estimated_memory
-from localmel.weights.places import installed_names, place_of
+from localmel.weights.memory_estimate import estimated_memory
 from localmel.weights.sbom import sbom
 
 State = Literal["not here", "installed", "adopted", "packaged", "damaged"]

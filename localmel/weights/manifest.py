@@ -12,10 +12,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from localmel.artifacts import MANIFEST, sha256_of, write_json
 from localmel.errors import CorruptArtifact, MissingWeights, shell_line
+from localmel.store.artifacts import MANIFEST, sha256_of, write_json
 from localmel.weights.contents import LARGEST_TEXT, UnsafeWeights, refused_name
-from localmel.weights.places import is_name
+from localmel.weights.folders import is_name
 
 KIND, VERSION = "weights", 1
 MOST_FILES = 4096

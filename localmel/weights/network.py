@@ -9,8 +9,8 @@ from pathlib import Path
 
 from localmel.errors import CorruptArtifact, MissingWeights, shell_line
 from localmel.settings import Profile, RetrieveSettings
-from localmel.shipped import weights_folder
-from localmel.weights.places import is_name, weights_home
+from localmel.settings.shipped import weights_folder
+from localmel.weights.folders import is_name, weights_home
 
 
 def network_folder(profile: Profile) -> Path:

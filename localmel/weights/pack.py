@@ -14,13 +14,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from localmel.artifacts import MANIFEST, failed_writes_are_reported, sha256_of
 from localmel.errors import BadInput, CorruptArtifact, MissingWeights, OutOfSpace, UsageError, shell_line
+from localmel.store.artifacts import MANIFEST, failed_writes_are_reported, sha256_of
 from localmel.weights.archive import write_bytes, write_end, write_file
 from localmel.weights.bundle import MODELS, SBOM, SIGNATURE, as_bytes, manifest_bytes
 from localmel.weights.complete import whole_model
+from localmel.weights.folders import checked_name, place_of
 from localmel.weights.manifest import FileRecord, ModelRecord, check_quickly, holds_record, read_record
-from localmel.weights.places import checked_name, place_of
 from localmel.weights.sbom import sbom
 from localmel.weights.signature import sign
 from localmel.weights.sources import OnBytes, hashed_record, is_licence, model_source, suggested_name

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from localmel.artifacts import failed_writes_are_reported
 from localmel.errors import LocalmelError, MissingWeights
+from localmel.store.artifacts import failed_writes_are_reported
+from localmel.weights.folders import INCOMING, place_of, weights_home
 from localmel.weights.install import exclusive
 from localmel.weights.manifest import read_record
-from localmel.weights.places import INCOMING, place_of, weights_home
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

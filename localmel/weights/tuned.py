@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from localmel.artifacts import sha256_of, write_json
 from localmel.errors import CorruptArtifact, LocalmelError, MissingWeights
+from localmel.store.artifacts import sha256_of, write_json
 from localmel.weights.catalog import MINILM
+from localmel.weights.folders import place_of
 from localmel.weights.manifest import holds_record, read_record
-from localmel.weights.places import place_of
 
 CARD, VERSION = "encoder.json", 1
 CLIP = "clip"

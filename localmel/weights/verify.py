@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from localmel.artifacts import MANIFEST
 from localmel.errors import CorruptArtifact, LocalmelError, MissingWeights
+from localmel.store.artifacts import MANIFEST
 from localmel.weights.catalog import MINILM, verified_folder
 from localmel.weights.complete import whole_model
 from localmel.weights.find import INSTALL
+from localmel.weights.folders import installed_names, place_of
 from localmel.weights.manifest import ModelRecord, read_record
-from localmel.weights.places import installed_names, place_of
 from localmel.weights.sources import OnBytes, sha256_counted
 
 Kind = Literal["missing", "changed", "not recorded", "unusable"]

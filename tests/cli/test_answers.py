@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from localmel.cli.output import printable
-from localmel.shipped import shipped
+from localmel.settings.shipped import shipped
 
 Run = Callable[..., Any]
 JERSEY = shipped("examples/jersey.jpg")

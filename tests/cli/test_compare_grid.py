@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from localmel.encode.minilm import MiniLM
-from localmel.experiment.grid import run_grid
-from localmel.experiment.grid_plan import GridPlan, planned
-from localmel.experiment.stages import Listener
-from localmel.kb.places import open_kb
+from localmel.grid.plan import GridPlan, planned
+from localmel.grid.run import run_grid
+from localmel.kb.locate import open_kb
+from localmel.runs.generate import Listener
 
 Run = Callable[..., Any]
 N = 12
@@ -27,7 +27,7 @@ CLOSED = "gone,engine=server,url=http://127.0.0.1:9/v1"
 @pytest.fixture(scope="module")
 def place(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a benchmark of the starter KB's names, and scripts that play models."""
-    from localmel.kb.places import _STARTER_FILES
+    from localmel.kb.locate import _STARTER_FILES
 
     folder = tmp_path_factory.mktemp("compare-grid")
     (folder / "data").mkdir()

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from localmel.encode.detectors import CascadeFaces
 from localmel.errors import MissingExtra
 from localmel.kb.importers import Problems, TablesSource
 from localmel.kb.write import build_kb
+from localmel.see.detectors import CascadeFaces
 from tests.cli.test_train import FAMILIES, ROOT, TRADES, rows, write
 
 PORTRAITS = Path(os.environ.get("LOCALMEL_SHARED", ROOT.parent / "shared")) / "data" / "images" / "presidents"
@@ -118,7 +118,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, tiny_models: Callable[[str], Path], tables: Any) -> World:
-    from tests.experiment.test_training_pictures import paint
+    from tests.training.test_pictures import paint
 
     pytest.importorskip("open_clip", reason="CLIP needs the extra `clip`: pip install open_clip_torch")
     made = World(folder=tmp_path_factory.mktemp("world"))
@@ -161,10 +161,10 @@ def test_every_chosen_part_is_learnt_and_taking_it_away_changes_the_mention(seei
     """Gates begin at zero: where one is not zero any more, a gradient has come through the part behind it."""
     import torch
 
+    from localmel.encode.token_encoders import open_token_encoders
+    from localmel.matchers.protocol import Tokens
+    from localmel.matchers.registry import kind_of, load_matcher
     from localmel.records import Mention, Span
-    from localmel.retrieve.matchers.kinds import kind_of, load_matcher
-    from localmel.retrieve.matchers.protocol import Tokens
-    from localmel.retrieve.matchers.token_encoders import open_token_encoders
     from localmel.settings import load_profile
 
     matcher = load_matcher(seeing.network("all"))
@@ -176,7 +176,7 @@ def test_every_chosen_part_is_learnt_and_taking_it_away_changes_the_mention(seei
     assert matcher.network.settings.without == ()
 
     from localmel.kb.store import KnowledgeBase
-    from localmel.retrieve.matchers.kb_matcher import MatcherSearch
+    from localmel.matchers.kb_search import MatcherSearch
 
     encoders = open_token_encoders(load_profile(str(seeing.folder / "clip.toml")).encode)
     image = seeing.folder / "data" / "pictures" / "3-3.jpg"
@@ -214,7 +214,7 @@ def test_a_detector_from_weights_is_frozen_by_its_bytes(world: World) -> None:
     pytest.importorskip("transformers", reason="transformers is not installed here: scripts/test")
     import torch
 
-    from tests.encode.test_detectors import save_detr
+    from tests.see.test_detectors import save_detr
 
     torch.manual_seed(0)
     folder = world.folder / "detector"
@@ -282,7 +282,7 @@ def test_real_faces_are_found_and_held_against_the_kbs_own(world: World, tables:
         write(own.folder / "data" / f"presidents-{part}.jsonl", lines)
     (own.folder / "clip.toml").write_bytes((world.folder / "clip.toml").read_bytes())
     own.train("faces", "--detector", "faces+tiles", "--faces", "faces", "--identity", "--identity-threshold", "-1")
-    from localmel.artifacts import map_arrays
+    from localmel.store.artifacts import map_arrays
 
     (portraits,) = (own.folder / "kb" / "vectors").glob("[!.]*.faces.*/portraits.safetensors")
     assert len(np.unique(map_arrays(portraits)["entities"])) >= 7

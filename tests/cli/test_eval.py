@@ -151,7 +151,7 @@ def test_an_interrupted_evaluation_ends_with_130(
     monkeypatch: pytest.MonkeyPatch, home: Path, kb: str, benchmark: Path, tmp_path: Path
 ) -> None:
     from localmel.cli.app import run
-    from localmel.experiment import systems
+    from localmel.runs import systems
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from localmel.shipped import shipped
+from localmel.settings.shipped import shipped
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = """

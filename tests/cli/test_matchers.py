@@ -82,7 +82,7 @@ def test_what_does_not_fit_is_said_with_what_to_do(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from localmel.shipped import weights_folder
+    from localmel.settings.shipped import weights_folder
 
     monkeypatch.setenv("LOCALMEL_HOME", str(tmp_path / "home"))
     places = {"DATA": data, "KB": kb, "OUT": tmp_path / "run", "SHIPPED": weights_folder("kgmel-minilm")}

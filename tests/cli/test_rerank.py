@@ -23,7 +23,7 @@ N = 60
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Names of the starter KB, each in a sentence of its own; every tenth means nobody in it."""
-    from localmel.kb.places import _STARTER_FILES
+    from localmel.kb.locate import _STARTER_FILES
 
     folder = tmp_path_factory.mktemp("rerank") / "data"
     folder.mkdir()

@@ -16,11 +16,11 @@ import pytest
 
 from localmel.encode.minilm import MiniLM
 from localmel.errors import BadInput, MissingExtra, UsageError
-from localmel.experiment.training import Listener, Outcome, Recipe, train_networks
-from localmel.experiment.training_data import checksum_of, encoded_splits, read_datasets
 from localmel.kb.store import KnowledgeBase
-from localmel.retrieve.fused import load_network
-from localmel.retrieve.training_settings import TrainingSettings
+from localmel.matchers.kgmel.fused import load_network
+from localmel.matchers.train.settings import TrainingSettings
+from localmel.training.data import checksum_of, encoded_splits, read_datasets
+from localmel.training.run import Listener, Outcome, Recipe, train_networks
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("--epochs", "2", "--batch", "8", "--width", "16")
@@ -297,7 +297,7 @@ def test_a_network_trained_without_something_says_so_in_its_card(
 def test_a_missing_matplotlib_is_told_before_training(
     data: Path, kb: Path, encoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("localmel.experiment.training.find_spec", lambda _: None)
+    monkeypatch.setattr("localmel.training.run.find_spec", lambda _: None)
     with pytest.raises(MissingExtra, match="matplotlib") as caught:
         trained(recipe(data), kb, encoder, tmp_path / "run")
     assert caught.value.hint == "pip install 'localmel[train]'"

@@ -11,17 +11,17 @@ import pytest
 from localmel.doctor.check import Check
 from localmel.doctor.kbs import look_at_kbs
 from localmel.encode.minilm import MiniLM
+from localmel.encode.token_encoders import open_token_encoders
 from localmel.kb.schema import DATABASE
 from localmel.kb.store import KnowledgeBase
-from localmel.retrieve.fused import load_network
+from localmel.matchers.folder import SIDES_KIND, SIDES_VERSION
+from localmel.matchers.kb_search import index_for_kind, index_for_matcher
+from localmel.matchers.kgmel.fused import load_network
+from localmel.matchers.m3el.kind import M3elKind
+from localmel.matchers.registry import load_matcher
 from localmel.retrieve.indexing import index_entities
-from localmel.retrieve.matchers.kb_matcher import index_for_kind, index_for_matcher
-from localmel.retrieve.matchers.kinds import load_matcher
-from localmel.retrieve.matchers.m3el_kind import M3elKind
-from localmel.retrieve.matchers.matcher_folder import SIDES_KIND, SIDES_VERSION
-from localmel.retrieve.matchers.token_encoders import open_token_encoders
 from localmel.settings import Profile, load_profile
-from localmel.shipped import shipped
+from localmel.settings.shipped import shipped
 from tests.weights.tuned_folders import small_tuned_minilm
 
 ENTITIES = [{"id": f"x{number}", "label": f"Ada {number}", "description": "an engineer"} for number in range(40)]

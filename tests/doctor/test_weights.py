@@ -15,11 +15,11 @@ from localmel.doctor.check import Check, each_once
 from localmel.doctor.lacks import lacks
 from localmel.doctor.needs import packages_of
 from localmel.doctor.weights import check_name, look_at_weights
-from localmel.retrieve.matchers.dwe_choice import DweChoice
-from localmel.retrieve.matchers.dwe_sight import open_sight
-from localmel.retrieve.matchers.matcher_folder import CARD
+from localmel.matchers.dwe.choice import DweChoice
+from localmel.matchers.dwe.sight import open_sight
+from localmel.matchers.folder import CARD
 from localmel.settings import Profile, load_profile
-from localmel.shipped import shipped
+from localmel.settings.shipped import shipped
 from localmel.weights.adopt import adopt
 from tests.weights.tuned_folders import small_tuned_minilm
 

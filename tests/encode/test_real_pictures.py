@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from localmel.encode.clip import Clip
-from localmel.encode.images import vectors_of_files
 from localmel.encode.kb_images import index_images, load_images
+from localmel.encode.mention_images import vectors_of_files
 from localmel.kb.packed import pack
 from localmel.kb.store import KnowledgeBase
 from tests.encode.clip_folders import ROOT

@@ -16,8 +16,8 @@ from localmel.engines.journaled import Keys, ask
 from localmel.engines.protocol import EngineFacts, Message, Request, Response
 from localmel.engines.scripted import ScriptedEngine
 from localmel.errors import EngineStopped
-from localmel.journal import Journal
 from localmel.settings import EngineSettings
+from localmel.store.journal import Journal
 
 
 class Listening(ScriptedEngine):

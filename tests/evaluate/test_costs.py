@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from localmel.evaluate.carried import Carried
-from localmel.evaluate.cost_words import COST_TITLES, cost_cells, size_in_words
+from localmel.evaluate.answer_details import Carried
 from localmel.evaluate.costs import Costs, costs_of
+from localmel.report.costs import COST_TITLES, cost_cells, size_in_words
 
 
 def test_costs_counted_by_hand() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from localmel.evaluate.carried import Carried
+from localmel.evaluate.answer_details import Carried
 from localmel.evaluate.disagreement import Disagreement, Given, disagreements_of, sample_of
 from localmel.evaluate.protocol import Outcome
 

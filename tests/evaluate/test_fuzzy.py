@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rapidfuzz import fuzz
 
 from localmel.evaluate.fuzzy import TOP, FuzzyOutcome, NamePool, fuzzy_counts
-from localmel.evaluate.fuzzy_report import fuzzy_json, fuzzy_markdown
+from localmel.report.fuzzy import fuzzy_json, fuzzy_markdown
 
 WORDS = "ada byron byrom jordan michael michel chicago bulls of the new york yorkshire st louis an".split()
 NAMES = st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(" ".join), max_size=40)

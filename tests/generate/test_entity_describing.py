@@ -13,8 +13,8 @@ from localmel.engines.protocol import Request, Response
 from localmel.engines.scripted import ScriptedEngine
 from localmel.generate.entity_describing import RETRIES, Unwritten, Written, describe_entities
 from localmel.generate.entity_question import EntityRecord
-from localmel.journal import Journal
 from localmel.settings import EngineSettings
+from localmel.store.journal import Journal
 
 SETTINGS = EngineSettings(engine="scripted")
 RECORDS = [

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from localmel.benchmarks.json_lines import place_mention
 from localmel.generate.answer import vocabulary
 from localmel.generate.question import (
     MOST_NAMES,
@@ -20,7 +21,6 @@ from localmel.generate.question import (
     questions_of,
     shortened,
 )
-from localmel.kb.splits import place_mention
 from localmel.records import Mention, Span
 from localmel.settings import GenerateSettings
 

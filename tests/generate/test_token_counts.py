@@ -15,7 +15,7 @@ from localmel.generate.question import asked_of, questions_of
 from localmel.generate.vlm import describe
 from localmel.records import Description, Mention, Span
 from localmel.settings import EngineSettings, GenerateSettings
-from localmel.shipped import shipped
+from localmel.settings.shipped import shipped
 
 SETTINGS = GenerateSettings(backend="vlm")
 SENTENCES = {1: 14, 2: 16, 3: 7, 4: 2, 5: 1}

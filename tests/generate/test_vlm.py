@@ -15,9 +15,9 @@ from localmel.engines.scripted import ScriptedEngine
 from localmel.errors import EngineStopped
 from localmel.generate.question import asked_of
 from localmel.generate.vlm import Generated, describe
-from localmel.journal import Journal
 from localmel.records import Description, Mention, Span, Unparsed
 from localmel.settings import EngineSettings, GenerateSettings
+from localmel.store.journal import Journal
 
 SETTINGS = GenerateSettings(backend="vlm", model=EngineSettings(engine="scripted"))
 SENTENCE = "Students protesting outside the UK parliament in November."

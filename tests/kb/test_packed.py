@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from localmel.artifacts import MANIFEST
 from localmel.errors import BadInput, CorruptArtifact
 from localmel.kb.importers import Problems
 from localmel.kb.packed import Lists, PackedKb, entity_texts, load_packed, pack, packed_folder, phrase_texts
@@ -22,6 +21,7 @@ from localmel.kb.store import KnowledgeBase
 from localmel.kb.words import stems
 from localmel.kb.write import add_to_kb, build_kb, remove_from_kb
 from localmel.records import Entity
+from localmel.store.artifacts import MANIFEST
 
 texts = st.sampled_from(
     ["", "Jordan", "Paris in France", "the painter", "Painters of Paris", "北京", "!!!", "1881-10-25", "river"]

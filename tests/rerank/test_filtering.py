@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from localmel.kb.packed import Lists
+from localmel.matchers.kgmel.kb_triples import TripleArrays
 from localmel.rerank.filtering import EQUAL, filter_triples
-from localmel.retrieve.kb_triples import TripleArrays
 
 Pair = tuple[int, int]
 "Number of a tail, number of a relation."

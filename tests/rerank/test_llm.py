@@ -13,11 +13,11 @@ import pytest
 
 from localmel.engines.protocol import Request, Response
 from localmel.errors import EngineStopped
-from localmel.journal import Journal
 from localmel.rerank.choice import BY_MODEL, BY_SCORER_FAILED, BY_SCORER_SURE, NO_CANDIDATE, Choice
 from localmel.rerank.llm import choose
 from localmel.rerank.position_bias import position_bias
 from localmel.settings import EngineSettings, RerankSettings
+from localmel.store.journal import Journal
 from tests.rerank.known_models import (
     KnownModel,
     likes_places,

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from localmel.errors import CorruptArtifact
 from localmel.rerank.features import FEATURES
 from localmel.rerank.scorer import EvidenceScorer
-from localmel.shipped import shipped
+from localmel.settings.shipped import shipped
 
 FOLDER = shipped("weights/evidence-scorer")
 

@@ -13,8 +13,8 @@ from localmel.errors import BadInput, CorruptArtifact, MissingWeights, UsageErro
 from localmel.weights.adopt import adopt
 from localmel.weights.contents import UnsafeWeights
 from localmel.weights.find import model_facts, model_folder
+from localmel.weights.folders import installed_names, place_of
 from localmel.weights.pack import pack
-from localmel.weights.places import installed_names, place_of
 from localmel.weights.remove import remove
 from localmel.weights.verify import verify
 from tests.weights import small

@@ -9,8 +9,8 @@ import pytest
 
 from localmel.errors import CorruptArtifact, UsageError
 from localmel.weights.catalog import MINILM, catalog, entry_from, entry_of
-from localmel.weights.memory import PROMPT_TOKENS, REST_BYTES, estimated_memory
-from localmel.weights.places import is_name
+from localmel.weights.folders import is_name
+from localmel.weights.memory_estimate import PROMPT_TOKENS, REST_BYTES, estimated_memory
 
 LANGUAGE = [name for name, entry in catalog().items() if entry.purpose in ("vlm", "llm")]
 

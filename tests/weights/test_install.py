@@ -20,9 +20,9 @@ from localmel.errors import BadInput, CorruptArtifact, LocalmelError, MissingWei
 from localmel.weights import install as installing
 from localmel.weights.contents import UnsafeWeights
 from localmel.weights.find import model_facts, model_folder
+from localmel.weights.folders import installed_names, weights_home
 from localmel.weights.install import exclusive, install_bundle
 from localmel.weights.pack import pack
-from localmel.weights.places import installed_names, weights_home
 from localmel.weights.verify import verify
 from tests.weights import small
 

@@ -9,8 +9,8 @@ import pytest
 
 from localmel.errors import CorruptArtifact, MissingWeights
 from localmel.settings import load_profile
+from localmel.weights.folders import weights_home
 from localmel.weights.needed import check_weights, weights_of
-from localmel.weights.places import weights_home
 from tests.weights import small
 
 

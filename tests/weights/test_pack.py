@@ -13,9 +13,9 @@ import pytest
 from localmel.errors import BadInput, CorruptArtifact, MissingWeights, OutOfSpace, UsageError
 from localmel.weights import pack as packing
 from localmel.weights.adopt import adopt
+from localmel.weights.folders import place_of
 from localmel.weights.install import install_bundle
 from localmel.weights.pack import pack
-from localmel.weights.places import place_of
 from tests.weights import small
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from localmel.errors import MissingWeights, UsageError
-from localmel.weights.places import installed_names, weights_home
+from localmel.weights.folders import installed_names, weights_home
 from localmel.weights.remove import removal, remove, remove_unfinished, unfinished
 from tests.weights import small
 

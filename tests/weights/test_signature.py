@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from localmel.errors import BadInput, CorruptArtifact, MissingExtra
+from localmel.weights.folders import installed_names, place_of
 from localmel.weights.install import install_bundle
 from localmel.weights.manifest import read_record
 from localmel.weights.pack import pack
-from localmel.weights.places import installed_names, place_of
 from localmel.weights.signature import check, public_keys, sign
 from tests.weights import small
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from localmel.artifacts import sha256_of
+from localmel.store.artifacts import sha256_of
 from localmel.weights.catalog import MINILM, verified_folder
 from localmel.weights.tuned import TunedCard, write_tuned_card
 from tests.weights.small import tensors

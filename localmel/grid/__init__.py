@@ -1,0 +1,1 @@
+"""Run every pairing of several models over the same mentions, and compare them."""

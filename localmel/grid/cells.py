@@ -1,0 +1,219 @@
+"""The work of a grid: what a VLM says of all mentions and what is retrieved with it, once; then each cell.
+
+    OUT/vlms/VLM/{generate,retrieve}             shared by the cells with this VLM
+    OUT/cells/VLM+LLM/{rerank,evaluate}          a run like any other; generate and retrieve are links to the VLM's
+    OUT/cells/VLM+LLM/failed.json                why it is not finished, where something went wrong
+
+In: a grid and everything that is the same in it.  Out: finished stages; what is finished is not run again.  Knows
+nothing of other cells and of how cells are compared."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localmel.benchmarks import read_benchmark
+from localmel.encode.kb_vectors import load_vectors
+from localmel.errors import LocalmelError
+from localmel.grid.plan import Cell, Described, Grid, profile_json
+from localmel.kb.store import KnowledgeBase
+from localmel.matchers.kgmel.fused import load_fused
+from localmel.records import Mention
+from localmel.retrieve.profile_models import ProfileModels, open_models
+from localmel.runs import evaluate_folder
+from localmel.runs.generate import GENERATE, Listener, generate_stage
+from localmel.runs.model_runs import ModelRun, evaluate_model_run
+from localmel.runs.questions import Questions, questions_of
+from localmel.runs.rerank import RERANK, rerank_stage
+from localmel.runs.retrieve import RETRIEVE, Asked, retrieve_stage
+from localmel.store.artifacts import failed_writes_are_reported, write_json
+from localmel.weights.open import open_model
+
+VLMS, CELLS, FAILED = "vlms", "cells", "failed.json"
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ground:
+    """What all cells stand on."""
+
+    grid: Grid
+    out: Path
+    kb: KnowledgeBase
+    questions: Questions
+    models: ProfileModels
+    command: str
+
+    @property
+    def mentions(self) -> tuple[Mention, ...]:
+        """In the order in which they are asked about."""
+        return tuple(one.mention for one in self.questions.asked)
+
+    @property
+    def places(self) -> Mapping[str, str]:
+        """Where data and KB stand."""
+        return {"data": str(self.grid.plan.data.resolve()), "kb": str(self.kb.folder.resolve())}
+
+    def folder_of(self, one: Described | Cell) -> Path:
+        """Of what a VLM says, or of a cell."""
+        return self.out / (CELLS if isinstance(one, Cell) else VLMS) / one.name
+
+
+def ground_of(
+    grid: Grid, out: Path, kb: KnowledgeBase, *, models: ProfileModels | None = None, command: str = ""
+) -> Ground:
+    """Read the data and find the models that all cells share.  Raises BadInput and MissingWeights; writes nothing."""
+    kb.hold()
+    questions = asked_in(grid, kb)
+    models = models or open_models(grid.base)
+    return Ground(grid=grid, out=out, kb=kb, questions=questions, models=models, command=command)
+
+
+def check_indexed(ground: Ground) -> None:
+    """Raise BadInput or CorruptArtifact where the KB is not ready for the models that all cells share."""
+    packed, _ = load_vectors(ground.kb, ground.models.encoders.text.space)
+    if ground.models.network:
+        load_fused(ground.kb, packed, ground.models.network)
+
+
+def asked_in(grid: Grid, kb: KnowledgeBase) -> Questions:
+    """The mentions of all cells, with what is right.  Raises BadInput."""
+    plan = grid.plan
+    return questions_of(
+        read_benchmark(plan.data, plan.dataset),
+        plan.split,
+        kb,
+        drop=plan.drop_leaked,
+        outside=plan.gold_outside,
+        limit=plan.limit,
+    )
+
+
+def is_finished(out: Path, cell: Cell) -> bool:
+    """Whether the cell has its evaluation and every stage before it; whether these are whole is looked at when used."""
+    folder = out / CELLS / cell.name
+    stages = [RETRIEVE]
+    stages += [GENERATE] if cell.described.vlm.settings else []
+    stages += [RERANK] if cell.llm.settings else []
+    whole = all((folder / stage).is_dir() for stage in stages)
+    return whole and (folder / evaluate_folder.STAGE / "manifest.json").is_file()
+
+
+# --- up to retrieval ------------------------------------------------------------------------------------------------
+
+
+def describe(ground: Ground, described: Described, listener: Listener) -> None:
+    """What the VLM says of every mention, and the candidates found with it.  Raises LocalmelError."""
+    folder = ground.folder_of(described)
+    settings = described.profile.generate
+    if described.vlm.settings is not None and not (folder / GENERATE).is_dir():
+        own = ground.out / VLMS / described.vlm.label
+        if not (own / GENERATE).is_dir():
+            with open_model(settings.model) as engine:
+                generate_stage(ground.mentions, settings, engine, own, command=ground.command, listener=listener)
+        if own != folder:
+            _link(folder / GENERATE, own / GENERATE)
+    if not (folder / RETRIEVE).is_dir():
+        plan = ground.grid.plan
+        retrieve_stage(
+            ground.mentions,
+            Asked(splits=(plan.split,), dataset=ground.questions.dataset, limit=plan.limit),
+            ground.kb,
+            described.profile,
+            folder,
+            models=ground.models,
+            without_triples=described.without_triples,
+            command=ground.command,
+            listener=listener,
+        )
+
+
+def finish(ground: Ground, cell: Cell, listener: Listener) -> None:
+    """Let the LLM choose and evaluate what came out, or take what is there.  Raises LocalmelError."""
+    folder, shared = ground.folder_of(cell), ground.folder_of(cell.described)
+    for stage in (GENERATE, RETRIEVE):
+        if (shared / stage).is_dir():
+            _link(folder / stage, shared / stage)
+    settings = cell.profile.rerank
+    if cell.llm.settings is not None and not (folder / RERANK).is_dir():
+        with open_model(settings.model) as engine:
+            rerank_stage(
+                folder,
+                ground.kb,
+                ground.models.encoders.text,
+                engine,
+                settings,
+                command=ground.command,
+                listener=listener,
+            )
+    plan = ground.grid.plan
+    run = ModelRun(
+        folder=folder,
+        questions=ground.questions,
+        k=settings.most_candidates,
+        profile=profile_json(cell.profile),
+        limit=plan.limit,
+        drop_leaked=plan.drop_leaked,
+        gold_outside=plan.gold_outside,
+        nil_from=settings.nil_from,
+    )
+    evaluate_model_run(
+        run, ground.kb, places=ground.places, command=ground.command, chosen=cell.llm.settings is not None
+    )
+    (folder / FAILED).unlink(missing_ok=True)
+
+
+def _link(at: Path, to: Path) -> None:
+    """A relative link, so that a grid can be moved; the same one may be there already."""
+    wanted = os.path.relpath(to, at.parent)
+    with failed_writes_are_reported(at):
+        at.parent.mkdir(parents=True, exist_ok=True)
+        if at.is_symlink() and os.readlink(at) != wanted:  # noqa: PTH115 - the text of the link, not where it leads
+            at.unlink()
+        if not at.is_symlink() and not at.exists():
+            at.symlink_to(wanted, target_is_directory=True)
+
+
+# --- what went wrong ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a cell is not finished."""
+
+    fact: str
+    hint: str
+    exit_code: int
+
+    def to_json(self) -> Json:
+        return {"error": self.fact, "hint": self.hint, "exit_code": self.exit_code}
+
+
+def failure_of(error: Exception, *, stage: str = "") -> Failure:
+    """In words; of an error that is nobody's fault but ours also its kind."""
+    if isinstance(error, LocalmelError):
+        return Failure(fact=f"{stage}{error.fact}", hint=error.hint, exit_code=error.exit_code)
+    fact = f"{stage}{type(error).__name__}: {error}"
+    return Failure(fact=fact, hint="run the same command again", exit_code=LocalmelError.exit_code)
+
+
+def note_failure(ground: Ground, cell: Cell, failure: Failure, listener: Listener) -> None:
+    """Beside what the cell has so far; the next run tries again."""
+    listener.on_note(f"{cell.name} failed: {failure.fact}")
+    folder = ground.folder_of(cell)
+    with failed_writes_are_reported(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / FAILED, failure.to_json())
+
+
+def noted_failure_in(folder: Path) -> Failure | None:
+    """What an earlier run, or another process, noted in the folder of a cell."""
+    try:
+        found = json.loads((folder / FAILED).read_text(encoding="utf-8"))
+        return Failure(fact=str(found["error"]), hint=str(found["hint"]), exit_code=int(found["exit_code"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,290 @@
+"""What a grid would run and what it would take: `localmel compare --vlm ... --dry-run`.
+
+In: a grid, a KB, the folder it goes to.  Out: for each VLM and each cell requests, tokens, minutes and memory, what of
+it is there already, and which weights are missing.  Runs and writes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from localmel.encode.kb_vectors import load_vectors
+from localmel.engines.protocol import Message, Request
+from localmel.errors import LocalmelError, MissingWeights
+from localmel.generate.question import asked_of, questions_of
+from localmel.grid.cells import CELLS, VLMS, asked_in, is_finished, noted_failure_in
+from localmel.grid.frozen import check_frozen, frozen_of, read_frozen
+from localmel.grid.models import check_several, facts_of_model, made_up_notes, needed_models
+from localmel.grid.plan import Cell, Described, Grid, ModelChoice
+from localmel.grid.speed import card_here, memory_of, minutes_of
+from localmel.grid.tokens import SAMPLE, Tokens, evenly, guessed_tokens, tokens_of
+from localmel.kb.store import KnowledgeBase
+from localmel.rerank.closed_question import letters_for, messages_for, orders_of
+from localmel.rerank.questions import QuestionWriter
+from localmel.retrieve.profile_models import ProfileModels, open_models
+from localmel.runs.evaluate_folder import STAGE
+from localmel.runs.folder import journal_of
+from localmel.runs.generate import GENERATE
+from localmel.runs.questions import Questions
+from localmel.runs.rerank import RERANK
+from localmel.runs.retrieve import RETRIEVE, read_rankings
+from localmel.settings import Profile
+
+_CHARACTERS_OF_A_CHOICE = 4200
+"Of a question with 16 candidates, where there are no candidates yet: four facts each."
+HEAD = ("stage", "requests", "prompt tokens", "image tokens", "output tokens", "minutes", "memory", "state")
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One model over all mentions."""
+
+    stage: str
+    name: str
+    "Of the VLM, or of the cell."
+    model: str
+    tokens: Tokens | None
+    "None where no model is asked."
+    minutes: float | None
+    measured: bool
+    "By a finished stage of this grid with the same model; else by the card's data sheet."
+    memory_bytes: int | None
+    memory_from: str
+    state: str
+    answers_kept: int
+
+    @property
+    def is_done(self) -> bool:
+        return self.state == "done"
+
+
+def estimate_of(grid: Grid, kb: KnowledgeBase, out: Path) -> Json:
+    """Everything that is printed, and the exit code that a run would have before it asks anything.
+
+    Raises BadInput where data, KB or folder do not fit, UsageError for a single cell."""
+    check_several(grid)
+    kb.hold()
+    questions = asked_in(grid, kb)
+    before = read_frozen(out)
+    missing = list(_missing(grid))
+    models: ProfileModels | None = None
+    try:
+        models = open_models(grid.base)
+    except LocalmelError as error:
+        missing.insert(0, _lacking("", grid.base.retrieve.network, error))
+    if before is not None and models is not None:
+        told = {name: {"settings": one.to_json()} for name, one in grid.models.items()}
+        check_frozen(out, before, frozen_of(grid, questions, kb, models), told)
+    absent = {one["model"]: one["state"] for one in missing}
+    work = [*(_described(one, questions, out, absent) for one in grid.described if not one.without_triples)]
+    work += [_chosen(cell, questions, kb, models, out, absent) for cell in grid.cells]
+    return _to_json(grid, out, questions, work, missing)
+
+
+# --- each stage -----------------------------------------------------------------------------------------------------
+
+
+def _described(described: Described, questions: Questions, out: Path, absent: Mapping[str, str]) -> Work:
+    folder = out / VLMS / described.name
+    name = described.vlm.label
+    if described.vlm.settings is None:
+        state = "done" if (folder / RETRIEVE).is_dir() else "to do"
+        return _without_model("retrieve", name, state)
+    settings = described.profile.generate
+    requests = [
+        question.request(str(number), settings)
+        for number, question in enumerate(
+            question
+            for one in asked_of(one.mention for one in questions.asked)
+            for question in questions_of(one, settings)
+        )
+    ]
+    tokens = tokens_of(requests, settings.model)
+    return _work(GENERATE, name, described.vlm, tokens, out, folder, absent)
+
+
+def _chosen(
+    cell: Cell,
+    questions: Questions,
+    kb: KnowledgeBase,
+    models: ProfileModels | None,
+    out: Path,
+    absent: Mapping[str, str],
+) -> Work:
+    folder = out / CELLS / cell.name
+    if cell.llm.settings is None:
+        state = "done" if (folder / STAGE).is_dir() else "to do"
+        return _without_model("evaluate", cell.name, state)
+    settings = cell.profile.rerank
+    each = settings.orders * (2 if settings.evidence_first else 1)
+    shared = out / VLMS / cell.described.name
+    if models and (shared / RETRIEVE).is_dir():
+        sample, asked = _questions(shared, kb, models, cell.profile)
+        tokens = tokens_of(sample, settings.model, in_all=asked * each)
+    else:
+        tokens = guessed_tokens(len(questions.asked) * each, _CHARACTERS_OF_A_CHOICE)
+    return _work(RERANK, cell.name, cell.llm, tokens, out, folder, absent)
+
+
+def _questions(shared: Path, kb: KnowledgeBase, models: ProfileModels, profile: Profile) -> tuple[list[Request], int]:
+    """Some of the real questions, and how many mentions have candidates to choose among."""
+    packed, vectors = load_vectors(kb, models.encoders.text.space)
+    retrieved = [one for one in read_rankings(shared) if one.ranking.candidates]
+    writer = QuestionWriter(kb, packed, vectors, models.encoders.text, profile.rerank)
+    found = [
+        _choice(messages_for(question, orders_of(question, 1, profile.rerank.seed)[0]), len(question.options))
+        for question in writer.questions(evenly(retrieved))
+    ]
+    return found, len(retrieved)
+
+
+def _choice(messages: tuple[Message, ...], n_options: int) -> Request:
+    return Request(id="estimate", messages=messages, choices=letters_for(n_options), max_tokens=4)
+
+
+def _without_model(stage: str, name: str, state: str) -> Work:
+    return Work(
+        stage=stage,
+        name=name,
+        model="none",
+        tokens=None,
+        minutes=None,
+        measured=False,
+        memory_bytes=None,
+        memory_from="",
+        state=state,
+        answers_kept=0,
+    )
+
+
+def _work(
+    stage: str, name: str, choice: ModelChoice, tokens: Tokens, out: Path, folder: Path, absent: Mapping[str, str]
+) -> Work:
+    assert choice.settings is not None
+    kept = _answers_kept(journal_of(folder, stage))
+    done = (folder / stage).is_dir() and (stage == GENERATE or (folder / STAGE).is_dir())
+    failed = noted_failure_in(folder)
+    if done:
+        state = "done"
+    elif choice.settings.weights in absent:
+        state = absent[choice.settings.weights]
+    elif failed:
+        state = f"failed: {failed.fact}"
+    else:
+        state = f"{kept:,} answers are there" if kept else "to do"
+    left = 0.0 if done else max(0.0, 1 - kept / max(1, tokens.requests))
+    per_second = _measured(stage, choice, out)
+    minutes = tokens.requests / per_second / 60 if per_second else None
+    if minutes is None:
+        minutes = minutes_of(choice.settings, tokens, card_here(choice.settings))
+    memory = memory_of(choice.settings)
+    return Work(
+        stage=stage,
+        name=name,
+        model=choice.settings.weights,
+        tokens=tokens,
+        minutes=None if minutes is None else minutes * left,
+        measured=per_second is not None,
+        memory_bytes=memory.bytes if memory else None,
+        memory_from=memory.source if memory else "",
+        state=state,
+        answers_kept=kept,
+    )
+
+
+def _answers_kept(journal: Path) -> int:
+    """Lines that hold an answer; the journal itself is not opened, as that would lock it."""
+    try:
+        with journal.open("rb") as lines:
+            return sum(b'"answer":' in line for line in lines)
+    except OSError:
+        return 0
+
+
+def _measured(stage: str, choice: ModelChoice, out: Path) -> float | None:
+    """Answers a second of a finished stage of this grid with the same model."""
+    pattern = f"{VLMS}/{choice.label}" if stage == GENERATE else f"{CELLS}/*+{choice.label}*"
+    for path in sorted(out.glob(f"{pattern}/{stage}/manifest.json")):
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            figures, told = manifest["figures"], manifest["made_from"]["inputs"]["model"]["name"]
+            if choice.settings and told == choice.settings.weights and figures["answers_now"]:
+                return float(figures["answers_per_second"]) or None
+        except (OSError, ValueError, KeyError, TypeError):  # who reads the stage itself says what is wrong with it
+            continue
+    return None
+
+
+# --- what is missing ------------------------------------------------------------------------------------------------
+
+
+def _missing(grid: Grid) -> Iterator[Json]:
+    """Each model that could not be run as things are, with the command that helps."""
+    for name, one in grid.models.items():
+        assert one.settings is not None
+        try:
+            facts_of_model(name, one)
+        except LocalmelError as error:
+            yield _lacking(name, one.settings.weights, error)
+
+
+def _lacking(name: str, model: str, error: LocalmelError) -> Json:
+    """`name` as in `grid.models`; empty where all cells need it."""
+    state = "weights are missing" if isinstance(error, MissingWeights) else "cannot be run"
+    told = {"model": model, "problem": error.fact, "command": error.hint, "state": state}
+    return told | {"name": name, "exit_code": error.exit_code}
+
+
+def _exit_code(grid: Grid, out: Path, missing: Sequence[Json]) -> int:
+    """Of the first that a cell which is not finished needs, in the order in which a run looks for them; else 0."""
+    left = [cell for cell in grid.cells if not is_finished(out, cell)]
+    needed = {"", *needed_models(left)}
+    return next((int(one["exit_code"]) for one in missing if one["name"] in needed), 0)
+
+
+# --- as a table -----------------------------------------------------------------------------------------------------
+
+
+def _to_json(grid: Grid, out: Path, questions: Questions, work: Sequence[Work], missing: Sequence[Json]) -> Json:
+    notes = [*made_up_notes(grid), *(f"{one['problem']}: {one['command']}" for one in missing)]
+    told = [one for one in work if one.tokens]
+    if any(one.tokens and not one.tokens.counted for one in told):
+        notes.append("~ estimated: from characters and the catalog, as the model or its candidates are not here yet.")
+    if any(one.tokens and one.tokens.sampled == SAMPLE < one.tokens.requests for one in told):
+        notes.append(f"Tokens are counted on {SAMPLE} requests of each stage and scaled up.")
+    if any(one.minutes is None for one in told if not one.is_done):
+        notes.append("No minutes where neither a finished stage nor a known GPU tells the speed.")
+    minutes = [one.minutes for one in work if one.minutes is not None]
+    left = [one for one in work if not one.is_done]
+    done = len(work) - len(left)
+    return {
+        "folder": str(out),
+        "mentions": len(questions.asked),
+        "dataset": questions.dataset,
+        "split": questions.split,
+        "cells": [cell.name for cell in grid.cells],
+        "work": [asdict(one) for one in work],
+        "minutes": sum(minutes) if minutes else None,
+        "missing": list(missing),
+        "exit_code": _exit_code(grid, out, missing),
+        "title": f"{len(grid.cells)} cells over {len(questions.asked):,} mentions of {questions.dataset}, "
+        f"{questions.split}; {done} of {len(work)} steps are done",
+        "head": list(HEAD),
+        "table": [_row(one) for one in work],
+        "notes": notes,
+    }
+
+
+def _row(one: Work) -> list[str]:
+    tokens, mark = one.tokens, "" if one.tokens and one.tokens.counted else "~"
+    counts = ["–"] * 4
+    if tokens:
+        counts = [f"{tokens.requests:,}", *(f"{mark}{n:,}" for n in (tokens.prompt, tokens.image))]
+        counts.append(f"~{tokens.output:,}")
+    minutes = "–" if one.minutes is None else f"{'' if one.measured else '~'}{one.minutes:.1f}"
+    memory = "–" if one.memory_bytes is None else f"~{one.memory_bytes / 2**30:.1f} GiB"
+    return [f"{one.stage} {one.name}", *counts, minutes, memory, one.state]

@@ -1,0 +1,139 @@
+"""What DWE+ is to see: chosen when one is trained, kept in its card, never asked for again.
+
+In: a person's choices, or a card.  Out: one frozen choice, checked, and which parts of the network it uses.  Opens and
+reads nothing: that is `dwe_sight.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from localmel.errors import UsageError
+from localmel.kb.texts import ABSTRACT, WRITTEN, TextSource
+from localmel.see.identity import IdentitySettings
+from localmel.settings import EngineSettings
+from localmel.settings.picture_attributes import AttributeSettings
+
+TILES, NONE = "tiles", "none"
+CLIP, VLM = "clip", "vlm"
+TEXTS = (ABSTRACT, WRITTEN)
+"Texts about entities beside their descriptions, as `localmel kb texts` names them."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DweChoice:
+    """Everything beyond names, sentences, words and whole pictures, and what finds it."""
+
+    detector: str = ""
+    "What cuts objects out of pictures, as `open_detector` takes it; `none`: nothing.  Empty: tiles."
+    faces: str = ""
+    "What finds faces, a part of their own: `faces` (OpenCV's cascade), or weights.  Empty: nothing."
+    attributes: str = ""
+    "Who says what a picture shows: `clip` or `vlm`.  Empty: nobody."
+    asked: tuple[str, ...] = ()
+    "Names of attributes.toml; none: all but those that are off."
+    least: float = 0.5
+    "CLIP's answer counts where its share among the attribute's choices is above this."
+    model: EngineSettings | None = None
+    "The vision-language model of `vlm`."
+    identity: bool = False
+    "Whether the nearest portraits of the KB are looked for: faces where something finds them, else whole pictures."
+    threshold: float = 0.5
+    "Cosine that a portrait must exceed."
+    written: tuple[TextSource, ...] = ()
+    "Of TEXTS: what is taken beside an entity's own text; of several the mean counts."
+    written_by: str = ""
+    "The model whose texts are meant by `written`, where several wrote."
+
+    def __post_init__(self) -> None:
+        if self.faces == NONE or (self.detector != NONE and NONE in self.detector.split("+")):
+            raise UsageError(f"{NONE!r} finds nothing: no faces, nothing beside others", hint=f"--detector {NONE}")
+        if self.attributes not in ("", CLIP, VLM):
+            fact = f"{self.attributes!r} says nothing of pictures; {CLIP} and {VLM} do"
+            raise UsageError(fact, hint=f"--attributes {CLIP}")
+        if self.asked and not self.attributes:
+            fact = f"nobody is asked for {', '.join(self.asked)}"
+            raise UsageError(fact, hint=f"--attributes {CLIP}, or {VLM}")
+        if (self.model is not None) != (self.attributes == VLM):
+            raise UsageError(
+                f"a model is named where {self.attributes or 'nobody'} is asked", hint=f"--attributes {VLM}"
+            )
+        if self.model and self.model.allow_remote:
+            fact = f"a matcher that is handed on sends no pictures to {self.model.url}: its model runs on this machine"
+            raise UsageError(fact, hint="--attributes clip, or a profile without allow_remote")
+        unknown = [one for one in self.written if one not in TEXTS]
+        if unknown or len(set(self.written)) < len(self.written):
+            raise UsageError(
+                f"there are no texts {', '.join(unknown or self.written)}; there are {' and '.join(TEXTS)}, each once",
+                hint=f"--written {WRITTEN}",
+            )
+        if self.written_by and WRITTEN not in self.written:
+            raise UsageError(f"texts of {self.written_by!r} are not looked at", hint=f"--written {WRITTEN}")
+        if not -1 <= self.threshold <= 1:
+            fact = f"a likeness above {self.threshold} cannot be looked for; cosines lie between -1 and 1"
+            raise UsageError(fact, hint="--identity-threshold 0.5")
+        settings = self.attribute_settings
+        silent = [one.name for one in settings.attributes if not one.choices] if settings else []
+        if self.attributes == CLIP and (unheard := [name for name in silent if name in self.asked]):
+            fact = f"CLIP cannot say {', '.join(unheard)}: there is nothing to choose from"
+            raise UsageError(fact, hint=f"--attributes {VLM}")
+
+    @property
+    def objects(self) -> str:
+        """The detector of objects; empty where none is used."""
+        return "" if self.detector == NONE else self.detector or TILES
+
+    @property
+    def attribute_settings(self) -> AttributeSettings | None:
+        """What is asked of pictures, if anything is.  Raises UsageError for a name that is none."""
+        return AttributeSettings(asked=self.asked, least=self.least) if self.attributes else None
+
+    @property
+    def identity_settings(self) -> IdentitySettings:
+        """Whether and when a portrait counts."""
+        return IdentitySettings(on=self.identity, threshold=self.threshold)
+
+    @property
+    def pictured(self) -> tuple[str, ...]:
+        """The options that were chosen and want pictures to be seen."""
+        chosen = {
+            "--detector": self.detector,
+            "--faces": self.faces,
+            "--attributes": self.attributes,
+            "--identity": self.identity,
+        }
+        return tuple(option for option, value in chosen.items() if value)
+
+    def without(self, *, pictures: bool) -> tuple[str, ...]:
+        """The parts of the network that stay unused; pictures: whether some are seen."""
+        used = {
+            "faces": pictures and self.faces,
+            "identity": pictures and self.identity,
+            "written": self.written,
+            "attributes": pictures and self.attributes,
+            "objects": self.objects,
+        }
+        return tuple(part for part, there in used.items() if not there)
+
+    def check_pictures(self, *, seen: bool, encoder: str) -> None:
+        """Raise UsageError where something is to be found in pictures and none are seen.  encoder: its name."""
+        if self.pictured and not seen:
+            raise UsageError(
+                f"{', '.join(self.pictured)}: no pictures are seen in this training, which encodes with {encoder}",
+                hint='--profile with a CLIP model ([encode] model = "clip-vit-b-32"), and no --without image',
+            )
+
+    def as_json(self) -> dict[str, Any]:
+        """For a card."""
+        made = asdict(self)
+        return {**made, "asked": list(self.asked), "written": list(self.written)}
+
+
+def choice_from(given: Mapping[str, Any]) -> DweChoice:
+    """As it stands in a card.  Raises ValueError, TypeError or UsageError for what is no choice."""
+    if unknown := set(given) - {field.name for field in fields(DweChoice)}:
+        raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+    lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+    model = given.get("model")
+    return DweChoice(**{**given, **lists, "model": EngineSettings(**model) if model else None})

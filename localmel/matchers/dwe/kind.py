@@ -1,0 +1,177 @@
+"""DWE+ as one of the `kinds`: made, trained and searched by what the product knows of every matcher.
+
+Pictures are cut into tiles, which needs no weights; faces, attributes, identities and texts beside descriptions are
+left out unless they are chosen (`dwe_choice.py`).  What was chosen stands in the card of the trained one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from localmel.encode.space import Space
+from localmel.encode.text_vectors import TextVectors, index_texts, load_texts
+from localmel.encode.token_encoders import TokenEncoders
+from localmel.errors import CorruptArtifact, UsageError
+from localmel.kb.texts import WRITTEN, TextSource, texts_state, the_model
+from localmel.matchers.dwe.choice import DweChoice
+from localmel.matchers.dwe.features import DweFeatures, DweTable
+from localmel.matchers.dwe.folder import KIND, DweFolder, load_dwe, save_dwe
+from localmel.matchers.dwe.looking import OwnPortraits
+from localmel.matchers.dwe.losses import DweLossSettings, dwe_losses
+from localmel.matchers.dwe.mentions import dwe_entities, dwe_mentions
+from localmel.matchers.dwe.network import Dwe, DweSettings
+from localmel.matchers.dwe.sight import CARD, DweSight, open_sight, sight_of_card
+from localmel.matchers.folder import MatcherFolder
+from localmel.matchers.protocol import Tokens
+from localmel.matchers.registry import MatcherKind
+from localmel.records import Mention
+from localmel.see.identity import Likeness, index_faces, load_faces, portraits_of_pictures
+
+if TYPE_CHECKING:
+    from localmel.encode.kb_images import KbImages
+    from localmel.encode.kb_vectors import KbVectors
+    from localmel.kb.packed import PackedKb
+    from localmel.kb.store import KnowledgeBase
+    from localmel.matchers.registry import Advance, Announce
+
+_SHOWN = ("image", "objects", "faces", "attributes", "identity")
+"Parts that come from a picture."
+
+
+class DweKind(MatcherKind):
+    """A `MatcherKind`."""
+
+    name = KIND
+    loss_settings = DweLossSettings()
+
+    def __init__(self, sight: DweSight | None = None, own: OwnPortraits | None = None) -> None:
+        """sight: what is to be seen, tiles alone where none is given; own: the portraits of the KB beside it."""
+        self._sight, self._own = sight or open_sight(DweChoice()), own
+
+    def new(self, encoders: TokenEncoders, *, width: int | None) -> Dwe:
+        """With pictures where they are encoded, else the text half alone.  As wide as texts unless `width` is given."""
+        text = encoders.text.space.width
+        width = width or text
+        heads = next(heads for heads in (8, 4, 2, 1) if width % heads == 0)
+        image = encoders.image_space.width if encoders.image_space else 0
+        settings = DweSettings(
+            text_width=text, word_width=encoders.text.word_width, image_width=image, width=width, heads=heads,
+            without=self._sight.choice.without(pictures=bool(image)),
+        )  # fmt: skip
+        return Dwe(settings)
+
+    def facts(self, network: nn.Module) -> dict[str, Any]:
+        """Of the network, of its loss, and of what looks at pictures."""
+        assert isinstance(network, Dwe)
+        return {"dwe": asdict(network.settings), "loss": asdict(self.loss_settings), "pictures": self._sight.facts()}
+
+    def of(self, matcher: MatcherFolder[Any]) -> DweKind:
+        """Seeing what this one was trained to see; see `sight_of_card`."""
+        kind = DweKind(sight_of_card(matcher.folder, matcher.card))
+        used = kind._sight.choice.without(pictures=matcher.image_space is not None)
+        if CARD in matcher.card and set(used) != set(matcher.network.settings.without):
+            raise CorruptArtifact(f"the card of {matcher.folder} names parts that its network does not have")
+        return kind
+
+    def beside(self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None) -> DweKind:
+        """With the portraits of this KB, where identities are looked for.  Raises BadInput where they are not ready."""
+        sight = self._with_writer(kb)
+        if not sight.choice.identity or images is None:
+            return DweKind(sight)
+        portraits = load_faces(kb, packed, images, sight.faces) if sight.faces else portraits_of_pictures(images)
+        state = hashlib.sha256(f"{packed.fingerprint} {images.state}".encode()).hexdigest()
+        return DweKind(sight, OwnPortraits(portraits=portraits, texts=vectors.entities, state=state))
+
+    def alike(self, given: DweFeatures) -> Sequence[Sequence[Likeness]]:
+        """See `MatcherKind`."""
+        return given.alike
+
+    def state(self, kb: KnowledgeBase) -> dict[str, Any]:
+        """Of the texts that are taken beside the KB's own."""
+        texts = [[source, by, texts_state(kb, source, by)] for source, by in self._texts(kb)]
+        return {"texts": texts} if texts else {}
+
+    def loss(
+        self, network: nn.Module, mentions: DweFeatures, entities: DweFeatures, gold: Tensor, entity_ids: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The weighted sum, and the triplet term."""
+        assert isinstance(network, Dwe)
+        views = network.mention_views(mentions), network.entity_views(entities)
+        losses = dwe_losses(*views, gold, self.loss_settings, entity_ids=entity_ids, scale=network.scale)
+        return losses.total, losses.triplet
+
+    def without_pictures(self, given: DweFeatures, blind: Tensor) -> DweFeatures:
+        """Nothing that comes from a picture is there."""
+        hidden = {
+            name: Tokens(values=part.values, there=part.there & ~blind[:, None].to(part.there.device))
+            for name, part in given.parts.items()
+            if name in _SHOWN
+        }
+        return replace(given, parts={**given.parts, **hidden})
+
+    def index(
+        self,
+        kb: KnowledgeBase,
+        packed: PackedKb,
+        encoders: TokenEncoders,
+        images: KbImages | None,
+        *,
+        on_total: Announce = lambda _what, _total: None,
+        on_done: Advance = lambda _: None,
+    ) -> int:
+        """Texts beside the KB's own, and faces in its pictures, where they are chosen."""
+        encoded = sum(
+            index_texts(kb, encoders.text, source, model=by, on_total=on_total, on_done=on_done)
+            for source, by in self._texts(kb)
+        )
+        if (faces := self._sight.faces) and self._sight.choice.identity and images and encoders.image:
+            index_faces(kb, packed, images, faces, encoders.image, on_total=on_total, on_done=on_done)
+        return encoded
+
+    def entities(self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None) -> DweTable:
+        """Their static texts and pictures, and what is written of them where that is chosen."""
+        written: list[TextVectors] = [load_texts(kb, vectors.space, source, model=by) for source, by in self._texts(kb)]
+        return dwe_entities(vectors, images, written)
+
+    def mentions(
+        self,
+        mentions: Sequence[Mention],
+        encoders: TokenEncoders,
+        *,
+        folder: Path | None = None,
+        on_total: Announce = lambda _what, _total: None,
+        on_done: Advance = lambda _: None,
+    ) -> DweTable:
+        """See `dwe_mentions`."""
+        return dwe_mentions(
+            mentions, encoders, sight=self._sight, own=self._own, folder=folder, on_total=on_total, on_done=on_done
+        )
+
+    def save(
+        self, folder: Path, network: nn.Module, text_space: Space, image_space: Space | None, facts: Mapping[str, Any]
+    ) -> None:
+        """See `save_matcher`; the card also says what is seen."""
+        assert isinstance(network, Dwe)
+        save_dwe(folder, network, text_space, image_space, {**facts, CARD: self._sight.for_card()})
+
+    def load(self, folder: Path) -> DweFolder:
+        """See `read_matcher`."""
+        return load_dwe(folder)
+
+    def _texts(self, kb: KnowledgeBase) -> list[tuple[TextSource, str]]:
+        """Which ones are taken, and who wrote them."""
+        choice = self._sight.choice
+        try:
+            return [(one, the_model(kb, choice.written_by) if one == WRITTEN else "") for one in choice.written]
+        except UsageError as error:
+            raise UsageError(error.fact, hint=error.hint.replace("--model", "--written-by")) from None
+
+    def _with_writer(self, kb: KnowledgeBase) -> DweSight:
+        """Whoever wrote the KB's only texts is named from now on: later another model may write too."""
+        by = dict(self._texts(kb)).get(WRITTEN, "")
+        return replace(self._sight, choice=replace(self._sight.choice, written_by=by))

@@ -1,0 +1,165 @@
+"""The losses of DWE+: what a mention says and shows is contrasted within a batch, and its entity is told from others.
+
+In: sides and views of a batch, which entity is whose.  Out: numbers.  Source: DWE+, equations 10-14.  Equation 13 as
+printed exchanges the signs of the right and the wrong entity; here the right one is to score higher."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from localmel.errors import BadInput
+from localmel.matchers.dwe.network import DweViews
+from localmel.matchers.protocol import Side
+
+FORMS = ("mended", "paper", "published")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DweLossSettings:
+    """What is added up."""
+
+    form: str = "mended"
+    "`mended`; `paper`: the right pair is left out of its denominator, and rows of one gold are negatives; "
+    "`published`: what the published code computes instead (`_published`)."
+    temperature: float = 0.25
+    "Divides cosines of the contrastive terms before the softmax."
+    fine: float = 1.0
+    "Weight of a mention's name against its objects and its faces."
+    coarse: float = 1.0
+    "Weight of a mention's text against its whole picture: the paper's alpha."
+    triplet: float = 10.0
+    "Weight of the right entity against wrong ones: the paper's beta."
+    margin: float = 0.5
+    "By which the right entity's cosine is to be higher."
+    hardest: int = 8
+    "Of all wrong entities of a batch, further rows included, so many with the highest cosines count; 0: all."
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise BadInput(f"the loss has no form {self.form!r}; there are {', '.join(FORMS)}")
+        if not self.temperature > 0 or self.hardest < 0:
+            raise BadInput(f"temperature {self.temperature} or hardest {self.hardest} is out of its range")
+        if min(self.fine, self.coarse, self.triplet) < 0:
+            raise BadInput(f"a weight of the loss is below 0: {self.fine}, {self.coarse}, {self.triplet}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DweLosses:
+    """The terms, without their weights, and the weighted sum; each a tensor without axes."""
+
+    fine: Tensor
+    coarse: Tensor
+    triplet: Tensor
+    total: Tensor
+
+
+def dwe_losses(
+    mentions: tuple[Side, DweViews],
+    entities: tuple[Side, DweViews],
+    gold: Tensor,
+    settings: DweLossSettings,
+    *,
+    entity_ids: Tensor | None = None,
+    scale: Tensor | None = None,
+) -> DweLosses:
+    """gold: (m,) row of each mention's entity among the n.  Further rows (hard negatives) are wrong for every mention.
+
+    `entity_ids` (n,) tells which rows are the same entity, else all are different.  `scale` is the network's, for the
+    published form.  A term is 0 where fewer than two rows have what it compares."""
+    (own, views), (theirs, other) = mentions, entities
+    ids = torch.arange(len(theirs), device=gold.device) if entity_ids is None else entity_ids
+    if settings.form == "published":
+        return _published(
+            views, other, gold, ids, own.vectors.new_tensor(math.log(1 / 0.07)) if scale is None else scale
+        )
+    alike = ids[gold][:, None] == ids[gold][None, :]
+    parts = views.parts
+    fine = [_between(parts, "name", shown, alike, settings) for shown in ("objects", "faces") if shown in parts]
+    coarse = [_between(parts, "text", "image", alike, settings)] if {"text", "image"} <= parts.keys() else []
+    nothing = views.raw.sum() * 0
+    found = [torch.stack(terms).mean() if terms else nothing for terms in (fine, coarse)]
+    triplet = told_apart(own.vectors @ theirs.vectors.T, gold, ids, settings)
+    total = settings.fine * found[0] + settings.coarse * found[1] + settings.triplet * triplet
+    return DweLosses(fine=found[0], coarse=found[1], triplet=triplet, total=total)
+
+
+def told_apart(scores: Tensor, gold: Tensor, ids: Tensor, settings: DweLossSettings) -> Tensor:
+    """Mean of max(0, wrong - right + margin), over the hardest wrong entities of each mention.  Equation 13, mended.
+
+    scores: (m, n) cosines."""
+    right = scores.gather(1, gold[:, None])
+    wrong = scores.masked_fill(ids[gold][:, None] == ids[None, :], -torch.inf)
+    if 0 < settings.hardest < wrong.shape[1]:
+        wrong = wrong.topk(settings.hardest, dim=1).values
+    counted = torch.isfinite(wrong)
+    short = F.relu(torch.where(counted, wrong - right + settings.margin, 0.0))
+    return short.sum() / counted.sum().clamp(min=1)
+
+
+def mean_shifted(one: Tensor, other: Tensor, alike: Tensor, settings: DweLossSettings) -> Tensor:
+    """Mean over 2b vectors of -log softmax at the right one among all others, both sides'.  Equation 10.
+
+    one, other: (b, width), row i of each belongs together; each side is shifted by its mean before cosines are taken.
+    alike: (b, b) rows that are no negatives of each other.  As the paper prints it the right one is missing below, so
+    that the loss has no lower bound."""
+    b = len(one)
+    sides = [F.normalize(side - side.mean(dim=0), dim=1, eps=1e-6) for side in (one, other)]
+    both = torch.cat(sides)
+    logits = both @ both.T / settings.temperature
+    places = torch.arange(2 * b, device=one.device)
+    right = (places + b) % (2 * b)
+    barred = torch.eye(2 * b, dtype=torch.bool, device=one.device)
+    if settings.form == "paper":
+        below = logits.masked_fill(barred, -torch.inf).scatter(1, right[:, None], -torch.inf)
+    else:
+        twins = alike.repeat(2, 2).scatter(1, right[:, None], False)
+        below = logits.masked_fill(barred | twins, -torch.inf)
+    return (below.logsumexp(dim=1) - logits.gather(1, right[:, None])[:, 0]).mean()
+
+
+def _between(
+    parts: dict[str, tuple[Tensor, Tensor]], one: str, other: str, alike: Tensor, settings: DweLossSettings
+) -> Tensor:
+    """`mean_shifted` over the rows that have both parts."""
+    (left, has_left), (right, has_right) = parts[one], parts[other]
+    rows = (has_left & has_right).nonzero()[:, 0]
+    if len(rows) < 2:
+        return (left.sum() + right.sum()) * 0
+    return mean_shifted(left[rows], right[rows], alike[rows][:, rows], settings)
+
+
+def _published(views: DweViews, other: DweViews, gold: Tensor, ids: Tensor, scale: Tensor) -> DweLosses:
+    """What the published code adds up: CLIP's loss of name and objects, and an N-pair loss of raw inner products.
+
+    Wrong entities are the further rows, where there are any; each is wrong for every mention.  Text and picture are
+    contrasted there too, but the number goes nowhere: `coarse` is told and not added."""
+    parts = views.parts
+    nothing = views.raw.sum() * 0
+    fine, coarse = (
+        _clip(parts[one][0], parts[two][0], scale) if {one, two} <= parts.keys() else nothing
+        for one, two in (("name", "objects"), ("text", "image"))
+    )
+    further = torch.ones(len(other.raw), dtype=torch.bool, device=gold.device)
+    further[gold] = False
+    products = views.raw @ other.raw.T
+    right = products.gather(1, gold[:, None])
+    wrong = products.masked_fill(ids[gold][:, None] == ids[None, :], -torch.inf)
+    if bool(further.any()):
+        wrong = wrong[:, further]
+    against = (wrong - right).masked_fill(torch.isneginf(wrong), torch.finfo(wrong.dtype).min)
+    pairs = F.softplus(against.logsumexp(dim=1)).mean()
+    lengths = (views.raw.square().sum(dim=1) + other.raw[gold].square().sum(dim=1)).mean()
+    triplet = pairs + 0.02 * lengths
+    return DweLosses(fine=fine, coarse=coarse, triplet=triplet, total=fine + triplet)
+
+
+def _clip(one: Tensor, other: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric; rows without a part are contrasted by what stands for it."""
+    logits = scale.exp() * F.normalize(one, dim=1) @ F.normalize(other, dim=1).T
+    places = torch.arange(len(one), device=one.device)
+    return (F.cross_entropy(logits, places) + F.cross_entropy(logits.T, places)) / 2

@@ -1,0 +1,159 @@
+"""DWE+'s network: a mention made precise by what its picture shows, against what is known and written of an entity.
+
+In: features of both sides.  Out: one unit vector for each row; scores are cosines, so that an index says all.  The
+mention asks its words, objects, faces, attributes and identities; gates add up what it hears.  What a row lacks is
+replaced by a learnt vector.  Source: DWE+, equations 4-9; what differs and why: docs/matchers-dwe.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from localmel.matchers.dwe.features import DweFeatures
+from localmel.matchers.dwe.layers import GatedSum, MentionAttention, Projection, as_identity, masked_mean
+from localmel.matchers.dwe.settings import OF_PICTURES, SWITCHES, DweSettings
+from localmel.matchers.protocol import Side, Tokens
+
+__all__ = ["Dwe", "DweSettings", "DweViews"]
+
+_WHOLE, _ASKED = ("name", "text", "image"), ("words", "objects")
+"Of a mention: what is taken as it is, and what is asked; together they are g_m of the paper ..."
+_SHOWN = ("faces", "identity", "attributes")
+"... and what its picture says of it: m_f, m_s, and the attributes of equation 9."
+_ENTITY = ("text", "written", "image")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DweViews:
+    """What a loss looks at besides the sides."""
+
+    raw: Tensor  # (b, width) the vectors before they are made unit vectors
+    parts: dict[str, tuple[Tensor, Tensor]]
+    "By part: (b, width), and which rows have one (b,)."
+
+
+class Dwe(nn.Module):
+    """A `Matcher` of DweFeatures."""
+
+    def __init__(self, settings: DweSettings) -> None:
+        super().__init__()
+        self.settings = own = settings
+        self.text_in = Projection(own.text_width, own.width, own.dropout)
+        self.word_in = Projection(own.word_width, own.width, own.dropout) if own.word_width else None
+        self.image_in = Projection(own.image_width, own.width, own.dropout) if own.image_width else None
+        mention, shown = self._used(_WHOLE + _ASKED), self._used(_SHOWN)
+        self.attention = MentionAttention(own.width, own.heads, [*self._used(_ASKED), *shown])
+        self.mention_sum = GatedSum(own.width, mention, asked=True)
+        self.shown_sum = GatedSum(own.width, shown, asked=True) if shown else None
+        self.entity_sum = GatedSum(own.width, self._used(_ENTITY), asked=False)
+        self.share = nn.Parameter(torch.zeros(()))
+        "Its sigmoid is the epsilon of equation 9: how much of a mention is what its picture says of it."
+        self.fused = as_identity(nn.Linear(own.width, own.width))
+        self.scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+        "Logarithm; multiplies cosines in the published loss only."
+        self.no_mention = self._stand_ins([*mention, *shown])
+        self.no_entity = self._stand_ins(self._used(_ENTITY))
+        "What stands for a part that a row lacks: learnt."
+
+    # --- what a Matcher has ---
+
+    @property
+    def width(self) -> int:
+        """Of the vectors."""
+        return self.settings.width
+
+    @property
+    def vectors_say_all(self) -> bool:
+        """They do."""
+        return True
+
+    def mentions(self, given: DweFeatures) -> Side:
+        """Unit vectors."""
+        return self.mention_views(given)[0]
+
+    def entities(self, given: DweFeatures) -> Side:
+        """Unit vectors."""
+        return self.entity_views(given)[0]
+
+    def scores(self, mentions: Side, entities: Side) -> Tensor:
+        """Cosines, (m, n) or (m, k) as `Matcher.scores` says."""
+        of = "nd" if entities.vectors.dim() == 2 else "mnd"
+        return torch.einsum(f"md,{of}->mn", mentions.vectors, entities.vectors)
+
+    # --- what training wants ---
+
+    def mention_views(self, given: DweFeatures) -> tuple[Side, DweViews]:
+        """The side, and each part as it enters the sum."""
+        seen = self._seen(given, (*_WHOLE, *_ASKED, *_SHOWN))
+        parts = {name: (masked_mean(seen[name]), _any(seen[name])) for name in self._used(_WHOLE)}
+        asking = self._asking(parts)
+        for name in (*self._used(_ASKED), *self._used(_SHOWN)):
+            parts[name] = self.attention(name, asking, seen[name]), _any(seen[name])
+        filled = _filled(parts, self.no_mention)
+        made = self.mention_sum({name: filled[name] for name in self._used(_WHOLE + _ASKED)}, asking)
+        if self.shown_sum is not None:
+            share = torch.sigmoid(self.share)
+            shown = self.shown_sum({name: filled[name] for name in self._used(_SHOWN)}, asking)
+            made = (1 - share) * made + share * shown
+        raw = self.fused(made)
+        return Side(vectors=F.normalize(raw, dim=1)), DweViews(raw=raw, parts=parts)
+
+    def entity_views(self, given: DweFeatures) -> tuple[Side, DweViews]:
+        """Likewise.  Of several pictures (or texts) the mean counts."""
+        seen = self._seen(given, _ENTITY)
+        parts = {name: (masked_mean(seen[name]), _any(seen[name])) for name in self._used(_ENTITY)}
+        raw = self.entity_sum(_filled(parts, self.no_entity))
+        return Side(vectors=F.normalize(raw, dim=1)), DweViews(raw=raw, parts=parts)
+
+    # --- how a side is made ---
+
+    def _asking(self, parts: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
+        """(b, width) the mention's name; of a mention without one its text; else what was learnt for neither."""
+        name, has_name = parts["name"]
+        otherwise = self.no_mention["name"].expand_as(name)
+        if "text" in parts:
+            text, has_text = parts["text"]
+            otherwise = torch.where(has_text[:, None], text, otherwise)
+        return torch.where(has_name[:, None], name, otherwise)
+
+    def _seen(self, given: DweFeatures, names: tuple[str, ...]) -> dict[str, Tokens]:
+        """Projected; a part that is not given is one token that is not there."""
+        own = self.settings
+        given.check(own.width_of)
+        device = self.share.device
+        nothing = torch.zeros(given.n, 1, own.width, device=device)
+        absent = Tokens(values=nothing, there=torch.zeros(given.n, 1, dtype=torch.bool, device=device))
+        seen = {}
+        for name in self._used(names):
+            if (tokens := given.parts.get(name)) is None or not tokens.there.shape[1]:
+                seen[name] = absent
+                continue
+            tokens = tokens.to(device)
+            seen[name] = Tokens(values=self._projection(name)(tokens.values), there=tokens.there)
+        return seen
+
+    def _projection(self, part: str) -> Projection:
+        made = self.word_in if part == "words" else self.image_in if part in OF_PICTURES else self.text_in
+        assert made is not None
+        return made
+
+    def _used(self, names: tuple[str, ...]) -> list[str]:
+        """Those that are looked at.  An entity keeps its static text and pictures, whatever is switched off."""
+        off = {"written"} if names == _ENTITY else {*SWITCHES}
+        off &= {*self.settings.without}
+        return [name for name in names if name not in off and self.settings.width_of(name)]
+
+    def _stand_ins(self, names: list[str]) -> nn.ParameterDict:
+        """Small, but not zero: a row that lacks everything has a direction all the same."""
+        return nn.ParameterDict({name: nn.Parameter(0.02 * torch.randn(self.settings.width)) for name in names})
+
+
+def _any(tokens: Tokens) -> Tensor:
+    return tokens.there.any(dim=1)
+
+
+def _filled(parts: dict[str, tuple[Tensor, Tensor]], otherwise: nn.ParameterDict) -> dict[str, Tensor]:
+    return {name: torch.where(there[:, None], values, otherwise[name]) for name, (values, there) in parts.items()}

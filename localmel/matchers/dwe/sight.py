@@ -1,0 +1,164 @@
+"""A choice of DWE+ with its detectors opened, and the same again from the card of a trained one.
+
+In: a `DweChoice`, or what a card says of one.  Out: detectors, and the facts that all they find depends on.  What was
+trained with one detector is not run with another: where the card's is missing, or its bytes are others, that is an
+error with the next command."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from localmel.errors import BadInput, CorruptArtifact, LocalmelError, MissingExtra, MissingWeights, shell_line
+from localmel.matchers.dwe.choice import VLM, DweChoice, choice_from
+from localmel.matchers.folder import CARD as FILE
+from localmel.see.detectors import open_detector, same_boxes
+from localmel.see.objects import Detector
+from localmel.weights.open import open_model
+
+CARD = "sees"
+"Where a card says it."
+_TRAIN = "localmel train DATA --kb KB --matcher dwe --out runs/NAME"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DweSight:
+    """What looks at pictures, and what is asked of them."""
+
+    choice: DweChoice
+    objects: Detector | None
+    faces: Detector | None
+    model: str = ""
+    "Revision of the vision-language model, where one is asked."
+
+    def facts(self) -> dict[str, Any]:
+        """What mentions look like hangs on this, besides mentions and encoders."""
+        choice, asked = self.choice, self.choice.attribute_settings
+        made: dict[str, Any] = {
+            "detector": dict(self.objects.facts) if self.objects else None,
+            "attributes": asdict(asked) if asked else None,
+        }
+        if self.faces:
+            made["faces"] = dict(self.faces.facts)
+        if asked:
+            made["asked"] = {"by": choice.attributes, "model": self.model, "sentences": _sentences(choice)}
+        if choice.identity:
+            made["identity"] = asdict(choice.identity_settings)
+        if choice.written:
+            made["written"] = {"texts": list(choice.written), "by": choice.written_by}
+        return made
+
+    def for_card(self) -> dict[str, Any]:
+        """The choice and what it means on this machine, with a hash that a change by hand does not survive."""
+        made = {
+            "choice": self.choice.as_json(),
+            "detector": dict(self.objects.facts) if self.objects else None,
+            "faces": dict(self.faces.facts) if self.faces else None,
+            "sentences": _sentences(self.choice),
+            "model": self.model,
+        }
+        return {**made, "sha256": _hash(made)}
+
+
+def open_sight(choice: DweChoice) -> DweSight:
+    """Raises MissingWeights, MissingExtra, CorruptArtifact or BadInput where something cannot be used here."""
+    choice = replace(choice, detector=_portable(choice.detector), faces=_portable(choice.faces))
+    if choice.model and choice.model.engine != "server":  # a server's model may be called by a name with a /
+        choice = replace(choice, model=replace(choice.model, weights=_portable(choice.model.weights)))
+    return DweSight(
+        choice=choice,
+        objects=open_detector(choice.objects) if choice.objects else None,
+        faces=open_detector(choice.faces) if choice.faces else None,
+        model=_revision(choice),
+    )
+
+
+def sight_of_card(folder: Path, card: Mapping[str, Any]) -> DweSight:
+    """What the matcher in `folder` was trained with.
+
+    A card of a version that let nobody choose says nothing of it, and means tiles.  Raises CorruptArtifact for a card
+    that was changed; MissingWeights, MissingExtra or BadInput where what it names is not here, or is not the same."""
+    if CARD not in card:
+        return open_sight(_before_choices(folder, card))
+    try:
+        said = card[CARD]
+        if said["sha256"] != _hash({name: value for name, value in said.items() if name != "sha256"}):
+            raise ValueError("it was changed after training")
+        choice = choice_from(said["choice"])
+        trained = {name: said[name] for name in ("detector", "faces", "sentences", "model")}
+    except (KeyError, TypeError, ValueError, AttributeError, LocalmelError) as error:
+        raise CorruptArtifact(
+            f"the card of {folder} does not say what the matcher sees ({error})",
+            hint=shell_line(_TRAIN, note="a card is not changed by hand"),
+        ) from None
+    try:
+        sight = open_sight(choice)
+    except (MissingWeights, MissingExtra) as error:
+        raise type(error)(f"{folder} looks at pictures by what is not here: {error.fact}", hint=error.hint) from None
+    here = sight.for_card()
+    for what, named in (("detector", choice.objects), ("faces", choice.faces)):
+        if not same_boxes(here[what], trained[what]):
+            raise BadInput(
+                f"{folder} was trained with other bytes of {named} than lie here ({_short(trained[what])}, here "
+                f"{_short(here[what])})",
+                hint=shell_line("localmel weights list", note="put back what it was trained with, or train again"),
+            )
+    if here["model"] != trained["model"]:
+        assert choice.model is not None
+        raise BadInput(
+            f"{folder} was trained with what another model said of pictures ({trained['model'][:12]}; "
+            f"{choice.model.weights} is {here['model'][:12]} here)",
+            hint=shell_line("localmel weights list", note="put back what it was trained with, or train again"),
+        )
+    if here["sentences"] != trained["sentences"]:
+        raise BadInput(f"{folder} was trained with attributes that this version asks for in other words", hint=_TRAIN)
+    return sight
+
+
+def read_sight(folder: Path) -> DweSight:
+    """Likewise of the folder itself, whose weights are not read."""
+    try:
+        facts: Mapping[str, Any] = dict(json.loads((folder / FILE).read_text(encoding="utf-8"))["facts"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptArtifact(f"{folder} has no whole card ({error})", hint=shell_line("ls", folder)) from None
+    return sight_of_card(folder, facts)
+
+
+def _before_choices(folder: Path, card: Mapping[str, Any]) -> DweChoice:
+    run = card.get("run")
+    pictures = run.get("pictures") if isinstance(run, Mapping) else None
+    if pictures not in (None, {"detector": {"detector": "tiles 1"}, "attributes": None}):
+        raise BadInput(f"{folder} was trained with a detector or attributes that its card does not name", hint=_TRAIN)
+    return DweChoice()
+
+
+def _portable(detector: str) -> str:
+    """Paths from / on, so that they mean the same wherever the command is typed."""
+    parts = [part.strip() for part in detector.split("+")]
+    return "+".join(str(Path(part).expanduser().absolute()) if "/" in part else part for part in parts)
+
+
+def _revision(choice: DweChoice) -> str:
+    """Of the model that is asked, which is not loaded for it."""
+    if choice.attributes != VLM or choice.model is None:
+        return ""
+    with open_model(choice.model) as engine:
+        return engine.facts().revision
+
+
+def _sentences(choice: DweChoice) -> str:
+    """A hash of all that is asked."""
+    settings = choice.attribute_settings
+    return _hash([[one.name, one.question, dict(one.choices)] for one in settings.attributes]) if settings else ""
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _short(facts: Mapping[str, str] | None) -> str:
+    return _hash(facts and dict(facts))[:12]

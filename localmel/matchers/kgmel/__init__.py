@@ -1,0 +1,1 @@
+"""KGMEL's fusion network: text, image and triples become one vector."""

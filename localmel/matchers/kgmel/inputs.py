@@ -1,0 +1,111 @@
+"""Vectors of mentions and entities as the fusion network takes them.
+
+In: arrays, memory-mapped where they are large.  Out: the tensors of some rows.  Knows no gold beyond carrying it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from localmel.kb.packed import Lists
+from localmel.matchers.kgmel.kb_triples import KbTriples, TripleArrays
+from localmel.matchers.kgmel.network import PackedTriples
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MentionVectors:
+    """What is known of m mentions before they are fused."""
+
+    text: NDArray[Any]  # (m, text width) float32
+    triples: TripleArrays  # m rows
+    gold: NDArray[Any]  # (m,) int64 position of the gold in the KB, -1 where it has none
+    candidates: NDArray[Any]  # (m, k) int64 positions found by name, -1 beyond
+    image: NDArray[Any] | None = None  # (m, image width) float32
+    has_image: NDArray[Any] | None = None  # (m,) bool
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EntityVectors:
+    """What is known of the n entities of a KB before they are fused."""
+
+    text: NDArray[Any]  # (n, text width)
+    triples: KbTriples
+    image: NDArray[Any] | None = None  # (n, image width)
+    has_image: NDArray[Any] | None = None  # (n,) bool
+
+
+class NoTriples(KbTriples):
+    """The triples of a KB, withheld: what an entity is without them."""
+
+    def counts(self) -> NDArray[Any]:
+        """(n,) none of any entity."""
+        return np.zeros_like(super().counts())
+
+    def of(self, positions: NDArray[Any], *, without: NDArray[Any] | None = None) -> TripleArrays:
+        """No triples for the entities at `positions` (b,)."""
+        return super().of(positions, without=np.ones(len(positions), bool))
+
+
+def no_triples(n_rows: int, width: int) -> TripleArrays:
+    """`n_rows` rows without any triple, in a space of `width`."""
+    none, no_vectors = np.zeros(0, np.int64), np.zeros((0, width), np.float32)
+    return TripleArrays(
+        tails=no_vectors,
+        relations=no_vectors,
+        pair_tail=none,
+        pair_relation=none,
+        triples=none,
+        starts=np.zeros(n_rows + 1, np.int64),
+    )
+
+
+def fusion_inputs(
+    vectors: MentionVectors | EntityVectors,
+    rows: NDArray[Any],
+    triples: TripleArrays,
+    blind: NDArray[Any],
+    device: torch.device,
+) -> dict[str, Any]:
+    """The arguments of `FusionNetwork.forward` for some rows of one side; `blind` (b,) rows are shown no image."""
+    inputs: dict[str, Any] = {
+        "text": _tensor(np.asarray(vectors.text[rows], np.float32)).to(device),
+        "triples": packed_triples(triples).to(device),
+    }
+    if vectors.image is not None:
+        seen = ~blind if vectors.has_image is None else vectors.has_image[rows] & ~blind
+        inputs["image"] = _tensor(np.asarray(vectors.image[rows], np.float32)).to(device)
+        inputs["has_image"] = _tensor(seen).to(device)
+    return inputs
+
+
+def packed_triples(arrays: TripleArrays) -> PackedTriples:
+    """The same triples as tensors."""
+    return PackedTriples(**{name: _tensor(value) for name, value in arrays.named()})
+
+
+def rows_of(triples: TripleArrays, rows: NDArray[Any]) -> TripleArrays:
+    """The triples of some rows only; the tables of pairs stay whole."""
+    values, owner = Lists(starts=triples.starts, values=triples.triples).of(rows)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(rows)))])
+    pairs, numbers = np.unique(values, return_inverse=True)
+    tails, tail_numbers = np.unique(triples.pair_tail[pairs], return_inverse=True)
+    return replace(
+        triples,
+        tails=triples.tails[tails],
+        pair_tail=tail_numbers,
+        pair_relation=triples.pair_relation[pairs],
+        triples=numbers,
+        starts=starts,
+    )
+
+
+def _tensor(values: NDArray[Any]) -> torch.Tensor:
+    """The same values, copied only where they lie apart or may not be written (torch wants to be able to)."""
+    return torch.from_numpy(np.require(values, requirements=["C", "W"]))

@@ -1,0 +1,144 @@
+"""All entities of a KB through the fusion network, and where each mention's gold then ranks.
+
+In: a network and the vectors it fuses.  Out: one vector for each entity or mention; ranks by counting.
+Entities go through in pieces of nearly equal numbers of triples, so that memory is bounded by the piece.
+Several processes share the pieces and get the same results as one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from localmel.errors import BadInput
+from localmel.matchers.kgmel.inputs import EntityVectors, MentionVectors, fusion_inputs, rows_of
+from localmel.matchers.kgmel.kb_triples import pieces_of
+from localmel.matchers.kgmel.network import FusionNetwork
+
+_ROWS_AT_ONCE = 4096
+_MENTIONS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """How well vectors alone rank the golds of n mentions among all entities.  Ties count half."""
+
+    n: int
+    hits_at_1: float
+    hits_at_16: float
+    mrr: float
+
+    @staticmethod
+    def of(ranks: Tensor) -> Ranks | None:
+        """From (n,) ranks; None where there are none."""
+        if not len(ranks):
+            return None
+        return Ranks(
+            n=len(ranks),
+            hits_at_1=float((ranks <= 1).double().mean()),
+            hits_at_16=float((ranks <= 16).double().mean()),
+            mrr=float((1.0 / ranks.double()).mean()),
+        )
+
+
+class Workers(Protocol):
+    """Processes that share work; each knows its number and can add up tensors with the others."""
+
+    number: int
+    of: int
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes, in each of them."""
+
+
+class Alone:
+    """One process that does everything itself."""
+
+    number, of = 0, 1
+
+    def sum(self, values: Tensor) -> Tensor:
+        """What this process has is all there is."""
+        return values
+
+
+@torch.no_grad()
+def embed_entities(network: FusionNetwork, entities: EntityVectors, workers: Workers | None = None) -> Tensor:
+    """(n, width) unit rows on the network's device, in position order.  Raises BadInput for a damaged input."""
+    workers = workers or Alone()
+    network.eval()
+    device = _device_of(network)
+    vectors = torch.zeros(len(entities.text), network.settings.width, device=device)
+    for number, piece in enumerate(pieces_of(entities.triples.counts())):
+        if number % workers.of == workers.number:
+            inputs = fusion_inputs(entities, piece, entities.triples.of(piece), np.zeros(len(piece), bool), device)
+            vectors[torch.from_numpy(piece).to(device)] = unit_rows(network.embed(**inputs), "entity", piece)
+    return workers.sum(vectors)
+
+
+@torch.no_grad()
+def embed_mentions(network: FusionNetwork, mentions: MentionVectors, rows: NDArray[np.int64]) -> Tensor:
+    """(len(rows), width) unit rows on the network's device."""
+    network.eval()
+    device = _device_of(network)
+    parts = [torch.empty(0, network.settings.width, device=device)]
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        some = rows[start : start + _ROWS_AT_ONCE]
+        inputs = fusion_inputs(mentions, some, rows_of(mentions.triples, some), np.zeros(len(some), bool), device)
+        parts.append(unit_rows(network.embed(**inputs), "mention", some))
+    return torch.cat(parts)
+
+
+def unit_rows(vectors: Tensor, what: str, numbers: NDArray[np.int64]) -> Tensor:
+    """Scale rows to length 1.  Raises BadInput for a row that is not finite or zero."""
+    length = vectors.norm(dim=1, keepdim=True)
+    if not bool(torch.isfinite(length).all() and (length > 0).all()):
+        wrong = int(numbers[int((~(torch.isfinite(length) & (length > 0))).nonzero()[0, 0])])
+        raise BadInput(
+            f"the fused vector of {what} {wrong} is zero or not finite: its inputs or the network are damaged"
+        )
+    return F.normalize(vectors, dim=1)
+
+
+@torch.no_grad()
+def gold_ranks(
+    network: FusionNetwork, mentions: MentionVectors, entities: Tensor, workers: Workers | None = None
+) -> Tensor:
+    """(m,) rank of each mention's gold by cosine: 1 + entities above + half of those level.  0 without a gold."""
+    workers = workers or Alone()
+    ranks = torch.zeros(len(mentions), dtype=torch.float64, device=entities.device)
+    own = np.flatnonzero(mentions.gold >= 0)[workers.number :: workers.of]
+    vectors = embed_mentions(network, mentions, own)
+    for start in range(0, len(own), _MENTIONS_AT_ONCE):
+        rows = own[start : start + _MENTIONS_AT_ONCE]
+        scores = vectors[start : start + _MENTIONS_AT_ONCE] @ entities.T
+        right = scores.gather(1, torch.from_numpy(mentions.gold[rows]).to(entities.device)[:, None])
+        above, level = (scores > right).sum(dim=1), (scores == right).sum(dim=1) - 1
+        ranks[torch.from_numpy(rows).to(entities.device)] = (1.0 + above + level / 2).double()
+    return workers.sum(ranks)
+
+
+@torch.no_grad()
+def nearest_entities(
+    network: FusionNetwork, mentions: MentionVectors, entities: Tensor, most: int, workers: Workers | None = None
+) -> NDArray[np.int64]:
+    """(m, most) positions of the entities nearest to each mention."""
+    workers = workers or Alone()
+    most = min(most, len(entities))
+    found = torch.zeros(len(mentions), most, dtype=torch.int64, device=entities.device)
+    own = np.arange(workers.number, len(mentions), workers.of)
+    for start in range(0, len(own), _ROWS_AT_ONCE):
+        rows = own[start : start + _ROWS_AT_ONCE]
+        vectors = torch.split(embed_mentions(network, mentions, rows), _MENTIONS_AT_ONCE)
+        best = torch.cat([(part @ entities.T).topk(most, dim=1).indices for part in vectors])
+        found[torch.from_numpy(rows).to(entities.device)] = best
+    numbers: NDArray[np.int64] = workers.sum(found).cpu().numpy()
+    return numbers
+
+
+def _device_of(network: FusionNetwork) -> torch.device:
+    return network.tail_in.weight.device

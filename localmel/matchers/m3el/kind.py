@@ -1,0 +1,124 @@
+"""M3EL as one of the `kinds`: made, trained and searched by what the product knows of every matcher."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from localmel.encode.space import Space
+from localmel.encode.token_encoders import TokenEncoders
+from localmel.matchers.features import Features, FeatureTable
+from localmel.matchers.m3el.folder import KIND, M3elFolder, load_m3el, save_m3el
+from localmel.matchers.m3el.kb_tokens import index_patches, index_words, kb_features
+from localmel.matchers.m3el.losses import M3elLossSettings, m3el_losses
+from localmel.matchers.m3el.mention_tokens import mention_features
+from localmel.matchers.m3el.network import M3el, M3elSettings
+from localmel.matchers.registry import MatcherKind
+from localmel.records import Mention
+
+if TYPE_CHECKING:
+    from localmel.encode.kb_images import KbImages
+    from localmel.encode.kb_vectors import KbVectors
+    from localmel.kb.packed import PackedKb
+    from localmel.kb.store import KnowledgeBase
+    from localmel.matchers.registry import Advance, Announce
+
+
+_TEMPERATURE = 0.05
+"That of the fusion network's loss."
+
+
+class M3elKind(MatcherKind):
+    """A `MatcherKind`."""
+
+    name = KIND
+    loss_settings = M3elLossSettings()
+
+    def new(self, encoders: TokenEncoders, *, width: int | None) -> M3el:
+        """With pictures where they are encoded, else the text half alone.
+
+        Scores of wholes begin as cosines over _TEMPERATURE.  As published their norms begin at 1: scores of frozen
+        vectors then reach into the hundreds, a softmax over them is 0 or 1, and an epoch goes by before it is not."""
+        image = encoders.image
+        settings = M3elSettings(
+            text_width=encoders.text.space.width,
+            word_width=encoders.text.word_width,
+            image_width=image.image_space.width if image else 0,
+            patch_width=image.patch_width if image else 0,
+        )
+        network = M3el(settings if width is None else replace(settings, width=width))
+        norms = [network.text_norm, *([network.image_norm] if image else [])]
+        for norm in norms:
+            nn.init.constant_(norm.weight, math.sqrt(2 / _TEMPERATURE / norm.weight.numel()))  # half of a part's score
+        return network
+
+    def facts(self, network: nn.Module) -> dict[str, Any]:
+        """Of the network and of its loss."""
+        assert isinstance(network, M3el)
+        return {"m3el": asdict(network.settings), "loss": asdict(self.loss_settings)}
+
+    def loss(
+        self, network: nn.Module, mentions: Features, entities: Features, gold: Tensor, entity_ids: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The joint loss, and that of the score."""
+        assert isinstance(network, M3el)
+        parts = network.parts(network.mentions(mentions), network.entities(entities))
+        wholes = network.whole_vectors(mentions), network.whole_vectors(entities)
+        losses = m3el_losses(parts, *wholes, gold, self.loss_settings, entity_ids=entity_ids)
+        return losses.total, losses.score
+
+    def without_pictures(self, given: Features, blind: Tensor) -> Features:
+        """A row without any patch has no picture."""
+        if given.is_patch is None:
+            return given
+        return replace(given, is_patch=given.is_patch & ~blind[:, None].to(given.is_patch.device))
+
+    def index(
+        self,
+        kb: KnowledgeBase,
+        packed: PackedKb,
+        encoders: TokenEncoders,
+        images: KbImages | None,
+        *,
+        on_total: Announce = lambda _what, _total: None,
+        on_done: Advance = lambda _: None,
+    ) -> int:
+        """Words, and patches where pictures are looked at."""
+        encoded = index_words(kb, packed, encoders.text, on_total=on_total, on_done=on_done)
+        if encoders.image and images:
+            encoded += index_patches(kb, packed, images, encoders.image, on_total=on_total, on_done=on_done)
+        return encoded
+
+    def entities(
+        self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None
+    ) -> FeatureTable:
+        """From what `index` made."""
+        return kb_features(kb, packed, vectors, images)
+
+    def mentions(
+        self,
+        mentions: Sequence[Mention],
+        encoders: TokenEncoders,
+        *,
+        folder: Path | None = None,
+        on_total: Announce = lambda _what, _total: None,
+        on_done: Advance = lambda _: None,
+    ) -> FeatureTable:
+        """See `mention_features`."""
+        return mention_features(mentions, encoders, folder=folder, on_total=on_total, on_done=on_done)
+
+    def save(
+        self, folder: Path, network: nn.Module, text_space: Space, image_space: Space | None, facts: Mapping[str, Any]
+    ) -> None:
+        """See `save_matcher`."""
+        assert isinstance(network, M3el)
+        save_m3el(folder, network, text_space, image_space, facts)
+
+    def load(self, folder: Path) -> M3elFolder:
+        """See `read_matcher`."""
+        return load_m3el(folder)

@@ -1,0 +1,139 @@
+"""The sides of a KB's entities, made once by a matcher and kept: what both steps of a search look at.
+
+In: a matcher and what is known of the entities.  Out: a folder with vectors in float32 (their inner products are
+scores) and tokens in float16, memory-mapped, tied to the matcher and to what the features were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from localmel.errors import BadInput, CorruptArtifact, shell_line
+from localmel.index import IndexFacts, IndexSettings, VectorIndex, build_index, load_index
+from localmel.kb.packed import Lists
+from localmel.matchers.features import padded
+from localmel.matchers.folder import SIDES_KIND, SIDES_VERSION
+from localmel.matchers.lifted import lifted_entities
+from localmel.matchers.protocol import EntityFeatures, Matcher, Side, Tokens
+from localmel.store.arrays import GrowingColumns, column, read_columns, starts_of
+
+Given = TypeVar("Given")
+_ROWS_AT_ONCE = 1024
+
+
+class LaidOutSides:
+    """An `EntitySides` in which no token is padded."""
+
+    def __init__(self, vectors: NDArray[Any], tokens: Mapping[str, Lists]) -> None:
+        self.vectors = vectors
+        "(n, width) float32."
+        self.tokens = tokens
+        "Of each entity, by name."
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def of(self, positions: NDArray[np.int64]) -> Side:
+        """The entities at `positions`, padded to the longest of them."""
+        made = {name: padded(lists, positions) for name, lists in self.tokens.items()}
+        return Side(
+            vectors=torch.from_numpy(np.array(self.vectors[positions], np.float32)),
+            tokens={name: Tokens(values=values, there=there) for name, (values, there) in made.items()},
+        )
+
+
+class PreparedSides(LaidOutSides):
+    """The same on disk."""
+
+    def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        """Raises FileNotFoundError where there is none, BadInput for one of other facts, CorruptArtifact for damage."""
+        manifest, arrays = read_columns(folder, kind=SIDES_KIND, version=SIDES_VERSION)
+        if different := [name for name, value in facts.items() if manifest.get(name) != value]:
+            raise BadInput(
+                f"{folder} was made from another {' and another '.join(different)}",
+                hint=shell_line("rm -r", folder, note="then run again what made it"),
+            )
+        tokens = {
+            name: Lists(starts=starts_of(column(folder, arrays, f"{name}.counts")), values=column(folder, arrays, name))
+            for name in manifest["tokens"]
+        }
+        super().__init__(column(folder, arrays, "vectors"), tokens)
+        self.state = hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
+        "Changes with every byte."
+
+
+@torch.no_grad()
+def prepare_entities(
+    matcher: Matcher[Given],
+    entities: EntityFeatures[Given],
+    folder: Path,
+    facts: Mapping[str, Any],
+    *,
+    on_done: Callable[[int], None] = lambda _: None,
+) -> PreparedSides:
+    """Make the sides of all entities, unless they stand.  `facts`: the matcher's hash and what the features hang on.
+
+    A run that was stopped goes on behind its last piece.  `on_done` hears how many more entities are done."""
+    try:
+        return PreparedSides(folder, facts)
+    except (FileNotFoundError, BadInput):
+        pass
+    n = len(entities)
+    sample = matcher.entities(entities.of(np.arange(0)))
+    growing = GrowingColumns(folder, {**facts, "tokens": sorted(sample.tokens)})
+    for number, first in enumerate(range(0, max(n, 1), _ROWS_AT_ONCE)):
+        positions = np.arange(first, min(first + _ROWS_AT_ONCE, n))
+        if number >= growing.pieces:
+            growing.add(_columns(matcher.entities(entities.of(positions))))
+        on_done(len(positions))
+    growing.seal(kind=SIDES_KIND, version=SIDES_VERSION)
+    return PreparedSides(folder, facts)
+
+
+@torch.no_grad()
+def sides_in_memory(matcher: Matcher[Given], entities: EntityFeatures[Given]) -> LaidOutSides:
+    """The sides of all entities, for a network that is still being trained."""
+    n = len(entities)
+    pieces = [
+        _columns(matcher.entities(entities.of(np.arange(first, min(first + _ROWS_AT_ONCE, n)))))
+        for first in range(0, max(n, 1), _ROWS_AT_ONCE)
+    ]
+    whole = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    names = [name for name in whole if f"{name}.counts" in whole]
+    tokens = {name: Lists(starts=starts_of(whole[f"{name}.counts"]), values=whole[name]) for name in names}
+    return LaidOutSides(whole["vectors"], tokens)
+
+
+def _columns(side: Side) -> dict[str, NDArray[Any]]:
+    arrays = {"vectors": np.ascontiguousarray(side.vectors.float().cpu().numpy())}
+    for name, tokens in side.tokens.items():
+        arrays[name] = tokens.values[tokens.there].half().cpu().numpy()
+        arrays[f"{name}.counts"] = tokens.there.sum(dim=1).cpu().numpy()
+    return arrays
+
+
+def index_sides(sides: LaidOutSides, settings: IndexSettings, folder: Path | None = None) -> tuple[VectorIndex, float]:
+    """The index of the first step under the entities' positions, and the length of the longest vector.
+
+    With a folder it is kept there, tied to the sides on disk, and loaded from there when it is wanted again."""
+    lifted, longest = lifted_entities(sides.vectors)
+    if folder is None:
+        return build_index(lifted, settings), longest
+    assert isinstance(sides, PreparedSides)
+    facts = IndexFacts(space="lifted", width=lifted.shape[1], made_from=sides.state)
+    try:
+        index = load_index(folder, facts)
+        if index.settings.kind == settings.kind:
+            return index, longest
+    except (FileNotFoundError, BadInput, CorruptArtifact):
+        pass
+    index = build_index(lifted, settings)
+    index.save(folder, facts)
+    return index, longest

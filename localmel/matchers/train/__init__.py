@@ -1,0 +1,1 @@
+"""Train any kind of matcher, alone or together with its encoder."""

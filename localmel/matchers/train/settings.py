@@ -1,0 +1,73 @@
+"""How a fusion network is trained, field by field.  Saved with every run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from localmel.errors import UnknownChoice, UsageError
+from localmel.matchers.kgmel.losses import LossSettings
+
+PRECISIONS = ("float32", "bfloat16")
+SOURCES_OF_NEGATIVES = ("names", "index")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSettings:
+    """How a network is trained."""
+
+    epochs: int = 6
+    "At most this many passes over the mentions."
+    batch: int = 512
+    "Mentions that one process contrasts at once, at most."
+    rate: float = 1e-3
+    "Highest learning rate of AdamW; it rises over the warm-up and falls along a cosine."
+    weight_decay: float = 1e-2
+    "Of AdamW."
+    warm_up: int = 100
+    "Steps over which the rate rises, or a tenth of all steps where that is less."
+    clip: float = 1.0
+    "Gradients are scaled down to this norm."
+    accumulate: int = 1
+    "Batches whose gradients are averaged before a step."
+    precision: str = "float32"
+    "`float32` or `bfloat16` (products of the linear layers)."
+    hard_negatives: int = 3
+    "Further entities for each mention of a batch that are none of its golds."
+    hard_from: str = "names"
+    "`names`: those that bear its name.  `index`: those nearest to it at the last validation."
+    without_triples: float = 0.15
+    "Share of entities that are shown without their triples, so that a row without any is learnt."
+    without_image: float = 0.2
+    "Share of rows that are shown without their image.  The WikiDiverse test has 20% blank images, its train 0.4%."
+    patience: int = 3
+    "Validations without a better MRR after which training ends."
+    validate_every: int = 1
+    "Epochs between validations.  The last epoch is always validated."
+    seed: int = 0
+    "Of everything that is drawn."
+    loss: LossSettings = field(default_factory=lambda: LossSettings(temperature=0.05))
+
+    def __post_init__(self) -> None:
+        counts = {name: getattr(self, name) for name in ("epochs", "batch", "accumulate", "patience", "validate_every")}
+        if low := {name: value for name, value in counts.items() if value < 1}:
+            raise UsageError(f"training cannot run with {low}; each is at least 1")
+        if self.precision not in PRECISIONS:
+            raise UnknownChoice("precision", self.precision, PRECISIONS, option="--precision")
+        if self.hard_from not in SOURCES_OF_NEGATIVES:
+            raise UnknownChoice("source of hard negatives", self.hard_from, SOURCES_OF_NEGATIVES, option="--hard-from")
+        if not (
+            0 < self.rate < math.inf and self.clip > 0 and min(self.weight_decay, self.hard_negatives, self.seed) >= 0
+        ):
+            raise UsageError(
+                f"rate {self.rate}, clip {self.clip}, weight_decay {self.weight_decay}, hard_negatives "
+                f"{self.hard_negatives} or seed {self.seed} is out of its range"
+            )
+        for name in ("without_triples", "without_image"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; it is a share between 0 and 1")
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """The learning rate of the step `step` of `steps`, counted from 0."""
+        rising = min(1.0, (step + 1) / max(min(self.warm_up, steps // 10), 1))
+        return self.rate * rising * max(0.02, 0.5 * (1.0 + math.cos(math.pi * step / steps)))

@@ -1,0 +1,194 @@
+"""Search in two steps: an index finds the entities whose one vector fits, the matcher scores those.
+
+In: a matcher, the sides of a KB's entities, what is known of mentions.  Out: the best entities by the matcher's score.
+The second step looks at as many pairs for each mention as settings say, however large the KB is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from localmel.errors import BadInput
+from localmel.index import NO_ID, VectorIndex
+from localmel.matchers.lifted import lifted_mentions
+from localmel.matchers.protocol import Matcher, Side
+
+Given = TypeVar("Given")
+_VALUES_AT_ONCE = 1 << 24
+"About as many values of candidates' tokens are held at once ..."
+_CANDIDATES_AT_ONCE = 256
+"... of as many candidates of a mention: one with many pictures pads no more than these."
+_ENTITIES_AT_ONCE = 4096
+
+
+class EntitySides(Protocol):
+    """The sides of the n entities of a KB, on disk or in memory."""
+
+    def __len__(self) -> int: ...
+
+    def of(self, positions: NDArray[np.int64]) -> Side:
+        """Of the entities at these positions."""
+        ...
+
+
+class HeldSides:
+    """An `EntitySides` in memory."""
+
+    def __init__(self, side: Side) -> None:
+        self._side = side
+
+    def __len__(self) -> int:
+        return len(self._side)
+
+    def of(self, positions: NDArray[np.int64]) -> Side:
+        """Rows of what is held."""
+        return self._side.rows(torch.from_numpy(positions))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoStepSettings:
+    """How many entities the matcher scores for a mention."""
+
+    candidates: int = 128
+    "At least this many of the first step."
+    most: int = 2048
+    "At most this many: candidates are doubled until it is unlikely that one is missed, or until here."
+    certainty: float = 6.0
+    "How many standard deviations a missed entity's score would have to rise in the second step; 0 never doubles."
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.candidates <= self.most or self.certainty < 0:
+            raise BadInput(
+                f"candidates {self.candidates}, most {self.most} or certainty {self.certainty} is out of its range"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Found:
+    """The best k entities of m mentions."""
+
+    scores: NDArray[Any]  # (m, k) float32, best first; -inf where the KB has fewer than k entities
+    entities: NDArray[Any]  # (m, k) int64 positions, equal scores by the smaller one; NO_ID beside -inf
+    n_scored: int
+    "Pairs of a mention and an entity that the matcher's own score looked at."
+
+
+class TwoStepSearch(Generic[Given]):
+    """Finds entities for mentions, by a matcher."""
+
+    def __init__(
+        self,
+        matcher: Matcher[Given],
+        entities: EntitySides,
+        index: VectorIndex,
+        longest: float,
+        settings: TwoStepSettings | None = None,
+    ) -> None:
+        """index: over the entities' lifted vectors under their positions; longest: see `lifted_entities`.
+
+        Raises BadInput where the index was made with another matcher or of another KB."""
+        if index.width != matcher.width + 1 or len(index) != len(entities):
+            raise BadInput(
+                f"the index holds {len(index):,} vectors of length {index.width}; the matcher and the KB ask for "
+                f"{len(entities):,} of length {matcher.width + 1}",
+                hint="index_sides(sides, settings)   # makes the index of these sides",
+            )
+        self._matcher, self._entities, self._index, self._longest = matcher, entities, index, longest
+        self._settings = settings or TwoStepSettings()
+
+    @torch.no_grad()
+    def search(self, given: Given, k: int) -> Found:
+        """The best k of each of m mentions.  Raises BadInput for features that the matcher refuses."""
+        mentions = self._matcher.mentions(given)
+        lifted, lengths = lifted_mentions(mentions.vectors.float().cpu().numpy())
+        if self._matcher.vectors_say_all:
+            first, places = self._first(lifted, lengths, k)
+            return _best(first, places, k, n_scored=0)
+        scores, entities = np.empty((len(lifted), k), np.float32), np.empty((len(lifted), k), np.int64)
+        rows, n, n_scored = np.arange(len(lifted)), max(k, self._settings.candidates), 0
+        places, second = np.empty((len(lifted), 0), np.int64), np.empty((len(lifted), 0), np.float32)
+        while len(rows):
+            first, wider = self._first(lifted[rows], lengths[rows], n)
+            known = places.shape[1] if np.array_equal(wider[:, : places.shape[1]], places) else 0  # a graph may differ
+            second = np.concatenate([second[:, :known], self._second(mentions, rows, wider[:, known:])], axis=1)
+            places, n_scored = wider, n_scored + int((wider[:, known:] != NO_ID).sum())
+            best = _best(second, places, k, n_scored=0)
+            scores[rows], entities[rows] = best.scores, best.entities
+            if n >= min(self._settings.most, len(self._entities)):
+                break
+            still = ~self._settled(first, second, best.scores[:, -1])
+            rows, places, second, n = rows[still], places[still], second[still], min(2 * n, self._settings.most)
+        return Found(scores=scores, entities=entities, n_scored=n_scored)
+
+    def _first(self, lifted: NDArray[Any], lengths: NDArray[Any], n: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Inner products (m, n) and positions (m, n) of the first step, best first."""
+        scores, places = self._index.search(lifted, min(n, len(self._entities)))
+        return np.where(places == NO_ID, -np.inf, scores * (lengths * self._longest)[:, None]), places
+
+    def _second(self, mentions: Side, rows: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[Any]:
+        """(m, n) the matcher's scores of the mentions at `rows` and their candidates at `places`."""
+        width = sum(tokens.there.shape[1] * tokens.values.shape[2] for tokens in mentions.tokens.values())
+        at_once = max(1, _VALUES_AT_ONCE // max(1, width * min(places.shape[1], _CANDIDATES_AT_ONCE)))
+        scores = np.full(places.shape, -np.inf, np.float32)
+        for start in range(0, len(rows), at_once):
+            some = slice(start, start + at_once)
+            own = mentions.rows(torch.from_numpy(rows[some]))
+            for first in range(0, places.shape[1], _CANDIDATES_AT_ONCE):
+                theirs = places[some, first : first + _CANDIDATES_AT_ONCE]
+                used, numbers = np.unique(np.maximum(theirs, 0), return_inverse=True)
+                candidates = self._entities.of(used).to(mentions.vectors.device)
+                candidates = candidates.rows(torch.from_numpy(numbers.reshape(theirs.shape)))
+                made = self._matcher.scores(own, candidates).float().cpu().numpy()
+                scores[some, first : first + _CANDIDATES_AT_ONCE] = made
+        return np.where(places == NO_ID, -np.inf, scores)
+
+    def _settled(self, first: NDArray[Any], second: NDArray[Any], last: NDArray[Any]) -> NDArray[Any]:
+        """(m,) bool: whether an entity that was not scored is unlikely to be among the best k.  last: (m,) the k-th.
+
+        What scores differ by from the first step is taken to be alike for the later half of the candidates and for the
+        entities behind them, which are no better than the last candidate in the first step."""
+        exhausted = np.isneginf(first[:, -1])  # the index knows no further ones
+        later = slice(first.shape[1] // 2, None)
+        change = np.where(exhausted[:, None], 0.0, second[:, later]) - np.where(
+            exhausted[:, None], 0.0, first[:, later]
+        )
+        reach = change.mean(axis=1) + self._settings.certainty * change.std(axis=1)
+        settled: NDArray[Any] = exhausted | (last > first[:, -1] + reach)
+        return settled
+
+
+@torch.no_grad()
+def search_all(matcher: Matcher[Given], entities: EntitySides, given: Given, k: int) -> Found:
+    """The best k by the matcher's score of every pair: what `TwoStepSearch` is to find, at a cost that grows with n."""
+    mentions = matcher.mentions(given)
+    pieces = [np.arange(first, min(first + _ENTITIES_AT_ONCE, len(entities)))
+              for first in range(0, len(entities), _ENTITIES_AT_ONCE)]  # fmt: skip
+    device = mentions.vectors.device
+    made = [matcher.scores(mentions, entities.of(piece).to(device)).float().cpu().numpy() for piece in pieces]
+    scores = np.concatenate([np.empty((len(mentions), 0), np.float32), *made], axis=1)
+    places = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+    return _best(scores, places, k, n_scored=scores.size)
+
+
+def agreement(one: Found, other: Found) -> float:
+    """Share of mentions for which both found the same entities, whatever their order."""
+    if not len(one.entities):
+        return 1.0
+    return float((np.sort(one.entities, axis=1) == np.sort(other.entities, axis=1)).all(axis=1).mean())
+
+
+def _best(scores: NDArray[Any], places: NDArray[Any], k: int, *, n_scored: int) -> Found:
+    """scores, places: (m, c).  Filled up to k where c is less."""
+    missing = max(0, k - scores.shape[1])
+    scores = np.pad(scores.astype(np.float32), ((0, 0), (0, missing)), constant_values=-np.inf)
+    places = np.pad(places, ((0, 0), (0, missing)), constant_values=NO_ID)
+    order = np.lexsort((np.where(places == NO_ID, np.iinfo(np.int64).max, places), -scores), axis=1)[:, :k]
+    return Found(
+        scores=np.take_along_axis(scores, order, axis=1),
+        entities=np.take_along_axis(places, order, axis=1),
+        n_scored=n_scored,
+    )

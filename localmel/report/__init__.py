@@ -1,0 +1,1 @@
+"""Turn evaluations and comparisons into tables, sentences and pages."""

@@ -1,0 +1,396 @@
+"""Finished runs side by side: what `localmel compare RUN...` does.
+
+In: run folders; the data and the KB they were asked over, where these are at hand.  Out: a report as JSON, Markdown and
+one HTML file, kept in a sealed folder.  The same inputs are not compared twice.  Whoever makes the runs first (a grid
+of models) calls `compare_runs` on their folders; nothing here runs a model but the text encoder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from localmel.encode.space import TextEncoder
+from localmel.engines.scripted import MADE_UP
+from localmel.errors import BadInput, CorruptArtifact, LocalmelError, MissingExtra, UsageError, shell_line
+from localmel.evaluate.comparison import Compared, compare_systems
+from localmel.evaluate.costs import costs_of
+from localmel.evaluate.disagreement import Disagreement, Given, disagreements_of, sample_of
+from localmel.evaluate.position_bias import Offer, PositionBias, position_bias
+from localmel.evaluate.significance import PairedTest
+from localmel.evaluate.triple_quality import TripleQuality
+from localmel.grid.cells import CELLS
+from localmel.grid.frozen import FILE as GRID
+from localmel.grid.models import made_up_note
+from localmel.kb.locate import open_kb
+from localmel.kb.store import KnowledgeBase
+from localmel.report.comparison import ComparedSystem, ComparisonReport, ShownEntity, ShownMention, as_json
+from localmel.report.comparison_markdown import as_markdown
+from localmel.report.comparison_sentences import failed_open_notes, warnings_of
+from localmel.runs.asked_mentions import AskedMentions, asked_mentions, shown_entities, shown_mentions
+from localmel.runs.compared_systems import Column, columns_of, differences, gains_from_triples, shared_datasets
+from localmel.runs.finished_runs import (
+    STAGE,
+    FinishedRun,
+    answers_of_run,
+    read_run,
+    refuse_what_cannot_be_compared,
+)
+from localmel.runs.generated_triples import generated_triples
+from localmel.store.artifacts import MANIFEST, failed_writes_are_reported, new_folder, read_manifest
+
+KIND, VERSION = "comparison", 1
+JSON, MARKDOWN, HTML = "comparison.json", "comparison.md", "comparison.html"
+EXTRA = ("statsmodels", "scipy", "jinja2", "matplotlib")
+Announce = Callable[[str, int], None]
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparePlan:
+    """What is compared, and what of it is shown."""
+
+    runs: tuple[Path, ...]
+    systems: tuple[str, ...] = ()
+    "Of each run only these; none named: all."
+    datasets: tuple[str, ...] = ()
+    "None named: all, which every run must have."
+    data: Path | None = None
+    "The benchmark folder that was asked; None: where the runs say it stood."
+    kb: str | None = None
+    "Name or path of its KB; None: where the runs say it stood."
+    examples: int = 200
+    "How many mentions are shown on which systems disagree."
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise UsageError("no run to compare", hint="localmel compare RUN OTHER")
+        if self.examples < 0:
+            raise UsageError(f"{self.examples} examples cannot be shown", hint="--examples 200")
+        if (self.data is None) != (self.kb is None):
+            raise UsageError("--data and --kb go together: slices and sentences need both", hint="--data DATA --kb KB")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ComparisonMade:
+    """What came out."""
+
+    json: Mapping[str, Any]
+    markdown: str
+    folder: Path | None
+    "Holds comparison.html, .md and .json; None where nothing was to be kept."
+    made: bool
+    "False: the same inputs had been compared before."
+
+
+def compare_runs(
+    plan: ComparePlan,
+    encoder: TextEncoder,
+    *,
+    out: Path | None = None,
+    over: bool = False,
+    command: str = "",
+    on_total: Announce = lambda _what, _total: None,
+    on_done: Advance = lambda _: None,
+) -> ComparisonMade:
+    """Compare every two systems, and describe each.  `encoder` is asked only where runs carry generated triples.
+
+    `over`: another comparison in `out` gives way to this one.
+    Raises MissingExtra before anything is read; UsageError, BadInput and CorruptArtifact for runs, data or an `out`
+    that do not fit."""
+    check_packages()
+    _refuse_grids(plan.runs)
+    runs = [read_run(folder) for folder in plan.runs]
+    columns = columns_of(runs, plan.systems)
+    datasets = shared_datasets(runs, plan.datasets)
+    refuse_what_cannot_be_compared(runs, datasets)
+    inputs = _inputs(plan, columns, datasets, encoder)
+    if out and (stored := _stored(out, inputs, over=over)):
+        return stored
+    with _Source(plan, runs[0], datasets) as source:
+        report = _report(plan, columns, datasets, source, encoder, on_total, on_done)
+        found = ComparisonMade(json=as_json(report), markdown=as_markdown(report), folder=out, made=True)
+        if out:
+            facts = {"inputs": inputs, "command": command, "whole": not source.note}
+            with new_folder(out, kind=KIND, version=VERSION, facts=facts) as folder:
+                _write(folder, found, report)
+        return found
+
+
+def check_packages() -> None:
+    """Raise MissingExtra where a report could not be made."""
+    for package in EXTRA:
+        if find_spec(package) is None:
+            raise MissingExtra(f"comparing runs needs {package}", hint="pip install 'localmel[compare]'")
+
+
+def _refuse_grids(folders: Sequence[Path]) -> None:
+    """Raise BadInput for the folder of a grid, with the command that compares its runs."""
+    for folder in folders:
+        if (folder / GRID).is_file() and not (folder / STAGE).is_dir():
+            finished = sorted(path.parent.parent for path in (folder / CELLS).glob(f"*/{STAGE}/{MANIFEST}"))
+            hint = shell_line("localmel compare", *finished) if len(finished) > 1 else "localmel compare --help"
+            raise BadInput(f"{folder} is a grid; its runs are in {folder / CELLS}/", hint=hint)
+
+
+class _Source:
+    """Data and KB of the first run, open; or why they are not at hand."""
+
+    def __init__(self, plan: ComparePlan, run: FinishedRun, datasets: Sequence[str]) -> None:
+        self.asked: AskedMentions | None = None
+        self.note = ""
+        self._kb: KnowledgeBase | None = None
+        data, kb = _places(plan, run)
+        if data is None or kb is None:
+            self.note = "Only what the runs hold: add --data DATA --kb KB for slices, sentences, pictures and names."
+            return
+        try:
+            self._kb = open_kb(kb)
+            self._kb.hold()
+            self.asked = asked_mentions(data, self._kb, run, datasets)
+        except LocalmelError as error:
+            self.__exit__()
+            if plan.data is not None:
+                raise
+            self.note = f"No slices, sentences, pictures or names: {error.fact}."
+
+    def __enter__(self) -> _Source:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._kb:
+            self._kb.close()
+            self._kb = None
+
+
+def _places(plan: ComparePlan, run: FinishedRun) -> tuple[Path | None, str | None]:
+    """Where data and KB stand: as asked for, or as the run says."""
+    if plan.data is not None:
+        return plan.data, plan.kb
+    places = run.manifest.get("places") or {}
+    return (Path(str(places["data"])), str(places["kb"])) if {"data", "kb"} <= places.keys() else (None, None)
+
+
+def _inputs(
+    plan: ComparePlan, columns: Sequence[Column], datasets: Sequence[str], encoder: TextEncoder
+) -> dict[str, Any]:
+    """Everything that decides the report.  Data and KB are held by the hashes in the runs."""
+    from importlib.metadata import version
+
+    return {
+        "columns": [[one.name, one.system, one.run.sha256] for one in columns],
+        "datasets": list(datasets),
+        "examples": plan.examples,
+        "sentences": _places(plan, columns[0].run)[0] is not None,
+        "encoder_sha256": encoder.space.weights_sha256,
+        "versions": {name: version(name) for name in ("localmel", "numpy", *EXTRA)},
+    }
+
+
+# --- the report -----------------------------------------------------------------------------------------------------
+
+
+def _report(
+    plan: ComparePlan,
+    columns: Sequence[Column],
+    datasets: Sequence[str],
+    source: _Source,
+    encoder: TextEncoder,
+    on_total: Announce,
+    on_done: Advance,
+) -> ComparisonReport:
+    answers = {one.run.sha256: answers_of_run(one.run) for one in columns}
+    given = {name: {one.name: answers[one.run.sha256][name][one.system] for one in columns} for name in datasets}
+    slices = source.asked.slices() if source.asked else {name: _plain_slices(given[name]) for name in datasets}
+    on_total("comparing systems", len(columns) * len(datasets))
+    compared = compare_systems(
+        {
+            name: {key: [one.outcome for one in ones] for key, ones in systems.items()}
+            for name, systems in given.items()
+        },
+        k=int(columns[0].run.settings["k"]),
+        calibrated=[one.name for one in columns if one.calibrated],
+        slices=slices,
+        on_done=on_done,
+    )
+    disagreements = {name: disagreements_of(name, systems) for name, systems in given.items()}
+    examples = _examples(disagreements, plan.examples)
+    mentions: dict[tuple[str, str], ShownMention] = {}
+    left_out = 0
+    entities: dict[str, ShownEntity] = {}
+    if source.asked:
+        wanted = [(one.dataset, one.mention_id) for one in examples]
+        mentions, left_out = shown_mentions(source.asked, wanted, slices)
+        entities = _entities(source.asked.kb, examples)
+    quality = generated_triples(given, source.asked.kb, encoder) if source.asked else {}
+    return ComparisonReport(
+        compared=compared,
+        systems={one.name: _system(one, answers[one.run.sha256], given, quality.get(one.name, {})) for one in columns},
+        differs={(one.name, other.name): differences(one, other) for one, other in combinations(columns, 2)},
+        inputs=_shared(columns[0].run, datasets),
+        notes=(*_notes(columns, compared, source, left_out), *failed_open_notes(given), *_made_up(columns)),
+        n_disagreements={name: len(found) for name, found in disagreements.items()},
+        examples=examples,
+        mentions=mentions,
+        entities=entities,
+    )
+
+
+def _plain_slices(systems: Mapping[str, Sequence[Given]]) -> dict[str, frozenset[str]]:
+    """What is known without the data: whether the gold is NIL."""
+    outcomes = [one.outcome for one in next(iter(systems.values()))]
+    in_kb = frozenset(one.mention_id for one in outcomes if one.gold is not None)
+    return {"gold in the KB": in_kb, "NIL": frozenset(one.mention_id for one in outcomes) - in_kb}
+
+
+def _examples(disagreements: Mapping[str, Sequence[Disagreement]], most: int) -> tuple[Disagreement, ...]:
+    """Shared out among the datasets; what one does not use, the next may."""
+    chosen: list[Disagreement] = []
+    for left, found in zip(range(len(disagreements), 0, -1), sorted(disagreements.values(), key=len), strict=True):
+        chosen += sample_of(found, (most - len(chosen)) // left)
+    order = list(disagreements)
+    return tuple(sorted(chosen, key=lambda one: order.index(one.dataset)))
+
+
+def _entities(kb: KnowledgeBase, examples: Sequence[Disagreement]) -> dict[str, ShownEntity]:
+    gold = {one.gold for one in examples if one.gold is not None}
+    answers = [given for one in examples for given in one.given.values()]
+    named = {one.entity_id for given in answers for one in given.candidates}
+    named |= {given.outcome.predicted for given in answers if given.outcome.predicted is not None}
+    return shown_entities(kb, named | gold, gold)
+
+
+def _system(
+    column: Column,
+    answers: Mapping[str, Mapping[str, Sequence[Given]]],
+    given: Mapping[str, Mapping[str, Sequence[Given]]],
+    quality: Mapping[str, TripleQuality],
+) -> ComparedSystem:
+    manifest = column.run.manifest
+    alone = len(column.run.settings["systems"]) == 1
+    every = [one.carried for systems in answers.values() for one in systems[column.system]]
+    try:
+        costs = costs_of(
+            every,
+            resources=(manifest.get("resources") or {}).get(column.system),
+            run_seconds=float(manifest["seconds"]) if alone and "seconds" in manifest else None,
+        )
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CorruptArtifact(f"the manifest of {column.run.folder} says of {column.system!r}: {error}") from None
+    bias: dict[str, PositionBias] = {}
+    for dataset, systems in given.items():
+        if found := position_bias([_offer(one) for one in systems[column.name] if one.carried.offered]):
+            bias[dataset] = found
+    return ComparedSystem(
+        name=column.name,
+        run=column.run.name,
+        system=column.system,
+        command=column.run.command,
+        costs=costs,
+        facts=column.facts,
+        position_bias=bias,
+        triples=quality,
+    )
+
+
+def _offer(one: Given) -> Offer:
+    outcome = one.outcome
+    return Offer(
+        cluster=outcome.cluster, offered=one.carried.offered or (), chosen=outcome.predicted, gold=outcome.gold
+    )
+
+
+def _shared(run: FinishedRun, datasets: Sequence[str]) -> dict[str, str]:
+    settings, inputs = run.settings, run.inputs
+    return {
+        "split": str(settings["split"]),
+        "K": str(settings["k"]),
+        "golds outside the KB": str(settings["gold_outside"]),
+        "leaked mentions dropped": "yes" if settings["drop_leaked"] else "no",
+        "KB state": str(inputs["kb_fingerprint"]),
+        **{f"mentions of {name}": str(inputs["questions"][name]) for name in datasets},
+    }
+
+
+def _notes(columns: Sequence[Column], compared: Compared, source: _Source, left_out: int) -> list[str]:
+    lines = warnings_of(compared)
+    lines += [source.note] if source.note else []
+    if left_out:
+        lines.append(f"Pictures left out so that the report stays small: {left_out:,}.")
+    doubtful = [one.name for one in columns if not one.calibrated]
+    if doubtful:
+        lines.append(f"{', '.join(doubtful)}: no probabilities, so no calibration.")
+    if any(_whole_run(one) for one in columns):
+        lines.append("Mentions per second are those of the whole run where the run tells no more, loading included.")
+    for one in compared.datasets:
+        for with_triples, without in _gains(columns):
+            lines.append(_gain_in_words(one.pair(with_triples, without), with_triples, without))
+    return lines
+
+
+def _made_up(columns: Sequence[Column]) -> list[str]:
+    """Models that only a name stands for."""
+    models = [model for one in columns for model in (one.run.inputs.get("models") or {}).values() if model]
+    names = dict.fromkeys(str(model["name"]) for model in models if model["revision"] == MADE_UP)
+    return [f"{made_up_note(name)}." for name in names]
+
+
+def _whole_run(column: Column) -> bool:
+    return len(column.run.settings["systems"]) == 1 and column.system not in (
+        column.run.manifest.get("resources") or {}
+    )
+
+
+def _gains(columns: Sequence[Column]) -> list[tuple[str, str]]:
+    """Pairs of which the second is the first with triples withheld."""
+    pairs = ((one, other) for one in columns for other in columns if one is not other)
+    return [(one.name, other.name) for one, other in pairs if gains_from_triples(one, other)]
+
+
+def _gain_in_words(test: PairedTest, with_triples: str, without: str) -> str:
+    gain = test.hits_at_1 if test.first == with_triples else test.hits_at_1.negated()
+    verdict = "beyond chance" if test.beyond_chance else "not distinguishable from none"
+    return f"{test.dataset}: triples are worth {gain} HITS@1 to {with_triples} (against {without}), {verdict}."
+
+
+# --- the folder -----------------------------------------------------------------------------------------------------
+
+
+def _stored(folder: Path, inputs: Mapping[str, Any], *, over: bool) -> ComparisonMade | None:
+    """The comparison in the folder, where it was made from the same inputs.  Refuses a folder with anything else."""
+    if not folder.exists() and not folder.is_symlink():
+        return None
+    if folder.is_dir() and not any(folder.iterdir()):
+        return None
+    if not (folder / "manifest.json").is_file():
+        raise BadInput(f"{folder} holds something else, which is not written over", hint="--out reports/NAME")
+    manifest = read_manifest(folder, kind=KIND, version=VERSION, every_byte=True)
+    before = manifest.get("inputs")
+    if before != json.loads(json.dumps(inputs)):
+        if over:
+            return None
+        raise BadInput(
+            f"{folder} holds another comparison", hint=f"choose another --out, or {shell_line('rm -r', folder)}"
+        )
+    if inputs["sentences"] and not manifest.get("whole"):
+        return None  # data or KB were not at hand then; perhaps they are now
+    return ComparisonMade(
+        json=json.loads((folder / JSON).read_text(encoding="utf-8")),
+        markdown=(folder / MARKDOWN).read_text(encoding="utf-8"),
+        folder=folder,
+        made=False,
+    )
+
+
+def _write(folder: Path, found: ComparisonMade, report: ComparisonReport) -> None:
+    from localmel.report.html.comparison_page import comparison_page
+
+    with failed_writes_are_reported(folder):
+        text = json.dumps(found.json, ensure_ascii=False, indent=1, allow_nan=False)
+        (folder / JSON).write_text(text + "\n", encoding="utf-8")
+        (folder / MARKDOWN).write_text(found.markdown, encoding="utf-8")
+        (folder / HTML).write_text(comparison_page(report), encoding="utf-8")

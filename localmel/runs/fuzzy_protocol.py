@@ -1,0 +1,197 @@
+"""Systems over a hundred candidates by fuzzy name: what `localmel eval --protocol fuzzy100` adds.
+
+In: the bench of an evaluation and its questions.  Out: recall@100 and T@k of every system, as JSON and as Markdown.
+Each system puts the same candidates in order: the linker with all that it weighs, a matcher by its scores, the others
+by cosine or by name.
+Mentions that are NIL, or whose gold the KB lacks, are not counted, and how many is said."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from localmel.captions import Caption
+from localmel.evaluate.fuzzy import CANDIDATES, FuzzyCandidates, FuzzyCounts, FuzzyOutcome, NamePool, fuzzy_counts
+from localmel.kb.folding import fold, fold_mention
+from localmel.kb.names import NameIndex, NameMatch
+from localmel.linker import Linker
+from localmel.matchers.kb_search import MatcherSearch
+from localmel.records import Triple
+from localmel.report.fuzzy import fuzzy_json, fuzzy_markdown
+from localmel.retrieve.candidates import Candidates, Finder, with_cosines
+from localmel.runs.questions import Question
+from localmel.runs.systems import Bench, cosine_sides
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BY_SCORE = "fuzzy score"
+"The order in which the candidates are found: what a system has to be better than."
+_SCORED_AT_ONCE = 256
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FuzzyQuestions:
+    """The questions that are counted, with their candidates; places are positions of the KB in row order."""
+
+    asked: tuple[Question, ...]
+    candidates: tuple[FuzzyCandidates, ...]
+    gold: tuple[int, ...]
+    "Its position."
+    rows: tuple[int, ...]
+    "Position -> row of the KB."
+    left_out: int
+    "NIL, or the gold is not in the KB."
+
+
+def fuzzy_questions(bench: Bench, asked: Sequence[Question]) -> FuzzyQuestions:
+    """Find the candidates of every question whose gold is in the KB.  The gold decides nothing of them."""
+    rows, labels = [], []
+    for row, label in bench.kb.stream("SELECT row, label FROM entities ORDER BY row"):
+        rows.append(int(row))
+        labels.append(fold(label))
+    position = {row: place for place, row in enumerate(rows)}
+    kept = tuple(one for one in asked if one.gold_row is not None)
+    bench.on_total("finding candidates by fuzzy name", len(kept))
+    surfaces = [fold_mention(one.mention.surface) for one in kept]
+    return FuzzyQuestions(
+        asked=kept,
+        candidates=tuple(NamePool(labels).candidates(surfaces, on_done=bench.on_done)),
+        gold=tuple(position[one.gold_row] for one in kept if one.gold_row is not None),
+        rows=tuple(rows),
+        left_out=len(asked) - len(kept),
+    )
+
+
+def fuzzy_part(
+    systems: Sequence[str], bench: Bench, asked: Sequence[Question], stated: Sequence[Sequence[Triple]]
+) -> tuple[dict[str, Any], str]:
+    """The section of a report, as JSON and as Markdown.  `stated` are the triples of each of the asked."""
+    questions = fuzzy_questions(bench, asked)
+    of_mention = {one.mention.id: triples for one, triples in zip(asked, stated, strict=True)}
+    kept = [of_mention[one.mention.id] for one in questions.asked]
+    counts = {BY_SCORE: _counted(questions, [one.scores.tolist() for one in questions.candidates])}
+    counts |= {system: _counted(questions, _scores(system, bench, questions, kept)) for system in systems}
+    left_out = questions.left_out
+    return fuzzy_json(counts, left_out=left_out), fuzzy_markdown(counts, left_out=left_out)
+
+
+def _scores(
+    system: str, bench: Bench, questions: FuzzyQuestions, stated: Sequence[Sequence[Triple]]
+) -> list[list[float]]:
+    """Of every candidate of every question, in the order of the candidates."""
+    if not questions.asked:
+        return []
+    if system == "linker":
+        return list(_by_linker(bench, questions))
+    if system == "matcher":
+        return list(_by_matcher(bench, questions))
+    if system == "names":
+        return list(_by_names(bench, questions))
+    return _by_cosine(questions, *cosine_sides(system, bench, questions.asked, stated))
+
+
+def _counted(questions: FuzzyQuestions, scores: Sequence[Sequence[float]]) -> FuzzyCounts:
+    outcomes = []
+    for one, found, gold, given in zip(questions.asked, questions.candidates, questions.gold, scores, strict=True):
+        own = next((score for place, score in zip(found.places, given, strict=True) if place == gold), None)
+        rank = math.inf
+        if own is not None:
+            equal = sum(score == own for score in given) - 1
+            rank = 1.0 + sum(score > own for score in given) + equal / 2
+        outcomes.append(FuzzyOutcome(mention_id=one.mention.id, cluster=one.cluster, rank=rank))
+    return fuzzy_counts(outcomes)
+
+
+def _by_cosine(questions: FuzzyQuestions, mentions: NDArray[Any], entities: NDArray[Any]) -> list[list[float]]:
+    """mentions: (m, width), entities: (n, width) in row order."""
+    import numpy as np
+
+    scores = []
+    for found, vector in zip(questions.candidates, mentions, strict=True):
+        products = np.asarray(entities[found.places], np.float64) * vector.astype(np.float64)
+        scores.append([float(score) for score in products.sum(axis=1)])
+    return scores
+
+
+def _by_matcher(bench: Bench, questions: FuzzyQuestions) -> Iterator[list[float]]:
+    """A matcher's own scores."""
+    assert bench.matcher is not None
+    assert bench.tokens is not None
+    search = MatcherSearch(bench.kb, bench.matcher, bench.tokens, bench.profile.retrieve.index)
+    bench.on_total(f"scoring the candidates by {bench.matcher.kind}", len(questions.asked))
+    for start in range(0, len(questions.asked), _SCORED_AT_ONCE):
+        some = slice(start, start + _SCORED_AT_ONCE)
+        given = search.given([one.mention for one in questions.asked[some]])
+        for scores in search.scores_of(given, [one.places for one in questions.candidates[some]]):
+            bench.on_done(1)
+            yield scores.tolist()
+
+
+def _by_names(bench: Bench, questions: FuzzyQuestions) -> Iterator[list[float]]:
+    """The order of the KB's name index; what it does not find is level behind."""
+    names = NameIndex(bench.kb, use_counts=bench.profile.retrieve.use_counts)
+    for one, found in zip(questions.asked, questions.candidates, strict=True):
+        matches = names.find(one.mention.surface, limit=CANDIDATES)
+        score = {match.row: 1.0 / nth for nth, match in enumerate(matches, 1)}
+        yield [score.get(questions.rows[place], 0.0) for place in found.places.tolist()]
+
+
+# --- the linker over candidates that others have found ---------------------------------------------------------------
+
+
+def _by_linker(bench: Bench, questions: FuzzyQuestions) -> Iterator[list[float]]:
+    """The probability of each candidate among these and NIL."""
+    places = {
+        one.mention.surface: found.places for one, found in zip(questions.asked, questions.candidates, strict=True)
+    }
+    linker = Linker(
+        bench.kb, bench.profile, top_k=CANDIDATES, models=bench.models(), scorer=bench.scorer,
+        among=lambda finder: _GivenCandidates(finder, bench, places),
+    )  # fmt: skip
+    captions = (
+        Caption(
+            text=one.mention.context,
+            image=one.mention.image if bench.pictures else None,
+            spans=(one.mention.span,),
+        )
+        for one in questions.asked
+    )
+    bench.on_total("linking to the candidates by fuzzy name", len(questions.asked))
+    linked = linker.link_many(captions, without_bad_pictures=True)
+    ids = dict(bench.kb.stream("SELECT row, id FROM entities"))
+    for found, caption in zip(questions.candidates, linked, strict=True):
+        score = {one.entity_id: one.score for one in caption.mentions[0].link.ranking.candidates}
+        bench.on_done(1)
+        yield [score[ids[questions.rows[place]]] for place in found.places.tolist()]
+
+
+class _GivenCandidates:
+    """A `Finder` of what was found before; how the name index knows them is told to the scorer as ever."""
+
+    def __init__(self, finder: Finder, bench: Bench, places: Mapping[str, NDArray[Any]]) -> None:
+        """finder: what scores them; places: of each surface its candidates, by position."""
+        assert bench.packed is not None
+        self._finder, self._places, self._packed = finder, places, bench.packed
+        self._most = bench.profile.retrieve.by_name
+        self._names = NameIndex(bench.kb, use_counts=bench.profile.retrieve.use_counts)
+
+    def find(self, surfaces: Sequence[str], mentions: Any) -> list[Candidates]:
+        """See `Finder`."""
+        both = [self._named(surface) for surface in surfaces]
+        return with_cosines(both, self.cosines(mentions, [positions for positions, _ in both]))
+
+    def cosines(self, mentions: Any, places: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """See `Finder`."""
+        return self._finder.cosines(mentions, places)
+
+    def _named(self, surface: str) -> tuple[NDArray[Any], tuple[NameMatch | None, ...]]:
+        import numpy as np
+
+        places = self._places[surface]
+        by_row = {match.row: match for match in self._names.find(surface, limit=self._most)}
+        matches = [by_row.get(int(row)) for row in self._packed.rows[places]]
+        order = sorted(range(len(places)), key=lambda one: matches[one] is None)  # those that bear the name first
+        return np.asarray(places[order], np.int64), tuple(matches[one] for one in order)

@@ -1,0 +1,335 @@
+"""Five ways to answer: the whole linker, fused vectors alone, a matcher alone, text vectors alone, names alone.
+
+In: questions and what a system needs.  Out: one Answer for each question, in order.  `linker` and `names` rank their
+own candidates, `matcher` its best, `fused` and `zero-shot` the whole KB.  Each is asked with the span given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from localmel.encode.registry import Encoders
+from localmel.encode.space import ImageEncoder
+from localmel.encode.token_encoders import TokenEncoders
+from localmel.engines.pictures import open_picture
+from localmel.errors import BadPicture
+from localmel.evaluate.ranks import rank_in
+from localmel.generate.embedded import stated_triples
+from localmel.generate.visible_text import VisibleLine, visible_lines
+from localmel.kb.names import NameIndex
+from localmel.kb.store import KnowledgeBase
+from localmel.matchers.folder import MatcherFolder
+from localmel.matchers.kb_search import MatcherSearch
+from localmel.matchers.kgmel.fused import Network, fuse_kb
+from localmel.matchers.kgmel.mention_vectors import mention_arrays, mention_pictures
+from localmel.records import Candidate, EntityId, MentionId, Ranking, Triple
+from localmel.retrieve.matcher_finder import cosine_scale
+from localmel.retrieve.profile_models import ProfileModels
+from localmel.runs.questions import Question
+from localmel.runs.whole_kb import rank_in_kb
+from localmel.settings import Profile
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from localmel.encode.kb_vectors import KbVectors
+    from localmel.kb.packed import PackedKb
+
+BY_NAME = 64
+"How many entities the system `names` ranks."
+CALIBRATED = ("linker",)
+"Systems whose probability is meant as one."
+_MENTIONS_AT_ONCE = 1024
+_SEARCHED_AT_ONCE = 256
+_MATCHED = 64
+"How many entities a matcher ranks for a mention, at least."
+
+Announce = Callable[[str, int], None]
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What one system says to one question, and where it has put the gold."""
+
+    mention_id: MentionId
+    rank: float
+    "Of the gold; equal scores share the mean of their places.  Infinity where it was not ranked."
+    place: float
+    "Of the gold, where equal scores keep the order of the system: the published way of counting."
+    predicted: EntityId | None
+    probability: float
+    nil_probability: float
+    candidates: tuple[Candidate, ...]
+    "The K best."
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bench:
+    """All that the systems of one evaluation are made of; None where none of them needs it."""
+
+    kb: KnowledgeBase
+    profile: Profile
+    encoders: Encoders
+    k: int
+    pictures: bool
+    "Whether pictures are looked at."
+    packed: PackedKb | None
+    vectors: KbVectors | None
+    "As they were indexed."
+    given: KbVectors | None
+    "What the network is shown of them."
+    network: Network | None
+    matcher: MatcherFolder[Any] | None = None
+    tokens: TokenEncoders | None = None
+    "What the matcher encodes with."
+    scorer: Path | None
+    "Folder of the evidence scorer."
+    on_total: Announce
+    on_done: Advance
+
+    def models(self) -> ProfileModels:
+        """Encoders and what finds candidates, as the linker takes them."""
+        if self.matcher:
+            return ProfileModels(encoders=self.encoders, network=None, matcher=self.matcher, tokens=self.tokens)
+        assert self.network is not None
+        return ProfileModels(encoders=self.encoders, network=self.network)
+
+    def seeing(self) -> ImageEncoder | None:
+        """What makes vectors of mentions' pictures; None where nobody is to look at them."""
+        return self.encoders.image if self.pictures and self.network and self.network.image_space else None
+
+
+def stated_of(bench: Bench, asked: Sequence[Question]) -> tuple[list[tuple[Triple, ...]], int]:
+    """What is stated about each mention, and how many pictures could not be read.  Each picture is read once."""
+    known: dict[Path | None, tuple[VisibleLine, ...]] = {None: ()}
+    unreadable = 0
+    bench.on_total("reading mentions", len(asked))
+    stated = []
+    for question in asked:
+        image = question.mention.image if bench.pictures else None
+        if image not in known:
+            try:
+                known[image] = visible_lines(open_picture(image), bench.profile.generate) if image else ()
+            except BadPicture:
+                known[image], unreadable = (), unreadable + 1
+        stated.append(stated_triples(question.mention, known[image]))
+        bench.on_done(1)
+    return stated, unreadable
+
+
+def answers_of(
+    system: str, bench: Bench, asked: Sequence[Question], stated: Sequence[Sequence[Triple]]
+) -> list[Answer]:
+    """One answer for each question."""
+    if system == "linker":
+        return _by_linker(bench, asked)
+    if system == "names":
+        return _by_names(bench, asked)
+    if system == "matcher":
+        return _by_matcher(bench, asked)
+    return _by_cosine(bench, system, asked, *cosine_sides(system, bench, asked, stated))
+
+
+def cosine_sides(
+    system: str, bench: Bench, asked: Sequence[Question], stated: Sequence[Sequence[Triple]]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """What `fused` and `zero-shot` compare: (m, width) of the mentions and (n, width) of the entities, unit rows."""
+    assert bench.vectors is not None
+    if system == "fused":
+        return _fused(bench, asked, stated)
+    return _texts(bench, asked), bench.vectors.entities
+
+
+def _by_linker(bench: Bench, asked: Sequence[Question]) -> list[Answer]:
+    """The candidates in the order of their probabilities; what these leave is the probability of NIL."""
+    from localmel.captions import Caption
+    from localmel.linker import Linker
+
+    settings = bench.profile.retrieve
+    every = max(1, settings.by_name + settings.by_vector)
+    linker = Linker(bench.kb, bench.profile, top_k=every, models=bench.models(), scorer=bench.scorer)
+    captions = (
+        Caption(
+            text=one.mention.context,
+            image=one.mention.image if bench.pictures else None,
+            spans=(one.mention.span,),
+        )
+        for one in asked
+    )
+    bench.on_total("linking", len(asked))
+    answers = []
+    for question, linked in zip(asked, linker.link_many(captions, without_bad_pictures=True), strict=True):
+        link = linked.mentions[0].link
+        certain = math.fsum(one.score for one in link.ranking.candidates)
+        answers.append(
+            _answer(
+                question,
+                link.ranking.candidates,
+                bench.k,
+                predicted=link.entity_id,
+                probability=link.probability,
+                nil=min(max(1.0 - certain, 0.0), 1.0),
+            )
+        )
+        bench.on_done(1)
+    return answers
+
+
+def _by_names(bench: Bench, asked: Sequence[Question]) -> list[Answer]:
+    """The order of the name index; NIL where no name fits.  The score of the n-th is 1 / n, so none are equal."""
+    names = NameIndex(bench.kb, use_counts=bench.profile.retrieve.use_counts)
+    bench.on_total("looking names up", len(asked))
+    found = []
+    for question in asked:
+        found.append(names.find(question.mention.surface, limit=BY_NAME))
+        bench.on_done(1)
+    ids = _ids(bench.kb, {match.row for matches in found for match in matches})
+    answers = []
+    for question, matches in zip(asked, found, strict=True):
+        ranked = [Candidate(entity_id=ids[match.row], score=1.0 / nth) for nth, match in enumerate(matches, 1)]
+        sure = matches[0].similarity if matches else 0.0
+        answers.append(
+            _answer(
+                question,
+                ranked,
+                bench.k,
+                predicted=ranked[0].entity_id if ranked else None,
+                probability=sure if ranked else 1.0,
+                nil=1.0 - sure,
+            )
+        )
+    return answers
+
+
+def _answer(
+    question: Question,
+    ranked: Sequence[Candidate],
+    k: int,
+    *,
+    predicted: EntityId | None,
+    probability: float,
+    nil: float,
+) -> Answer:
+    """The gold's rank in all that was ranked."""
+    ranking = Ranking(mention_id=question.mention.id, candidates=tuple(ranked))
+    places = (place for place, one in enumerate(ranked, 1) if one.entity_id == question.gold)
+    return Answer(
+        mention_id=question.mention.id,
+        rank=rank_in(ranking, question.gold),
+        place=next(places, math.inf),
+        predicted=predicted,
+        probability=min(max(probability, 0.0), 1.0),
+        nil_probability=nil,
+        candidates=ranking.candidates[:k],
+    )
+
+
+def _by_cosine(
+    bench: Bench, system: str, asked: Sequence[Question], mentions: NDArray[Any], entities: NDArray[Any]
+) -> list[Answer]:
+    import numpy as np
+
+    assert bench.packed is not None
+    rows = np.array([-1 if one.gold_row is None else one.gold_row for one in asked], np.int64)
+    gold = np.full(len(asked), -1, np.int64)
+    gold[rows >= 0] = bench.packed.positions(rows[rows >= 0])
+    bench.on_total(f"ranking by {system} vectors", len(asked))
+    ranked = rank_in_kb(mentions, entities, gold, [one.mention.id for one in asked], k=bench.k)
+    bench.on_done(len(asked))
+    best = np.asarray(bench.packed.rows)[ranked.best]
+    ids = _ids(bench.kb, set(best.ravel().tolist()))
+    answers = []
+    for line, question in enumerate(asked):
+        candidates = tuple(
+            Candidate(entity_id=ids[int(row)], score=float(score))
+            for row, score in zip(best[line], ranked.scores[line], strict=True)
+        )
+        sure = min(max(candidates[0].score, 0.0), 1.0) if candidates else 0.0
+        answers.append(
+            Answer(
+                mention_id=question.mention.id,
+                rank=float(ranked.rank[line]),
+                place=float(ranked.place[line]),
+                predicted=candidates[0].entity_id if candidates else None,
+                probability=sure,
+                nil_probability=1.0 - sure,
+                candidates=candidates,
+            )
+        )
+    return answers
+
+
+def _by_matcher(bench: Bench, asked: Sequence[Question]) -> list[Answer]:
+    """The best of the whole KB by a matcher's own scores, found in two steps; behind them a gold has no rank."""
+    import numpy as np
+
+    assert bench.packed is not None
+    assert bench.matcher is not None
+    assert bench.tokens is not None
+    search = MatcherSearch(bench.kb, bench.matcher, bench.tokens, bench.profile.retrieve.index)
+    as_cosine = cosine_scale(bench.matcher)
+    rows, most = np.asarray(bench.packed.rows), max(bench.k, _MATCHED)
+    answers = []
+    bench.on_total(f"searching by {bench.matcher.kind}", len(asked))
+    for start in range(0, len(asked), _SEARCHED_AT_ONCE):
+        some = asked[start : start + _SEARCHED_AT_ONCE]
+        found = search.best(search.given([question.mention for question in some]), min(most, len(rows)))
+        ids = _ids(bench.kb, set(rows[found.entities[found.entities >= 0]].tolist()))
+        for question, positions, scores in zip(some, found.entities, found.scores, strict=True):
+            ranked = [
+                Candidate(entity_id=ids[int(rows[position])], score=float(score))
+                for position, score in zip(positions, scores, strict=True)
+                if position >= 0
+            ]
+            sure = float(as_cosine(scores[:1])[0]) if ranked else 0.0
+            answer = _answer(
+                question,
+                ranked,
+                bench.k,
+                predicted=ranked[0].entity_id if ranked else None,
+                probability=sure,
+                nil=min(max(1.0 - sure, 0.0), 1.0),
+            )
+            answers.append(answer)
+        bench.on_done(len(some))
+    return answers
+
+
+def _fused(
+    bench: Bench, asked: Sequence[Question], stated: Sequence[Sequence[Triple]]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    import numpy as np
+
+    assert bench.network is not None
+    assert bench.packed is not None
+    assert bench.given is not None
+    entities = fuse_kb(
+        bench.kb, bench.packed, bench.given, bench.network, on_total=bench.on_total, on_done=bench.on_done
+    )
+    parts = [np.zeros((0, bench.network.settings.width), np.float32)]
+    bench.on_total("fusing mentions", len(asked))
+    for start in range(0, len(asked), _MENTIONS_AT_ONCE):
+        here = slice(start, start + _MENTIONS_AT_ONCE)
+        text, triples = mention_arrays([one.mention for one in asked[here]], stated[here], bench.encoders.text.encode)
+        pictures = mention_pictures([one.mention for one in asked[here]], bench.seeing())
+        parts.append(bench.network.encoder.fuse(text=text, triples=triples, **pictures))
+        bench.on_done(len(text))
+    return np.concatenate(parts), entities
+
+
+def _texts(bench: Bench, asked: Sequence[Question]) -> NDArray[Any]:
+    text, _ = mention_arrays([one.mention for one in asked], [()] * len(asked), bench.encoders.text.encode)
+    return text
+
+
+def _ids(kb: KnowledgeBase, rows: set[int]) -> dict[int, EntityId]:
+    ordered = sorted(rows)
+    found: dict[int, EntityId] = {}
+    for start in range(0, len(ordered), 500):
+        batch = ordered[start : start + 500]
+        found.update(kb.select(f"SELECT row, id FROM entities WHERE row IN ({','.join('?' * len(batch))})", batch))
+    return found

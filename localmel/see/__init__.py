@@ -1,0 +1,1 @@
+"""What a picture shows: objects, attributes, and portraits that are alike."""

@@ -1,0 +1,212 @@
+"""Who a picture may show: the nearest portraits among the pictures of the user's own KB.
+
+In: vectors of the KB's portraits, vectors of faces (or of whole pictures).  Out: for each picture entities whose
+portrait is alike, with the similarity.  There is no outside database of faces, nothing is asked unless it is switched
+on, and a likeness is no proof: it is shown with its number.  Why it is off: docs/matchers-dwe.md."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from localmel.encode.kb_images import KbImages, picture_path
+from localmel.encode.space import ImageEncoder, Space
+from localmel.errors import BadInput, BadPicture, CorruptArtifact, shell_line
+from localmel.kb.packed import PackedKb
+from localmel.kb.store import KnowledgeBase
+from localmel.see.objects import Detector, ObjectSettings, objects_of_files
+from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+KIND, VERSION = "faces of KB pictures", 1
+_FILE = "portraits.safetensors"
+_AT_ONCE = 65_536
+FACES, WHOLE = "faces", "whole pictures"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentitySettings:
+    """Whether identities are looked for, and when a portrait counts."""
+
+    on: bool = False
+    "Nothing is looked for while this is off."
+    threshold: float = 0.5
+    "Cosine that a portrait must exceed.  As the paper, for its own network: another encoder wants another one."
+    most: int = 3
+    "Entities told of one picture."
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.threshold <= 1 or self.most < 1:
+            raise BadInput(f"identity: threshold {self.threshold} or most {self.most} is out of its range")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Portraits:
+    """p portraits of a KB's entities."""
+
+    space: Space
+    of: str
+    "`faces` or `whole pictures`: what is compared with what."
+    vectors: NDArray[Any]  # (p, width) unit rows
+    entities: NDArray[Any]  # (p,) int64 positions; an entity may have several, or none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likeness:
+    """An entity whose portrait is alike."""
+
+    entity: int
+    "Position in the KB."
+    similarity: float
+
+    def words(self, label: str) -> str:
+        """For a person to read."""
+        return f"like a picture of {label} (similarity {self.similarity:.2f})"
+
+
+def portraits_of_pictures(images: KbImages) -> Portraits:
+    """The KB's whole pictures, where there is no detector of faces."""
+    import numpy as np
+
+    entities = np.flatnonzero(images.there)
+    return Portraits(space=images.space, of=WHOLE, vectors=images.vectors[entities], entities=entities)
+
+
+def portraits_of_faces(
+    kb: KnowledgeBase,
+    packed: PackedKb,
+    detector: Detector,
+    encoder: ImageEncoder,
+    *,
+    folder: Path | None = None,
+    on_total: Callable[[str, int], None] = lambda _what, _total: None,
+    on_done: Callable[[int], None] = lambda _: None,
+) -> Portraits:
+    """The faces in the KB's pictures.  With a folder each picture is looked at once."""
+    import numpy as np
+
+    rows = [(int(row), str(path)) for row, path in kb.select("SELECT entity, path FROM images ORDER BY entity")]
+    positions = packed.positions(np.array([row for row, _ in rows], np.int64))
+    paths = [_path(kb, named) for _, named in rows]
+    on_total("looking for faces", len({path for path in paths if path}))
+    found = objects_of_files(paths, detector, encoder, ObjectSettings(), folder=folder, on_pictures=on_done)
+    counts = np.diff(found.lists.starts)
+    return Portraits(
+        space=found.space, of=FACES, vectors=found.lists.values, entities=np.repeat(positions, counts).astype(np.int64)
+    )
+
+
+def index_faces(
+    kb: KnowledgeBase,
+    packed: PackedKb,
+    images: KbImages,
+    detector: Detector,
+    encoder: ImageEncoder,
+    *,
+    on_total: Callable[[str, int], None] = lambda _what, _total: None,
+    on_done: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Keep the faces in the KB's pictures for `load_faces`, unless they stand there."""
+    try:
+        load_faces(kb, packed, images, detector)
+        return
+    except (BadInput, CorruptArtifact):
+        pass
+    folder = _faces_folder(kb, images.space, detector)
+    looked_at = folder.with_name(
+        f".{folder.name}"
+    )  # boxes and vectors by picture: what is known is not looked at again
+    made = portraits_of_faces(kb, packed, detector, encoder, folder=looked_at, on_total=on_total, on_done=on_done)
+    with new_folder(folder, kind=KIND, version=VERSION, facts=_faces_facts(packed, images, detector)) as temporary:
+        shapes = {"vectors": ("<f2", made.vectors.shape), "entities": ("<i8", made.entities.shape)}
+        arrays = create_arrays(temporary / _FILE, shapes)
+        arrays["vectors"][:], arrays["entities"][:] = made.vectors, made.entities
+        flush_arrays(arrays)
+
+
+def load_faces(kb: KnowledgeBase, packed: PackedKb, images: KbImages, detector: Detector) -> Portraits:
+    """The faces in the KB's pictures as this detector found them.
+
+    Raises BadInput where they were never looked for, or the KB, its pictures or the detector changed."""
+    folder = _faces_folder(kb, images.space, detector)
+    hint = shell_line("localmel index", kb.folder, note="with the --matcher that looks at them")
+    try:
+        manifest = read_manifest(folder, kind=KIND, version=VERSION)
+        arrays = map_arrays(folder / _FILE)
+        vectors, entities = arrays["vectors"], arrays["entities"]
+    except FileNotFoundError:
+        raise BadInput(f"no faces were looked for in the pictures of kb {kb.name!r}", hint=hint) from None
+    except CorruptArtifact as error:
+        raise CorruptArtifact(error.fact, hint=hint) from None
+    except KeyError as error:
+        raise CorruptArtifact(f"{folder} lacks {error}", hint=hint) from None
+    if any(manifest.get(name) != value for name, value in _faces_facts(packed, images, detector).items()):
+        raise BadInput(f"kb {kb.name!r} or its pictures changed since faces were looked for", hint=hint)
+    return Portraits(space=images.space, of=FACES, vectors=vectors, entities=entities)
+
+
+def _faces_folder(kb: KnowledgeBase, space: Space, detector: Detector) -> Path:
+    named = hashlib.sha256(json.dumps(dict(detector.facts), sort_keys=True).encode()).hexdigest()[:8]
+    return kb.folder / "vectors" / f"{space.name}.faces.{named}"
+
+
+def _faces_facts(packed: PackedKb, images: KbImages, detector: Detector) -> dict[str, Any]:
+    return {
+        "made_from": packed.fingerprint,
+        "pictures": images.state,
+        "weights_sha256": images.space.weights_sha256,
+        "detector": dict(detector.facts),
+    }
+
+
+def identities(
+    portraits: Portraits, shown: Sequence[NDArray[Any]], space: Space, of: str, settings: IdentitySettings
+) -> list[tuple[Likeness, ...]]:
+    """shown: for each of n pictures (any number, width) vectors of its faces, or of the whole.
+
+    The entities of portraits above the threshold, most alike first, each once.  Raises BadInput where faces are held
+    against whole pictures, or vectors of two spaces against each other."""
+    if not settings.on:
+        return [() for _ in shown]
+    if of != portraits.of:
+        raise BadInput(f"{of} cannot be held against {portraits.of}: use one detector for the KB and for mentions")
+    if space != portraits.space:
+        raise BadInput(f"{of} of {space.name} cannot be held against portraits of {portraits.space.name}")
+    return [_nearest(portraits, vectors, settings) for vectors in shown]
+
+
+def _nearest(portraits: Portraits, vectors: NDArray[Any], settings: IdentitySettings) -> tuple[Likeness, ...]:
+    import numpy as np
+
+    best: dict[int, float] = {}
+    asked = np.asarray(vectors, np.float32)
+    for first in range(0, len(portraits.vectors) if len(asked) else 0, _AT_ONCE):
+        some = slice(first, first + _AT_ONCE)
+        alike = (np.asarray(portraits.vectors[some], np.float32) @ asked.T).max(axis=1)
+        for place in np.flatnonzero(alike > settings.threshold):
+            entity = int(portraits.entities[first + place])
+            best[entity] = max(best.get(entity, -1.0), float(alike[place]))
+    ranked = sorted(best.items(), key=lambda found: (-found[1], found[0]))
+    return tuple(Likeness(entity=entity, similarity=similarity) for entity, similarity in ranked[: settings.most])
+
+
+def identity_texts(found: Sequence[Sequence[Likeness]], entity_vectors: NDArray[Any]) -> list[NDArray[Any]]:
+    """n rows of likenesses -> n arrays (any number, width): the texts of those entities, as the KB has them."""
+    import numpy as np
+
+    width = entity_vectors.shape[1]
+    places = [np.array([one.entity for one in row], np.int64) for row in found]
+    return [np.asarray(entity_vectors[own], np.float32).reshape(-1, width) for own in places]
+
+
+def _path(kb: KnowledgeBase, named: str) -> Path | None:
+    try:
+        return picture_path(kb, named)
+    except BadPicture:
+        return None

@@ -1,0 +1,276 @@
+"""Answers kept one by one as they come, so that what was killed goes on where it stopped.
+
+In: a key (a hash of everything that decides the answer) with the answer, or with why there is none.  Out: the answer
+to a key, whoever asked for it before.  A file of JSON lines that only grows; each line carries a hash of itself.
+
+What can happen to the file, and what becomes of it:
+- a process dies, at any byte: the unfinished last line is cut off when the journal is opened the next time;
+- a line is damaged: it answers nothing any more, is counted in `damaged`, and its question is asked again;
+- no line can be read, or a newer version wrote it: CorruptArtifact, and the file stays as it is;
+- two writers: the second is refused (JournalBusy); the system lets go of the lock when the first one dies.
+
+A line is handed to the system before the answer is handed on: it survives the death of the process.  At most once a
+second, and at the end, the system is told to bring the file to the disk: a power cut costs what came since.
+In memory are a key and a place for each answer, about 200 bytes.  Knows no model and no mention."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from localmel.errors import BadInput, CorruptArtifact, shell_line
+from localmel.store.artifacts import failed_writes_are_reported
+
+VERSION = 1
+MOST_LINE = 16 * 1024 * 1024
+"Bytes of a line; a longer piece without a line break is damage, and is passed over without being held."
+_FLUSHED_AFTER = 1.0
+"Seconds."
+_CHECK = 16
+"Hexadecimal digits of SHA-256 over the rest of the line."
+_BEFORE, _BEHIND = b'{"check":"', b'",'
+_BUSY = (errno.EACCES, errno.EAGAIN)
+_SHOWN = 3
+Json = dict[str, Any]
+
+
+class JournalBusy(BadInput):
+    """Another process is writing the journal."""
+
+
+class Journal:
+    """One open journal.  A context manager; one process at a time has it open."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or begin the journal at `path`.  Raises JournalBusy, CorruptArtifact, BadInput or OutOfSpace."""
+        self.path = path
+        self.damaged = 0
+        "Lines that could not be read when the journal was opened."
+        self.failures = 0
+        "How often a question was noted as failed, here and in earlier runs."
+        self._damaged_lines: list[int] = []
+        self._places: dict[bytes, int] = {}  # key -> where its line begins
+        with failed_writes_are_reported(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            if not stat.S_ISREG(os.fstat(self._handle).st_mode):
+                raise BadInput(f"{path} is no ordinary file", hint=shell_line("ls -l", path))
+            self._lock()
+            self._reader: BinaryIO = path.open("rb")
+            try:
+                self._begin()
+            except BaseException:
+                self._reader.close()
+                raise
+        except BaseException:
+            os.close(self._handle)
+            raise
+        self._flushed, self._flushed_end = time.monotonic(), self._end
+
+    def __len__(self) -> int:
+        """How many questions have an answer."""
+        return len(self._places)
+
+    def __contains__(self, key: str) -> bool:
+        return bytes.fromhex(key) in self._places
+
+    def get(self, key: str) -> Json | None:
+        """The answer to a question; None where there is none.  Raises CorruptArtifact where the file has changed."""
+        place = self._places.get(bytes.fromhex(key))
+        if place is None:
+            return None
+        self._reader.seek(place)
+        row = _checked(self._reader.readline(MOST_LINE))
+        if row is None or row.get("key") != key:
+            raise CorruptArtifact(
+                f"{self.path} was changed at byte {place:,} while it was open",
+                hint="run the same command again; what is damaged is asked again",
+            )
+        answer: Json = row["answer"]
+        return answer
+
+    def keep(self, key: str, answer: Mapping[str, Any]) -> None:
+        """Note the answer to a question.  The first one stays: an answer once given does not change."""
+        name = bytes.fromhex(key)
+        if name in self._places:
+            return
+        place = self._end
+        self._append({"key": key, "answer": dict(answer)})
+        self._places[name] = place
+
+    def keep_failure(self, key: str, why: Mapping[str, Any]) -> None:
+        """Note that a question was not answered.  It counts as unanswered, and is asked again by the next run."""
+        self._append({"key": key, "failure": dict(why)})
+        self.failures += 1
+
+    @property
+    def note(self) -> str:
+        """What was damaged, in words; empty where nothing was."""
+        if not self.damaged:
+            return ""
+        lines = ", ".join(map(str, self._damaged_lines)) + (", ..." if self.damaged > _SHOWN else "")
+        noun = "line is" if self.damaged == 1 else "lines are"
+        return f"{self.damaged:,} {noun} damaged in {self.path} ({lines}); what they answered is asked again"
+
+    def close(self) -> None:
+        """Bring everything to the disk and let the next writer in."""
+        if self._handle < 0:
+            return
+        self._reader.close()
+        try:
+            with failed_writes_are_reported(self.path):
+                self._flush(after=0)
+        finally:
+            os.close(self._handle)
+            self._handle = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _BUSY:
+                fact = f"another process is writing {self.path}"
+                raise JournalBusy(fact, hint="wait until it has ended, or choose another --run") from None
+            fact = f"{self.path} cannot be locked ({error.strerror}), so a second writer could not be kept out"
+            raise BadInput(fact, hint=shell_line("df -T", self.path.parent, note="choose another disk")) from None
+
+    def _append(self, row: Json) -> None:
+        line = _sealed(row)
+        if len(line) > MOST_LINE:
+            raise BadInput(f"an answer of {len(line):,} bytes is longer than a line of {self.path} may be")
+        with failed_writes_are_reported(self.path):
+            if os.fstat(self._handle).st_size != self._end:  # an earlier line was interrupted on its way
+                os.ftruncate(self._handle, self._end)
+            try:
+                self._write(line)
+            except OSError:
+                os.ftruncate(self._handle, self._end)
+                raise
+            self._end += len(line)
+            self._flush(after=_FLUSHED_AFTER)
+
+    def _flush(self, *, after: float) -> None:
+        if self._end != self._flushed_end and time.monotonic() - self._flushed >= after:
+            os.fsync(self._handle)
+            self._flushed, self._flushed_end = time.monotonic(), self._end
+
+    def _write(self, line: bytes) -> None:
+        written = os.write(self._handle, line)
+        while written < len(line):
+            written += os.write(self._handle, line[written:])
+
+    # --- opening ------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Read which keys have answers, cut off an unfinished last line, and write the first line where none is."""
+        head = _sealed({"journal": VERSION})
+        known = 0
+        self._end = 0
+        for number, (place, end, line) in enumerate(_lines(self._reader), 1):
+            row = _checked(line)
+            if row is None:
+                self.damaged += 1
+                self._damaged_lines += [number][: _SHOWN - len(self._damaged_lines)]
+            else:
+                known += 1
+                self._note(row, place, number)
+            self._end = end
+        size = os.fstat(self._handle).st_size
+        if not known and not head.startswith(self._first(len(head))):
+            self._refuse(f"no line of {self.path} is one of a journal ({size:,} bytes)")
+        with failed_writes_are_reported(self.path):
+            if size > self._end:
+                os.ftruncate(self._handle, self._end)
+            if not known:
+                self._write(head)
+                self._end = len(head)
+                os.fsync(self._handle)
+                _flush_folder(self.path.parent)
+
+    def _note(self, row: Json, place: int, number: int) -> None:
+        if "journal" in row and row["journal"] != VERSION:
+            self._refuse(f"{self.path}:{number}: journal version {row['journal']!r}; this localmel reads {VERSION}")
+        if "failure" in row:
+            self.failures += 1
+        elif "answer" in row:
+            self._places.setdefault(bytes.fromhex(row["key"]), place)
+
+    def _first(self, n_bytes: int) -> bytes:
+        self._reader.seek(0)
+        return self._reader.read(n_bytes)
+
+    def _refuse(self, fact: str) -> None:
+        aside = self.path.with_name(f"{self.path.name}.aside")
+        hint = shell_line("mv", self.path, aside, note="then run the same command again: everything is asked anew")
+        raise CorruptArtifact(fact, hint=hint)
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+    """Where each finished line begins and ends, and its bytes; of one that is too long no bytes.
+
+    What stands behind the last line break is not given."""
+    place = 0
+    while line := file.readline(MOST_LINE):
+        end = place + len(line)
+        whole = line.endswith(b"\n")
+        if not whole and len(line) == MOST_LINE:
+            line = b""
+            while not whole and (piece := file.readline(MOST_LINE)):
+                end += len(piece)
+                whole = piece.endswith(b"\n")
+        if not whole:
+            return
+        yield place, end, line
+        place = end
+
+
+def _sealed(row: Json) -> bytes:
+    rest = json.dumps(row, separators=(",", ":"), allow_nan=False)[1:].encode("ascii")
+    return _BEFORE + _check(rest) + _BEHIND + rest + b"\n"
+
+
+def _checked(line: bytes) -> Json | None:
+    """What a line says; None where it is not, byte for byte, what was written."""
+    start = len(_BEFORE) + _CHECK + len(_BEHIND)
+    rest = line[start:-1]
+    if line[:start] != _BEFORE + _check(rest) + _BEHIND or not line.endswith(b"\n"):
+        return None
+    try:
+        row: Json = json.loads(b"{" + rest)
+        keyed = "journal" in row or (len(bytes.fromhex(row["key"])) and isinstance(row.get("answer", {}), dict))
+    except (ValueError, KeyError, TypeError, RecursionError):  # sealed by somebody else
+        return None
+    return row if keyed else None
+
+
+def _check(rest: bytes) -> bytes:
+    return hashlib.sha256(rest).hexdigest()[:_CHECK].encode()
+
+
+def _flush_folder(folder: Path) -> None:
+    """A new file is only there after a power cut when its folder is on the disk, too."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

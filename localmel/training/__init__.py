@@ -1,0 +1,1 @@
+"""Train networks on benchmarks: what is read, encoded and kept."""

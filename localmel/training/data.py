@@ -1,0 +1,248 @@
+"""What networks are trained and validated on: the splits of datasets as vectors, made once and kept with the run.
+
+In: a folder of benchmarks, an indexed KB and a text encoder.  Out: arrays, in `encode/` with the hashes of what they
+were made from.  Same inputs: not made again.  A mention that stands in train and in validation is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from localmel.benchmarks import drop_leaked, read_benchmark, refuse_leaks
+from localmel.benchmarks.own import find_own
+from localmel.encode.space import TextEncoder
+from localmel.errors import BadInput, CorruptArtifact, shell_line
+from localmel.generate.embedded import stated_triples
+from localmel.kb.names import NameIndex
+from localmel.kb.packed import PackedKb
+from localmel.kb.store import KnowledgeBase
+from localmel.matchers.kgmel.kb_triples import TripleArrays
+from localmel.matchers.kgmel.mention_vectors import mention_arrays, mention_texts
+from localmel.records import Mention, Split
+from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
+from localmel.training.moved_text import with_moved_text
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from localmel.matchers.kgmel.inputs import MentionVectors
+
+KIND, VERSION = "encoded mentions", 1
+BY_NAME = 64
+"Entities bearing a mention's name from which negatives are drawn."
+_NAMES_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Datasets:
+    """Train and validation mentions of several datasets, with nothing in common."""
+
+    names: tuple[str, ...]
+    train: Split
+    validation: Split
+    origin: Mapping[str, int]
+    "Mention -> number of its dataset.  Ids begin with the dataset's name, so that two may use the same ones."
+    dropped: int
+    "Mentions that were taken out of validation because train has them."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EncodedSplit:
+    """One split as arrays; rows are mentions."""
+
+    vectors: MentionVectors
+    dataset: NDArray[Any]  # (m,) int64 number of the dataset
+    sentence: NDArray[Any]  # (m,) int64 checksum of the sentence, for folds
+
+
+def read_datasets(
+    folder: Path, names: Sequence[str] = (), *, drop: bool = False, most: tuple[int, int] = (0, 0)
+) -> Datasets:
+    """The named datasets of a benchmark folder, or all where none is named.
+
+    most: of train and of validation at most so many mentions, those with the smallest checksums of sentences; 0: all.
+
+    A mention or a sentence that stands in train and in validation, of whichever datasets, is dropped from validation
+    where `drop` says so.  Raises BadInput otherwise, and where a dataset lacks one of the two splits."""
+    found = [read_benchmark(folder, name) for name in names or _all_names(folder)]
+    for benchmark in found:
+        if missing := {"train", "val"} - set(benchmark.splits):
+            fact = f"{benchmark.name} in {folder} has no split {' and no split '.join(sorted(missing))}"
+            raise BadInput(fact, hint=shell_line("localmel data check", folder))
+    origin: dict[str, int] = {}
+    joined = []
+    for part in ("train", "val"):
+        mentions, gold = [], {}
+        for number, benchmark in enumerate(found):
+            split = benchmark.splits[part]
+            for mention in split.mentions:
+                own = replace(mention, id=f"{benchmark.name}/{mention.id}")
+                mentions.append(own)
+                gold[own.id] = split.gold[mention.id]
+                origin[own.id] = number
+        joined.append(Split(name=part, mentions=tuple(mentions), gold=gold))
+    train, validation = joined
+    dropped = 0
+    if drop:
+        left = drop_leaked([train, validation])
+        (train, validation), dropped = left.splits, left.total
+    else:
+        refuse_leaks(train, validation)
+    names = tuple(benchmark.name for benchmark in found)
+    train, validation = (_drawn(split, n) for split, n in zip((train, validation), most, strict=True))
+    return Datasets(names=names, train=train, validation=validation, origin=origin, dropped=dropped)
+
+
+def _drawn(split: Split, most: int) -> Split:
+    """The whole split for 0.  By sentence, so that the order of the files does not matter."""
+    if not most:
+        return split
+    drawn = sorted(split.mentions, key=checksum_of)[:most]
+    return Split(name=split.name, mentions=tuple(drawn), gold={mention.id: split.gold[mention.id] for mention in drawn})
+
+
+def _all_names(folder: Path) -> list[str | None]:
+    """JSON lines: every dataset of the folder.  Other layouts: the one that is there, else the reader asks which."""
+    try:
+        return [found.name for found in find_own(folder)] or [None]
+    except OSError:  # the reader says what is wrong with it
+        return [None]
+
+
+def checksum_of(mention: Mention) -> int:
+    """The number by which a sentence is put into a fold."""
+    return zlib.crc32(mention.context.encode("utf-8"))
+
+
+def encoded_splits(
+    datasets: Datasets,
+    kb: KnowledgeBase,
+    packed: PackedKb,
+    encoder: TextEncoder,
+    folder: Path,
+    *,
+    visible_text: float,
+    on_total: Callable[[str, int], None] = lambda _what, _total: None,
+    on_done: Callable[[int], None] = lambda _: None,
+) -> tuple[EncodedSplit, EncodedSplit, dict[str, Any]]:
+    """Train and validation as arrays, from `folder` where they stand there; and the facts they were made from.
+
+    Of a share `visible_text` of the train mentions a piece of the sentence is taken for writing in the picture."""
+    facts = {
+        "train": _digest(datasets.train),
+        "validation": _digest(datasets.validation),
+        "datasets": list(datasets.names),
+        "kb": packed.fingerprint,
+        "space": encoder.space.name,
+        "space_sha256": encoder.space.weights_sha256,
+        "visible_text": visible_text,
+        "by_name": BY_NAME,
+    }
+    parts = {"train": (datasets.train, visible_text), "validation": (datasets.validation, 0.0)}
+    if not _stands(folder, facts):
+        with new_folder(folder, kind=KIND, version=VERSION, facts={"made_from": facts}) as temporary:
+            for name, (split, share) in parts.items():
+                arrays = _encoded(split, datasets, kb, packed, encoder, share, on_total, on_done)
+                _write(temporary / f"{name}.safetensors", arrays)
+    train, validation = (_read(folder / f"{name}.safetensors") for name in parts)
+    return train, validation, facts
+
+
+def _stands(folder: Path, facts: Mapping[str, Any]) -> bool:
+    try:
+        return bool(read_manifest(folder, kind=KIND, version=VERSION, every_byte=True).get("made_from") == facts)
+    except (FileNotFoundError, CorruptArtifact):  # it is made again from nothing but the inputs
+        return False
+
+
+def _encoded(
+    split: Split,
+    datasets: Datasets,
+    kb: KnowledgeBase,
+    packed: PackedKb,
+    encoder: TextEncoder,
+    share: float,
+    on_total: Callable[[str, int], None],
+    on_done: Callable[[int], None],
+) -> dict[str, NDArray[Any]]:
+    import numpy as np
+
+    dataset = np.array([datasets.origin[mention.id] for mention in split.mentions], np.int64)
+    made = {}
+    for number in range(len(datasets.names)):
+        own = [mention for mention in split.mentions if datasets.origin[mention.id] == number]
+        for mention, lines in with_moved_text(own, share=share, seed=number):
+            made[mention.id] = mention, stated_triples(mention, lines)
+    seen, stated = zip(*(made[mention.id] for mention in split.mentions), strict=True) if made else ((), ())
+    on_total(f"encoding {split.name} mentions", len(mention_texts(seen, stated)))
+    text, triples = mention_arrays(seen, stated, lambda texts: encoder.encode(texts, on_done))
+    rows = dict(kb.select("SELECT id, row FROM entities"))
+    gold = np.array([rows.get(split.gold[mention.id] or "", -1) for mention in split.mentions], np.int64)
+    gold[gold >= 0] = packed.positions(gold[gold >= 0])
+    return {
+        "text": np.asarray(text, np.float32),
+        "gold": gold,
+        "candidates": _by_name(split.mentions, kb, packed, on_total, on_done),
+        "dataset": dataset,
+        "sentence": np.array([checksum_of(mention) for mention in split.mentions], np.int64),
+        **{f"triples.{name}": values for name, values in triples.named()},
+    }
+
+
+def _by_name(
+    mentions: Sequence[Mention],
+    kb: KnowledgeBase,
+    packed: PackedKb,
+    on_total: Callable[[str, int], None],
+    on_done: Callable[[int], None],
+) -> NDArray[Any]:
+    """(m, BY_NAME) int64 positions of entities that may bear each mention's name, -1 beyond."""
+    import numpy as np
+
+    names = NameIndex(kb)
+    candidates = np.full((len(mentions), BY_NAME), -1, np.int64)
+    on_total("looking up names", len(mentions))
+    for place, mention in enumerate(mentions):
+        rows = np.array([match.row for match in names.find(mention.surface, limit=BY_NAME)], np.int64)
+        candidates[place, : len(rows)] = packed.positions(rows)
+        if (place + 1) % _NAMES_AT_ONCE == 0:
+            on_done(_NAMES_AT_ONCE)
+    return candidates
+
+
+def _write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    import numpy as np
+
+    written = create_arrays(path, {name: (values.dtype.str, values.shape) for name, values in arrays.items()})
+    for name, values in arrays.items():
+        np.copyto(written[name], values)
+    flush_arrays(written)
+
+
+def _read(path: Path) -> EncodedSplit:
+    from localmel.matchers.kgmel.inputs import MentionVectors
+
+    found = map_arrays(path)
+    try:
+        triples = {name.removeprefix("triples."): found[name] for name in found if name.startswith("triples.")}
+        vectors = MentionVectors(
+            text=found["text"], triples=TripleArrays(**triples), gold=found["gold"], candidates=found["candidates"]
+        )
+        return EncodedSplit(vectors=vectors, dataset=found["dataset"], sentence=found["sentence"])
+    except (KeyError, TypeError) as error:
+        hint = shell_line("rm -r", path.parent, note="then run the same command again")
+        raise CorruptArtifact(f"{path} lacks arrays ({error})", hint=hint) from None
+
+
+def _digest(split: Split) -> str:
+    """Of everything in a split that reaches the vectors."""
+    digest = hashlib.sha256()
+    for mention in split.mentions:
+        facts = (mention.id, mention.context, mention.span.start, mention.span.end, split.gold[mention.id])
+        digest.update(json.dumps(facts).encode())
+    return digest.hexdigest()

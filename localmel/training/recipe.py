@@ -1,0 +1,97 @@
+"""What is trained on what, and who hears of it.
+
+In: choices of a person.  Out: a recipe, checked.  Reads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from localmel.errors import UsageError
+from localmel.matchers.dwe.choice import DweChoice
+from localmel.matchers.registry import DWE, KGMEL, MATCHERS
+from localmel.matchers.train.tuning_settings import EncoderTuning
+
+if TYPE_CHECKING:
+    from localmel.matchers.train.loop import Epoch
+    from localmel.matchers.train.settings import TrainingSettings
+
+TUNABLE = ("m3el",)
+"Matchers whose features can be made anew in every step, by an encoder that is trained with them."
+ABLATIONS = ("triples", "gate", "text", "image")
+"What a network can be trained without, to see what it is good for."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What is trained on what."""
+
+    data: Path
+    "A benchmark folder."
+    training: TrainingSettings
+    "Of every seed; its own seed is replaced."
+    datasets: tuple[str, ...] = ()
+    "Which datasets of the folder are joined; all where none is named."
+    seeds: tuple[int, ...] = (0,)
+    matcher: str = KGMEL
+    "Of MATCHERS: what is trained."
+    mentions: int = 0
+    "Train on so many mentions at most, those whose sentences have the smallest CRC-32; 0 takes all."
+    validation_mentions: int = 0
+    "Choose the epoch by so many validation mentions at most, drawn likewise; 0 takes all."
+    dwe: DweChoice = field(default_factory=DweChoice)
+    "What is seen, where the matcher is dwe."
+    tuning: EncoderTuning | None = None
+    "How the encoder is trained together with the matcher; None leaves it as it is."
+    width: int | None = None
+    "Length of the vectors that are compared; None takes what suits the matcher (384 for kgmel)."
+    without: tuple[str, ...] = ()
+    "Of ABLATIONS; a matcher other than kgmel can do without image only."
+    drop_leaked: bool = False
+    "Leave validation mentions out that train has, instead of refusing them."
+    visible_text: float = 0.2
+    "Share of train mentions of which a piece of the sentence is taken for writing in the picture."
+    fold: tuple[int, int] | None = None
+    "(i, n): without the mentions whose sentence's CRC-32 leaves i when divided by n."
+    command: str = ""
+    "Stands in the card."
+
+    def __post_init__(self) -> None:
+        if self.matcher not in MATCHERS:
+            raise UsageError(
+                f"there is no matcher {self.matcher!r}; there are {', '.join(MATCHERS)}", hint=f"--matcher {KGMEL}"
+            )
+        if self.matcher != DWE and self.dwe != DweChoice():
+            raise UsageError(f"what is to be seen is chosen for {DWE}, not for {self.matcher}", hint=f"--matcher {DWE}")
+        if self.tuning is not None and self.matcher not in TUNABLE:
+            fact = f"an encoder is tuned together with {' or '.join(TUNABLE)}, not with {self.matcher}"
+            raise UsageError(fact, hint=f"--matcher {TUNABLE[0]}")
+        if min(self.mentions, self.validation_mentions) < 0:
+            fact = f"{self.mentions} mentions and {self.validation_mentions} of validation cannot be drawn; 0 takes all"
+            raise UsageError(fact)
+        if unknown := set(self.without) - set(ABLATIONS):
+            raise UsageError(f"a network cannot be trained without {', '.join(unknown)}; only {', '.join(ABLATIONS)}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise UsageError(f"the seeds are {list(self.seeds)}; they are different numbers from 0 on")
+        if not 0 <= self.visible_text <= 1:
+            raise UsageError(f"visible_text is {self.visible_text}; it is a share between 0 and 1")
+        if self.fold is not None and not (self.fold[1] >= 2 and 0 <= self.fold[0] < self.fold[1]):
+            raise UsageError(f"there is no fold {self.fold[0]} of {self.fold[1]}", hint="--fold 0/3")
+
+    def withheld(self) -> dict[str, Any]:
+        """What a network of this recipe is not shown, as its run and its card say it."""
+        return {"without": sorted(self.without), "fold": "/".join(map(str, self.fold)) if self.fold else None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """Hears how far a run is.  Only the first of several processes speaks."""
+
+    on_total: Callable[[str, int], None] = lambda _what, _total: None
+    "A step and its size."
+    on_done: Callable[[int], None] = lambda _: None
+    "How many more of it are done."
+    on_note: Callable[[str], None] = lambda _: None
+    on_epoch: Callable[[int, Epoch], None] = lambda _seed, _epoch: None

@@ -1,0 +1,218 @@
+"""Train networks on benchmarks: read, encode once, train one network for each seed, and say how good they are.
+
+In: a recipe, a KB, its encoders and a folder.  Out: `seed-S/network` with a card for each seed, `history.json` and
+`training.png`.  A run that was stopped goes on; one that is finished is not done again; one of another recipe is
+refused.  Validation chooses the epoch; nothing here reads a test split."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from localmel.encode.space import ImageEncoder, TextEncoder
+from localmel.encode.token_encoders import TokenEncoders
+from localmel.errors import BadInput, CorruptArtifact, MissingExtra
+from localmel.kb.store import KnowledgeBase
+from localmel.store.artifacts import behind_links, failed_writes_are_reported
+from localmel.training.curve import write_history
+from localmel.training.inputs import Prepared, prepare
+from localmel.training.recipe import Listener, Recipe
+from localmel.training.trainees import Trainee, card_of, prepare_trainee, ranks_by_dataset
+from localmel.training.tuning import check_encoder_beside
+
+if TYPE_CHECKING:
+    from localmel.matchers.kgmel.network import FusionNetwork
+    from localmel.matchers.kgmel.ranking import Ranks, Workers
+    from localmel.matchers.train.loop import Together
+
+__all__ = ["Listener", "Outcome", "Prepared", "Recipe", "SeedResult", "prepare", "train_networks", "validate"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedResult:
+    """The network of one seed."""
+
+    seed: int
+    network: Path
+    epochs: int
+    best_epoch: int
+    seconds: float
+    validation: Mapping[str, Ranks] = field(repr=False)
+    "Under `all`, and under each dataset that has a gold in the KB."
+    was_there: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """All seeds of a run."""
+
+    seeds: tuple[SeedResult, ...]
+    dropped: int
+    leads: bool
+    "Whether this process is the one that reports it."
+
+    @property
+    def best(self) -> SeedResult:
+        """The seed with the highest MRR on validation."""
+        return max(self.seeds, key=lambda result: result.validation["all"].mrr)
+
+    def mean(self, name: str) -> float:
+        """Of `hits_at_1`, `hits_at_16` or `mrr` over the seeds."""
+        return statistics.fmean(self._values(name))
+
+    def deviation(self, name: str) -> float | None:
+        """Sample deviation over the seeds; None of one seed."""
+        return statistics.stdev(self._values(name)) if len(self.seeds) > 1 else None
+
+    def _values(self, name: str) -> list[float]:
+        return [float(getattr(result.validation["all"], name)) for result in self.seeds]
+
+
+def train_networks(
+    recipe: Recipe,
+    kb: KnowledgeBase,
+    encoder: TextEncoder,
+    folder: Path,
+    *,
+    images: ImageEncoder | None = None,
+    tokens: TokenEncoders | None = None,
+    encoded: Path | None = None,
+    listener: Listener | None = None,
+) -> Outcome:
+    """Train a network for each seed of the recipe in `folder`.  `encoded` may be shared by runs on the same mentions.
+
+    With `images` the networks see the pictures of mentions and entities.  tokens: what a matcher other than kgmel
+    encodes with, in place of both.
+
+    Raises MissingExtra before anything is made, BadInput where data, KB or an earlier run do not fit."""
+    if find_spec("matplotlib") is None:
+        raise MissingExtra("training draws its curve with matplotlib", hint="pip install 'localmel[train]'")
+    from localmel.matchers.train.loop import start_processes
+
+    together = start_processes()
+    listener = listener if listener and together.leads else Listener()
+    folder = behind_links(folder)
+    with _alone_in(folder, together):
+        trainee = prepare_trainee(
+            recipe, kb, encoder, encoded or folder / "encode", together, listener, images=images, tokens=tokens
+        )
+        results = []
+        for seed in recipe.seeds:
+            results.append(_one_seed(recipe, seed, trainee, folder, together, listener))
+            if together.leads:
+                cards = [card_of(result.network, recipe.matcher) for result in results]
+                write_history(folder, cards, new=not all(one.was_there for one in results))
+        return Outcome(seeds=tuple(results), dropped=trainee.dropped, leads=together.leads)
+
+
+def validate(network: FusionNetwork, prepared: Prepared, workers: Workers | None = None) -> dict[str, Ranks]:
+    """How a network ranks the validation mentions: `all`, and each dataset."""
+    from localmel.matchers.kgmel.ranking import embed_entities, gold_ranks
+
+    vectors = embed_entities(network, prepared.entities, workers)
+    ranks = gold_ranks(network, prepared.validation, vectors, workers).cpu()
+    return ranks_by_dataset(ranks, prepared.validation_sets)
+
+
+@contextmanager
+def _alone_in(folder: Path, together: Together) -> Iterator[None]:
+    """Two runs in one folder at once would undo each other's checkpoints."""
+    from filelock import FileLock, Timeout
+
+    if not together.leads:
+        yield
+        return
+    with failed_writes_are_reported(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise BadInput(f"another process is training in {folder}", hint="choose another --out") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+# --- one seed ----------------------------------------------------------------------------------------------------
+
+
+def _one_seed(
+    recipe: Recipe, seed: int, trainee: Trainee, folder: Path, together: Together, listener: Listener
+) -> SeedResult:
+    from localmel.matchers.train.checkpoint import refuse_other_facts
+    from localmel.matchers.train.loop import facts_of, train_learner
+
+    settings = replace(recipe.training, seed=seed)
+    facts = facts_of(trainee.facts(), settings, trainee.made_from, together)
+    network = folder / f"seed-{seed}" / "network"
+    there = network.is_dir()
+    together.wait()  # all have looked before the first one writes
+    if there:
+        card = card_of(network, recipe.matcher)
+        refuse_other_facts(network, card.get("run", {}), facts)
+        check_encoder_beside(network, card)
+        return _result(seed, network, card, was_there=True)
+    trained = train_learner(
+        trainee.new(),
+        settings,
+        folder / f"seed-{seed}" / "checkpoint",
+        made_from=trainee.made_from,
+        on_epoch=lambda epoch: listener.on_epoch(seed, epoch),
+        on_step=_Steps(f"training seed {seed}", listener),
+    )
+    found, more = trainee.validated(trained.network, together, listener)
+    card = {
+        "seed": seed,
+        "data": trainee.made_from["datasets"],
+        "mentions": trainee.counts(),
+        "without": sorted(recipe.without),
+        "best_epoch": trained.best.number,
+        "validation": {name: asdict(ranks) for name, ranks in found.items()},
+        "seconds": round(sum(epoch.seconds for epoch in trained.history), 1),
+        "command": recipe.command,
+        "history": [asdict(epoch) for epoch in trained.history],
+        "run": facts,
+        **more,
+    }
+    if together.leads:
+        trainee.save(network, trained.network, card)
+    together.wait()
+    return _result(seed, network, card, was_there=False)
+
+
+class _Steps:
+    """Turns "step 30 of 600" into a total, told once, and what is more of it."""
+
+    def __init__(self, what: str, listener: Listener) -> None:
+        self._what, self._listener, self._last = what, listener, -1
+
+    def __call__(self, step: int, steps: int, _loss: float) -> None:
+        if self._last < 0:
+            self._listener.on_total(self._what, steps)
+            self._last = 0
+        self._listener.on_done(step - self._last)
+        self._last = step
+
+
+def _result(seed: int, network: Path, card: Mapping[str, Any], *, was_there: bool) -> SeedResult:
+    from localmel.matchers.kgmel.ranking import Ranks
+
+    try:
+        return SeedResult(
+            seed=seed,
+            network=network,
+            epochs=len(card["history"]),
+            best_epoch=card["best_epoch"],
+            seconds=card["seconds"],
+            validation={name: Ranks(**ranks) for name, ranks in card["validation"].items()},
+            was_there=was_there,
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CorruptArtifact(f"the card of {network} is not one of a training ({error})") from None
