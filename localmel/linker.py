@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from numpy.typing import NDArray
 
 from localmel.captions import Caption, LinkedCaption, LinkedMention
 from localmel.encode.kb_vectors import load_vectors
@@ -43,9 +45,6 @@ from localmel.retrieve.finder import open_finder, shown_to
 from localmel.retrieve.profile_models import ProfileModels, open_models, ready_for
 from localmel.settings import EngineSettings, Profile, go_offline, load_profile
 from localmel.settings.shipped import weights_folder
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 go_offline()
 

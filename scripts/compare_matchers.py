@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from localmel.cli.output import print_note, progress
+from localmel.cli.output import progress_bar
 from localmel.encode.token_encoders import open_token_encoders
 from localmel.errors import BadInput
 from localmel.kb.locate import open_kb
@@ -36,7 +36,7 @@ from localmel.matchers.train.matcher_learner import found_for, searched
 from localmel.matchers.train.settings import TrainingSettings
 from localmel.settings import load_profile
 from localmel.training.data import read_datasets
-from localmel.training.recipe import Listener, Recipe
+from localmel.training.recipe import Recipe
 from localmel.training.trainees import FusionTrainee, MatcherTrainee, prepare_trainee
 
 NEAR = 64
@@ -75,15 +75,14 @@ def main(arguments: list[str] | None = None) -> None:
     words = shlex.split(card["command"])
     sizes = [int(words[words.index(one) + 1]) if one in words else 0 for one in ("--mentions", "--validation-mentions")]
     kb, encoders = open_kb(given.kb), open_token_encoders(load_profile("embedded").encode, method="torch")
-    with progress() as (announce, advance):
-        listener = Listener(on_total=announce, on_done=advance, on_note=print_note)
+    with progress_bar():
         trainees = {}
         for way, matcher in (("kgmel", "kgmel"), ("other", name)):
             recipe = Recipe(data=given.data, training=TrainingSettings(), matcher=matcher, mentions=sizes[0],
                             validation_mentions=sizes[1], visible_text=0.0, drop_leaked=True)  # fmt: skip
             run = networks[way][0].parents[1]
             trainees[way] = prepare_trainee(
-                recipe, kb, encoders.text, run / "encode", start_processes(), listener, tokens=encoders
+                recipe, kb, encoders.text, run / "encode", start_processes(), tokens=encoders
             )
     fused, matched = trainees["kgmel"], trainees["other"]
     assert isinstance(fused, FusionTrainee)

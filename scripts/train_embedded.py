@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from localmel.cli.output import print_note, progress
+from localmel.cli.output import print_note, progress_bar
 from localmel.encode.minilm import MiniLM
 from localmel.encode.space import Space
 from localmel.kb.locate import open_kb
@@ -24,7 +24,7 @@ from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kgmel.fused import Network, load_network, save_network
 from localmel.matchers.kgmel.losses import LossSettings
 from localmel.matchers.train.settings import TrainingSettings
-from localmel.training.run import Listener, Outcome, Prepared, Recipe, prepare, train_networks, validate
+from localmel.training.run import Outcome, Prepared, Recipe, prepare, train_networks, validate
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "python scripts/train_embedded.py --kb KB --data FOLDER"
@@ -49,14 +49,13 @@ def main(arguments: list[str] | None = None) -> None:
     training = replace(TRAINING, epochs=given.epochs)
     recipe = Recipe(data=given.data, training=training, seeds=SEEDS, drop_leaked=True, command=COMMAND)
     encoder, kb = MiniLM(method="torch"), open_kb(given.kb)
-    with progress() as (announce, advance):
-        listener = Listener(on_total=announce, on_done=advance, on_note=print_note, on_epoch=_tell)
-        outcome = train_networks(recipe, kb, encoder, given.runs / "full", listener=listener)
+    with progress_bar():
+        outcome = train_networks(recipe, kb, encoder, given.runs / "full", on_epoch=_tell)
         pack(outcome, recipe, kb, encoder, given.runs / "full" / "encode", given.out)
         for fold in range(FOLDS):
             apart = replace(recipe, seeds=(0,), fold=(fold, FOLDS))
             encoded = given.runs / "full" / "encode"
-            train_networks(apart, kb, encoder, given.runs / f"fold-{fold}", encoded=encoded, listener=listener)
+            train_networks(apart, kb, encoder, given.runs / f"fold-{fold}", encoded=encoded, on_epoch=_tell)
 
 
 def pack(outcome: Outcome, recipe: Recipe, kb: KnowledgeBase, encoder: MiniLM, encoded: Path, out: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from localmel.benchmarks.json_lines import place_mention
 from localmel.errors import BadMention
-from localmel.kb.importers.source import KbSource, OnBytes, Problems, no_progress
+from localmel.kb.importers.source import KbSource, Problems
 from localmel.kb.mentions import listed_mentions
 from localmel.records import EntityId, Mention, MentionId, Span, Split
 
@@ -68,7 +68,11 @@ class BenchmarkFolder(Protocol):
     def read(self) -> Benchmark:
         """Its splits.  Raises BadInput where a file does not fit."""
 
-    def kb_source(self, *, problems: Problems, on_bytes: OnBytes = no_progress) -> KbSource:
+    def kb_source(
+        self,
+        *,
+        problems: Problems,
+    ) -> KbSource:
         """Its KB, for an import.  Raises BadInput where no KB comes with it."""
 
 

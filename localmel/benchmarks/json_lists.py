@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from localmel.errors import BadInput, shell_line
-from localmel.kb.importers.source import OnBytes, no_progress
+from localmel.store import progress
 
 MAX_ELEMENT = 16 << 20
 "Characters that one element may have; what is longer is no element but a broken file."
@@ -35,12 +35,10 @@ class Element(NamedTuple):
     value: Any
 
 
-def read_list(
-    path: Path, on_bytes: OnBytes = no_progress, *, piece: int = _PIECE, max_element: int = MAX_ELEMENT
-) -> Iterator[Element]:
+def read_list(path: Path, *, piece: int = _PIECE, max_element: int = MAX_ELEMENT) -> Iterator[Element]:
     """Every element of the list in the file.  Raises BadInput; what came before it has been given."""
     with _open(path) as raw:
-        text = _Text(raw, on_bytes, piece, max_element)
+        text = _Text(raw, piece, max_element)
         number = 0
         try:
             if text.next_sign() != "[":
@@ -91,10 +89,9 @@ def _open(path: Path) -> BinaryIO:
 class _Text:
     """The text of a file, from a place that moves forward."""
 
-    def __init__(self, raw: BinaryIO, on_bytes: OnBytes, piece: int, max_element: int) -> None:
+    def __init__(self, raw: BinaryIO, piece: int, max_element: int) -> None:
         self.line = 1
         self._raw = raw
-        self._on_bytes = on_bytes
         self._piece = piece
         self._max_element = max_element
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
@@ -155,7 +152,7 @@ class _Text:
         if self._ended:
             return False
         data = self._raw.read(max(self._piece, len(self._waiting) - self._at))
-        self._on_bytes(len(data))
+        progress.advance(len(data))
         self._ended = not data
         self._waiting = self._waiting[self._at :] + self._decoder.decode(data, self._ended)
         self._at = 0

@@ -26,7 +26,7 @@ from localmel.benchmarks.benchmark import (
 from localmel.benchmarks.json_lists import Element, read_list, read_object
 from localmel.benchmarks.kgmel_kb import KgmelSource
 from localmel.errors import BadInput, ImportProblem, shell_line
-from localmel.kb.importers.source import OnBytes, Problems, excerpt, no_progress
+from localmel.kb.importers.source import Problems, excerpt
 from localmel.kb.importers.tables import text_of
 from localmel.records import EntityId, MentionId
 
@@ -90,7 +90,11 @@ class KgmelFolder:
             notes=tuple(self._notes(left_out=left_out, missing=missing, answers=answers)),
         )
 
-    def kb_source(self, *, problems: Problems, on_bytes: OnBytes = no_progress) -> KgmelSource:
+    def kb_source(
+        self,
+        *,
+        problems: Problems,
+    ) -> KgmelSource:
         """The candidates of the dataset that have a label, and their triples."""
         candidates = self._listed(CANDIDATES, needed=True)
         if candidates is None:
@@ -103,7 +107,6 @@ class KgmelFolder:
             candidates=set(map(str, candidates)),
             with_picture=None if pictures is None else set(map(str, pictures)),
             problems=problems,
-            on_bytes=on_bytes,
         )
 
     def _splits_of_sentences(self) -> dict[str, tuple[str, ...]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from localmel.errors import BadInput, ImportProblem, shell_line
 from localmel.kb.importers.lines import read_blocks, size_of
-from localmel.kb.importers.source import EntityRow, OnBytes, Problems, TripleRow, excerpt, no_progress
+from localmel.kb.importers.source import EntityRow, Problems, TripleRow, excerpt
 from localmel.records import Entity, EntityId
 
 _COMPRESSED = ("", ".gz", ".bz2", ".zst")
@@ -30,7 +30,6 @@ class KgmelSource:
         candidates: Set[EntityId],
         with_picture: Set[str] | None,
         problems: Problems,
-        on_bytes: OnBytes = no_progress,
     ) -> None:
         self.left_out: Counter[str] = Counter()
         self._entities = _table(folder, "QID2Label.tsv")
@@ -40,7 +39,6 @@ class KgmelSource:
         self._candidates = candidates
         self._with_picture = with_picture
         self._problems = problems
-        self._on_bytes = on_bytes
         self._labels: dict[EntityId, str] = {}
 
     @property
@@ -68,7 +66,7 @@ class KgmelSource:
         relations = {relation: label for _, relation, label, _ in self._labelled(self._relations)}
         source = str(self._triples)
         labels, candidates = self._labels, self._candidates
-        for block in read_blocks(self._triples, self._problems, self._on_bytes):
+        for block in read_blocks(self._triples, self._problems):
             for number, line in enumerate(block.lines, block.first):
                 fields = [field.strip() for field in line.split("\t")]
                 if len(fields) != 3:
@@ -90,7 +88,7 @@ class KgmelSource:
 
     def _labelled(self, path: Path) -> Iterator[tuple[int, str, str, str]]:
         """Line, id, label, description of every row with a label."""
-        for block in read_blocks(path, self._problems, self._on_bytes):
+        for block in read_blocks(path, self._problems):
             for number, line in enumerate(block.lines, block.first):
                 fields = [field.strip() for field in line.split("\t")]
                 if not 2 <= len(fields) <= 3 or not fields[0]:

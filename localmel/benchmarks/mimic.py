@@ -19,7 +19,7 @@ from localmel.benchmarks.json_lists import Element, read_list
 from localmel.benchmarks.leaks import sentences_of
 from localmel.errors import BadInput, ImportProblem, shell_line
 from localmel.kb.importers.lines import clean, size_of
-from localmel.kb.importers.source import EntityRow, OnBytes, Problems, TripleRow, excerpt, no_progress
+from localmel.kb.importers.source import EntityRow, Problems, TripleRow, excerpt
 from localmel.kb.importers.tables import text_of
 from localmel.records import Entity, MentionId, Split
 
@@ -63,12 +63,16 @@ class MimicFolder:
             name=self.name, layout=self.layout, folder=self.folder, splits=splits, remarks=remarks, notes=tuple(notes)
         )
 
-    def kb_source(self, *, problems: Problems, on_bytes: OnBytes = no_progress) -> MimicSource:
+    def kb_source(
+        self,
+        *,
+        problems: Problems,
+    ) -> MimicSource:
         """The entities of kb_entity.json."""
         path = self.folder / "kb_entity.json"
         if not path.is_file():
             raise BadInput(f"{self.folder} has no kb_entity.json", hint=shell_line("ls", self.folder))
-        return MimicSource(path, problems=problems, on_bytes=on_bytes)
+        return MimicSource(path, problems=problems)
 
 
 def find_mimic(folder: Path) -> list[MimicFolder]:
@@ -151,12 +155,16 @@ def _under(split: str, remarks: Remarks) -> Remarks:
 class MimicSource:
     """The entities of kb_entity.json, one after the other; there are no triples."""
 
-    def __init__(self, path: Path, *, problems: Problems, on_bytes: OnBytes = no_progress) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        problems: Problems,
+    ) -> None:
         self.left_out: Counter[str] = Counter()
         self._path = path
         self._pictures = path.parent / "kb_image"
         self._problems = problems
-        self._on_bytes = on_bytes
 
     @property
     def total_bytes(self) -> int:
@@ -166,7 +174,7 @@ class MimicSource:
     def entities(self) -> Iterator[EntityRow]:
         """One per object of the list."""
         source = str(self._path)
-        for element in read_list(self._path, self._on_bytes):
+        for element in read_list(self._path):
             try:
                 entity = self._entity(_object(element.value))
             except (ValueError, TypeError) as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 from localmel.benchmarks.benchmark import SPLITS, Benchmark, SplitBuilder
 from localmel.benchmarks.json_lines import split_lines
 from localmel.errors import BadInput
-from localmel.kb.importers.source import OnBytes, Problems, no_progress
+from localmel.kb.importers.source import Problems
 from localmel.kb.importers.tables import TablesSource
 
 WANTED = "NAME-train.jsonl, NAME-val.jsonl, NAME-test.jsonl"
@@ -45,13 +45,17 @@ class LinesFolder:
             remarks={name: builder.remarks() for name, builder in builders.items()},
         )
 
-    def kb_source(self, *, problems: Problems, on_bytes: OnBytes = no_progress) -> TablesSource:
+    def kb_source(
+        self,
+        *,
+        problems: Problems,
+    ) -> TablesSource:
         """The tables in the folder, or in kb/ below it."""
         entities, triples = (self._table(name) for name in ("entities.jsonl", "triples.tsv"))
         if entities is None:
             fact = f"{self.folder} has no entities.jsonl, nor has kb/ in it: no KB comes with {self.name}"
             raise BadInput(fact, hint="localmel kb build NAME --entities FILE --triples FILE")
-        return TablesSource(entities=entities, triples=triples, problems=problems, on_bytes=on_bytes)
+        return TablesSource(entities=entities, triples=triples, problems=problems)
 
     def _table(self, name: str) -> Path | None:
         places = [folder / f"{name}{suffix}" for folder in (self.folder, self.folder / "kb") for suffix in _COMPRESSED]

@@ -12,7 +12,7 @@ from pathlib import Path
 from localmel.benchmarks import kgmel, mimic, own
 from localmel.benchmarks.benchmark import Benchmark, BenchmarkFolder
 from localmel.errors import BadInput, shell_line
-from localmel.kb.importers.source import KbSource, OnBytes, Problems, no_progress
+from localmel.kb.importers.source import KbSource, Problems
 
 _SHOWN = 12
 
@@ -23,10 +23,13 @@ def read_benchmark(folder: Path, name: str | None = None) -> Benchmark:
 
 
 def benchmark_kb(
-    folder: Path, name: str | None = None, *, problems: Problems, on_bytes: OnBytes = no_progress
+    folder: Path,
+    name: str | None = None,
+    *,
+    problems: Problems,
 ) -> KbSource:
     """The KB that comes with the dataset, for `build_kb`."""
-    return find_benchmark(folder, name).kb_source(problems=problems, on_bytes=on_bytes)
+    return find_benchmark(folder, name).kb_source(problems=problems)
 
 
 def find_benchmark(folder: Path, name: str | None = None) -> BenchmarkFolder:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from localmel.cli.command_line import command_line
-from localmel.cli.output import print_json, print_note, print_table, printable, progress
+from localmel.cli.output import print_json, print_note, print_table, printable, progress_bar
 from localmel.errors import UsageError
 
 
@@ -105,6 +105,7 @@ def _compared(
     out: Path | None,
 ) -> Mapping[str, Any]:
     from localmel.encode.minilm import MiniLM
+    from localmel.grid.cells import refuse_grids
     from localmel.runs.compare import HTML, ComparePlan, compare_runs
 
     plan = ComparePlan(
@@ -115,8 +116,9 @@ def _compared(
         kb=kb,
         examples=examples,
     )
-    with progress() as (announce, advance):
-        made = compare_runs(plan, MiniLM(), out=out, command=command_line(), on_total=announce, on_done=advance)
+    refuse_grids(runs)
+    with progress_bar():
+        made = compare_runs(plan, MiniLM(), out=out, command=command_line())
     if out and not made.made:
         print_note(f"nothing to do: {out} holds this comparison")
     elif out:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from localmel.cli.command_line import command_line
-from localmel.cli.output import print_json, print_note, print_table, progress
+from localmel.cli.output import print_json, print_note, print_table, progress_bar
 from localmel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,13 +77,11 @@ def run(grid: Grid, out: Path, *, print_found: Callable[[Mapping[str, Any]], Non
     from localmel.grid.run import run_grid
     from localmel.kb.locate import open_kb
     from localmel.runs.compare import HTML
-    from localmel.runs.generate import Listener
 
     ensure_starter(grid.plan.kb)
     try:
-        with open_kb(grid.plan.kb) as base, progress() as (announce, advance):
-            listener = Listener(on_total=announce, on_done=advance, on_note=print_note)
-            made = run_grid(grid, base, out, command=command_line(), listener=listener)
+        with open_kb(grid.plan.kb) as base, progress_bar():
+            made = run_grid(grid, base, out, command=command_line())
     except KeyboardInterrupt:
         print_note(f"the same command goes on where this one stopped; finished cells are in {out}")
         raise

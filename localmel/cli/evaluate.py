@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from localmel.cli.command_line import command_line
-from localmel.cli.output import print_json, print_note, progress
+from localmel.cli.output import print_json, print_note, progress_bar
 from localmel.errors import UnknownChoice, UsageError
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _evaluated(plan: Plan, kb: str, out: Path | None) -> Report:
     by_matcher = plan.matcher is not None or profile.retrieve.matcher != KGMEL
     tokens = open_token_encoders(profile.encode) if by_matcher else None
     encoders = tokens or open_encoder(profile.encode)
-    with open_kb(kb) as base, progress() as (announce, advance):
+    with open_kb(kb) as base, progress_bar():
         return evaluate_systems(
             plan,
             base,
@@ -155,6 +155,4 @@ def _evaluated(plan: Plan, kb: str, out: Path | None) -> Report:
             tokens=tokens,
             out=out,
             command=command_line(),
-            on_total=announce,
-            on_done=advance,
         )

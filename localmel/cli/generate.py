@@ -10,7 +10,7 @@ import typer
 
 from localmel.cli.command_line import command_line
 from localmel.cli.model_arguments import AtOnce, Device, EngineName, Quantization, Url, Weights
-from localmel.cli.output import counted, print_json, print_note, print_table, printable, progress
+from localmel.cli.output import counted, print_json, print_note, print_table, printable, progress_bar
 from localmel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -115,15 +115,12 @@ def _settings(profile: str, own: dict[str, Any], model: dict[str, Any]) -> Gener
 
 def _generated(mentions: tuple[Mention, ...], settings: GenerateSettings, folder: Path, *, again: bool) -> Stage:
     from localmel.runs.folder import journal_of
-    from localmel.runs.generate import GENERATE, Listener, generate_stage
+    from localmel.runs.generate import GENERATE, generate_stage
     from localmel.weights.open import open_model
 
     try:
-        with open_model(settings.model) as engine, progress() as (announce, advance):
-            listener = Listener(on_total=announce, on_done=advance, on_note=print_note)
-            return generate_stage(
-                mentions, settings, engine, folder, again=again, command=command_line(), listener=listener
-            )
+        with open_model(settings.model) as engine, progress_bar():
+            return generate_stage(mentions, settings, engine, folder, again=again, command=command_line())
     except KeyboardInterrupt:
         print_note(f"the same command goes on where this one stopped; its answers: {journal_of(folder, GENERATE)}")
         raise

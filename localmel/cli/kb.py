@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localmel.cli import kb_texts
-from localmel.cli.output import print_json, print_note, print_problem, print_table, progress
+from localmel.cli.output import print_json, print_note, print_problem, print_table, progress_bar
 from localmel.errors import LocalmelError, shell_line
+from localmel.store.progress import begin
 
 if TYPE_CHECKING:
     from localmel.index import Recall
@@ -205,8 +206,8 @@ def export(
     from localmel.kb.locate import open_kb
 
     ensure_starter(name)
-    with progress() as (announce, advance):
-        written = export_kb(open_kb(name), folder, on_total=announce, on_done=advance)
+    with progress_bar():
+        written = export_kb(open_kb(name), folder)
     _tell(written, f"written to {folder}:", as_json, None)
 
 
@@ -246,11 +247,9 @@ def _import(
     from localmel.kb.importers import Problems
 
     problems = Problems(on_problem=print_problem if skip_bad else None)
-    with progress() as (announce, advance):
-        source = source_from(
-            *files, dataset=dataset, languages=language, classes=of_class, problems=problems, on_bytes=advance
-        )
-        announce("reading", source.total_bytes)
+    with progress_bar():
+        source = source_from(*files, dataset=dataset, languages=language, classes=of_class, problems=problems)
+        begin("reading", source.total_bytes)
         try:
             changed = change(source, problems)
         finally:  # also when nothing was left to import: this says why
@@ -276,16 +275,14 @@ def _index(name: str, profile: str = "embedded", index: str = "", matcher: str =
     chosen = load_profile(profile)
     kind = index or chosen.retrieve.index
     if (wanted := matcher or chosen.retrieve.matcher) != KGMEL:
-        with open_kb(name) as kb, progress() as (announce, advance):
-            done = index_named(kb, wanted, chosen, kind, on_total=announce, on_done=advance, on_note=print_note)
+        with open_kb(name) as kb, progress_bar():
+            done = index_named(kb, wanted, chosen, kind)
             return done, None
     kb, (encoders, network) = open_kb(name), open_network(chosen)
     text, image = encoders.text, encoders.image
-    with progress() as (announce, advance):
-        encoded = index_entities(
-            kb, text, network, images=image, on_total=announce, on_done=advance, on_note=print_note
-        )
-        return encoded, ensure_index(kb, text.space, network, kind, on_total=announce, on_done=advance)
+    with progress_bar():
+        encoded = index_entities(kb, text, network, images=image)
+        return encoded, ensure_index(kb, text.space, network, kind)
 
 
 def ensure_starter(name: str | None) -> None:
@@ -296,8 +293,8 @@ def ensure_starter(name: str | None) -> None:
         from localmel.settings import load_profile
 
         encoders, network = open_network(load_profile("embedded"))
-        with progress() as (announce, advance):
-            ready_kb("starter", encoders.text, network, on_total=announce, on_done=advance).close()
+        with progress_bar():
+            ready_kb("starter", encoders.text, network).close()
 
 
 def _facts_or_error(name: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localmel.cli.model_arguments import AtOnce, Device, EngineName, Quantization, Url, Weights
-from localmel.cli.output import print_json, print_note, print_problem, print_table, progress
+from localmel.cli.output import print_json, print_note, print_problem, print_table, progress_bar
 from localmel.errors import UnknownChoice, UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def abstracts_command(
 
     folder = changeable_folder(name)
     problems = Problems(on_problem=print_problem if skip_bad else None)
-    with progress() as (announce, advance):
+    with progress_bar():
         read = import_abstracts(
             folder,
             files,
@@ -63,8 +63,6 @@ def abstracts_command(
             by_label=by_label,
             language=language,
             most=most,
-            on_total=announce,
-            on_bytes=advance,
         )
     if as_json:
         print_json(asdict(read))
@@ -128,7 +126,7 @@ def _described(name: str, settings: EngineSettings, ids: list[str], limit: int, 
     folder = changeable_folder(name)
     with open_kb(name) as kb:
         try:
-            with open_model(settings) as engine, progress() as (announce, advance):
+            with open_model(settings) as engine, progress_bar():
                 return describe_kb(
                     kb,
                     engine,
@@ -136,9 +134,6 @@ def _described(name: str, settings: EngineSettings, ids: list[str], limit: int, 
                     ids=ids,
                     limit=limit,
                     only_missing=only_missing,
-                    on_total=announce,
-                    on_done=advance,
-                    on_note=print_note,
                 )
         except KeyboardInterrupt:
             print_note(f"the same command goes on where this one stopped; its answers: {folder / JOURNAL}")
@@ -201,8 +196,8 @@ def _encoded(kb: KnowledgeBase, source: str, model: str, profile: str) -> int:
     if source not in FOLDERS:
         raise UnknownChoice("source of texts", source, FOLDERS, option="--encode")
     encoder = open_encoder(load_profile(profile).encode).text
-    with progress() as (announce, advance):
-        return index_texts(kb, encoder, source, model=model, on_total=announce, on_done=advance)
+    with progress_bar():
+        return index_texts(kb, encoder, source, model=model)
 
 
 def heading_of(text: EntityText) -> str:

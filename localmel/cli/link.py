@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from localmel.cli.output import print_json, print_table, printable, progress
+from localmel.cli.output import print_json, print_table, printable, progress_bar
 
 if TYPE_CHECKING:
     from localmel.captions import LinkedCaption, LinkedMention
@@ -81,8 +81,8 @@ def make_linker(kb: str, profile: str, *, top_k: int = 16) -> Linker:
     chosen = load_profile(profile)
     check_weights(chosen)
     models = open_models(chosen)
-    with progress() as (announce, advance):
-        base = ready_for(kb, models, chosen, on_total=announce, on_done=advance)
+    with progress_bar():
+        base = ready_for(kb, models, chosen)
     return Linker(base, chosen, top_k=top_k, models=models)
 
 

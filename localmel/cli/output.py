@@ -7,9 +7,12 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+from localmel.store.progress import BYTES, Listener, listening
 
 _BAR_AFTER = 1.0
 "Seconds before a bar is shown: what is done sooner needs none."
@@ -71,27 +74,14 @@ def print_problem(problem: Exception) -> None:
     print(f"left out: {printable(str(problem))}", file=sys.stderr)
 
 
-Announce = Callable[[str, int], None]
-Advance = Callable[[int], None]
-
-
 @contextmanager
-def progress() -> Iterator[tuple[Announce, Advance]]:
-    """Two callables: announce a step with its size, and say how many more of it are done.
+def progress_bar() -> Iterator[None]:
+    """Show on stderr what the work inside the block reports (`localmel.store.progress`).
 
-    The bar appears on stderr after a second, and only on a terminal; elsewhere each step gets one line."""
-    import time
-
+    On a terminal a bar appears after a second; elsewhere each step gets one line.  Bytes are shown as megabytes."""
     if not sys.stderr.isatty():
-        started = time.monotonic()
-        told: list[str] = []
-
-        def announce_plainly(what: str, total: int) -> None:
-            told.append(f"{what}: {total:,}")
-            if time.monotonic() - started > _BAR_AFTER:
-                print(told[-1], file=sys.stderr)
-
-        yield announce_plainly, lambda _: None
+        with listening(Listener(on_step=_Lines().begin, on_note=print_note)):
+            yield
         return
 
     from rich.console import Console
@@ -99,16 +89,46 @@ def progress() -> Iterator[tuple[Announce, Advance]]:
 
     columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        current: list[Any] = []
-        started = time.monotonic()
+        shown = _Bar(bars)
+        with listening(Listener(on_step=shown.begin, on_done=shown.advance, on_note=print_note)):
+            yield
 
-        def announce(what: str, total: int) -> None:
-            for task in current:
-                bars.update(task, visible=False)
-            current[:] = [bars.add_task(what, total=total, visible=False)]
 
-        def advance(more: int) -> None:
-            if current:
-                bars.update(current[0], advance=more, visible=time.monotonic() - started > _BAR_AFTER)
+class _Lines:
+    """A line for each step, once the work has taken a second."""
 
-        yield announce, advance
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    def begin(self, step: str, total: int, unit: str) -> None:
+        if time.monotonic() - self._started > _BAR_AFTER:
+            print(f"{_named(step, unit)}: {_scaled(total, unit):,}", file=sys.stderr)
+
+
+class _Bar:
+    """One bar at a time, shown once the work has taken a second."""
+
+    def __init__(self, bars: Any) -> None:
+        self._bars, self._started = bars, time.monotonic()
+        self._task: Any = None
+        self._unit, self._done = "", 0
+
+    def begin(self, step: str, total: int, unit: str) -> None:
+        if self._task is not None:
+            self._bars.update(self._task, visible=False)
+        self._unit, self._done = unit, 0
+        self._task = self._bars.add_task(_named(step, unit), total=_scaled(total, unit), visible=False)
+
+    def advance(self, units: int) -> None:
+        if self._task is not None:
+            self._done += units
+            visible = time.monotonic() - self._started > _BAR_AFTER
+            self._bars.update(self._task, completed=_scaled(self._done, self._unit), visible=visible)
+
+
+def _named(step: str, unit: str) -> str:
+    return f"{step} (MB)" if unit == BYTES else step
+
+
+def _scaled(number: int, unit: str) -> int:
+    return -(-number // 10**6) if unit == BYTES else number

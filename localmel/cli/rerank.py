@@ -10,7 +10,7 @@ import typer
 
 from localmel.cli.command_line import command_line
 from localmel.cli.model_arguments import AtOnce, Device, EngineName, Quantization, Url, Weights
-from localmel.cli.output import print_note, progress
+from localmel.cli.output import print_note, progress_bar
 from localmel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -125,7 +125,6 @@ def _reranked(profile: Profile, folder: Path, kb: str, *, again: bool) -> Stage:
     from localmel.kb.locate import open_kb
     from localmel.rerank.calibration import load_calibration
     from localmel.runs.folder import journal_of
-    from localmel.runs.generate import Listener
     from localmel.runs.rerank import RERANK, rerank_stage
     from localmel.weights.open import open_model
 
@@ -134,8 +133,7 @@ def _reranked(profile: Profile, folder: Path, kb: str, *, again: bool) -> Stage:
     encoder = open_encoder(profile.encode).text
     ensure_starter(kb)
     try:
-        with open_kb(kb) as base, open_model(settings.model) as engine, progress() as (announce, advance):
-            listener = Listener(on_total=announce, on_done=advance, on_note=print_note)
+        with open_kb(kb) as base, open_model(settings.model) as engine, progress_bar():
             return rerank_stage(
                 folder,
                 base,
@@ -145,7 +143,6 @@ def _reranked(profile: Profile, folder: Path, kb: str, *, again: bool) -> Stage:
                 calibration=calibration,
                 again=again,
                 command=command_line(),
-                listener=listener,
             )
     except KeyboardInterrupt:
         print_note(f"the same command goes on where this one stopped; its answers: {journal_of(folder, RERANK)}")

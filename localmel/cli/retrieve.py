@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from localmel.cli.command_line import command_line
-from localmel.cli.output import print_json, print_note, print_table, printable, progress
+from localmel.cli.output import print_json, print_note, print_table, printable, progress_bar
 
 if TYPE_CHECKING:
     from localmel.runs.folder import Stage
@@ -65,7 +65,6 @@ def _retrieved(data: Path, asked: Asked, run: str, kb: str, profile: str) -> Sta
     from localmel.cli.kb import ensure_starter
     from localmel.kb.locate import open_kb
     from localmel.runs.folder import run_folder
-    from localmel.runs.generate import Listener
     from localmel.runs.mentions import mentions_from
     from localmel.runs.retrieve import retrieve_stage
     from localmel.settings import load_profile
@@ -73,6 +72,5 @@ def _retrieved(data: Path, asked: Asked, run: str, kb: str, profile: str) -> Sta
     settings, folder = load_profile(profile), run_folder(run)
     mentions = mentions_from(data, asked.splits, asked.dataset, most=asked.limit)
     ensure_starter(kb)
-    with open_kb(kb) as base, progress() as (announce, advance):
-        listener = Listener(on_total=announce, on_done=advance, on_note=print_note)
-        return retrieve_stage(mentions, asked, base, settings, folder, command=command_line(), listener=listener)
+    with open_kb(kb) as base, progress_bar():
+        return retrieve_stage(mentions, asked, base, settings, folder, command=command_line())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,6 @@ def source_from(
     languages: list[str] | None,
     classes: list[str] | None,
     problems: Problems,
-    on_bytes: Callable[[int], None],
 ) -> KbSource:
     """The reader for the options that were given.  Raises UsageError where they do not go together."""
     from localmel.kb.importers import OntologySource, TablesSource, WikidataSource
@@ -41,13 +39,11 @@ def source_from(
         raise UsageError("--dataset goes with --benchmark")
     if wikidata:
         chosen = tuple(languages or ("en",))
-        return WikidataSource(
-            wikidata, languages=chosen, classes=set(classes) if classes else None, problems=problems, on_bytes=on_bytes
-        )
+        return WikidataSource(wikidata, languages=chosen, classes=set(classes) if classes else None, problems=problems)
     if benchmark:
         from localmel.benchmarks import benchmark_kb
 
-        return benchmark_kb(benchmark, dataset, problems=problems, on_bytes=on_bytes)
+        return benchmark_kb(benchmark, dataset, problems=problems)
     if ontology:
-        return OntologySource(ontology, problems=problems, on_bytes=on_bytes)
-    return TablesSource(entities=entities, triples=triples, problems=problems, on_bytes=on_bytes)
+        return OntologySource(ontology, problems=problems)
+    return TablesSource(entities=entities, triples=triples, problems=problems)

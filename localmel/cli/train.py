@@ -20,7 +20,7 @@ from localmel.cli.dwe_arguments import (
     WrittenBy,
     dwe_choice,
 )
-from localmel.cli.output import print_json, print_note, print_table, progress
+from localmel.cli.output import print_json, print_note, print_table, progress_bar
 from localmel.cli.tuning_options import EncoderRate, Recompute, TuneEncoder, tuning
 from localmel.errors import UsageError
 
@@ -146,7 +146,7 @@ def _trained(recipe: Recipe, kb: str, out: Path, profile: str) -> Outcome:
     from localmel.encode.token_encoders import open_token_encoders
     from localmel.matchers.registry import KGMEL
     from localmel.settings import load_profile
-    from localmel.training.run import Listener, train_networks
+    from localmel.training.run import train_networks
 
     def tell(seed: int, epoch: Epoch) -> None:
         ranks = epoch.ranks
@@ -160,10 +160,9 @@ def _trained(recipe: Recipe, kb: str, out: Path, profile: str) -> Outcome:
     text, image = encoders.text, encoders.image
     recipe.dwe.check_pictures(seen=image is not None and "image" not in recipe.without, encoder=text.space.name)
     try:
-        with progress() as (announce, advance):
-            listener = Listener(on_total=announce, on_done=advance, on_note=print_note, on_epoch=tell)
+        with progress_bar():
             opened = _opened(kb, text)
-            return train_networks(recipe, opened, text, out, images=image, tokens=tokens, listener=listener)
+            return train_networks(recipe, opened, text, out, images=image, tokens=tokens, on_epoch=tell)
     except KeyboardInterrupt:
         print_note("run the same command to go on behind the last finished epoch")
         raise

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from localmel.cli.output import counted, print_json, print_note, print_table, printable, progress
+from localmel.cli.output import counted, print_json, print_note, print_table, printable, progress_bar
 from localmel.errors import UsageError
 
 if TYPE_CHECKING:
@@ -81,8 +79,8 @@ def verify(
     """Hash every byte and hold it against what was recorded; 4 where a file is missing, 6 where one is another."""
     from localmel.weights.verify import verify_all
 
-    with _bytes_bar() as (announce, advance):
-        found = verify_all(name, on_total=announce, on_bytes=advance)
+    with progress_bar():
+        found = verify_all(name)
     if as_json:
         print_json([one.to_json() for one in found])
     else:
@@ -107,7 +105,7 @@ def pack(
     """Make one bundle: the models, a hash for every file, licences, a list for other tools, perhaps a signature."""
     from localmel.weights.pack import pack as pack_bundle
 
-    with _bytes_bar() as (announce, advance):
+    with progress_bar():
         packed = pack_bundle(
             sources,
             output,
@@ -115,8 +113,6 @@ def pack(
             licence=licence,
             key=sign,
             replace_output=replace,
-            on_total=lambda total: announce("packing", total),
-            on_bytes=advance,
         )
     print_json(packed.to_json()) if as_json else _tell_packed(packed)
 
@@ -178,12 +174,8 @@ def rm(
 def _adopt(folder: Path, name: str, replace: bool, as_json: bool) -> None:
     from localmel.weights.adopt import adopt
 
-    with _bytes_bar() as (announce, advance):
-
-        def total(number: int) -> None:
-            announce("reading", number)
-
-        record = adopt(folder, name=name, replace_installed=replace, on_total=total, on_bytes=advance)
+    with progress_bar():
+        record = adopt(folder, name=name, replace_installed=replace)
     if as_json:
         print_json(record.to_json())
         return
@@ -194,12 +186,8 @@ def _adopt(folder: Path, name: str, replace: bool, as_json: bool) -> None:
 def _install(bundle: Path, key: Path | None, replace: bool, as_json: bool) -> None:
     from localmel.weights.install import install_bundle
 
-    with _bytes_bar() as (announce, advance):
-
-        def total(number: int) -> None:
-            announce("installing", number)
-
-        installed = install_bundle(bundle, key=key, replace_installed=replace, on_total=total, on_bytes=advance)
+    with progress_bar():
+        installed = install_bundle(bundle, key=key, replace_installed=replace)
     if as_json:
         print_json([one.to_json() for one in installed])
         return
@@ -260,18 +248,3 @@ def _size(number: int) -> str:
         if number >= factor:
             return f"{number / factor:.1f} {unit}"
     return f"{number} B"
-
-
-@contextmanager
-def _bytes_bar() -> Iterator[tuple[Callable[[str, int], None], Callable[[int], None]]]:
-    """The bar of `progress`, counting megabytes where it is told bytes."""
-    megabyte, left = 10**6, 0
-    with progress() as (announce, advance):
-
-        def advance_bytes(more: int) -> None:
-            nonlocal left
-            whole, left = divmod(left + more, megabyte)
-            if whole:
-                advance(whole)
-
-        yield lambda what, total: announce(f"{what} (MB)", -(-total // megabyte)), advance_bytes

@@ -11,6 +11,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from localmel.encode.batches import batches_by_length
 from localmel.encode.clip_folder import read_clip_folder
 from localmel.encode.clip_model import ClipModel, load_clip
@@ -18,7 +21,6 @@ from localmel.encode.space import Space
 from localmel.engines.pictures import Picture
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from PIL.Image import Image
     from torch import Tensor
 
@@ -52,8 +54,6 @@ class Clip:
 
     def encode(self, texts: Sequence[str], on_texts: Callable[[int], None] = lambda _: None) -> NDArray[Any]:
         """(n,) texts -> (n, width) float32, unit rows.  What lies beyond the model's context is not read."""
-        import numpy as np
-
         vectors = np.empty((len(texts), self._folder.width), np.float32)
         for first in range(0, len(texts), _TEXTS_AT_ONCE):
             some = [text.encode("utf-8", "replace").decode() for text in texts[first : first + _TEXTS_AT_ONCE]]
@@ -70,8 +70,6 @@ class Clip:
         self, pictures: Iterable[Picture], on_pictures: Callable[[int], None] = lambda _: None
     ) -> NDArray[Any]:
         """n pictures -> (n, width) float32, unit rows."""
-        import numpy as np
-
         parts = [np.empty((0, self._folder.width), np.float32)]
         remaining = iter(pictures)
         if (first := next(remaining, None)) is None:

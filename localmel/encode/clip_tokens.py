@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
+
 from localmel.encode.batches import batches_by_length
 from localmel.encode.clip import Clip, bounded, ends_of, is_causal, text_states
 from localmel.encode.clip_folder import read_clip_folder
@@ -17,7 +19,6 @@ from localmel.encode.token_encoders import MOST_WORDS
 from localmel.errors import BadInput
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from localmel.engines.pictures import Picture

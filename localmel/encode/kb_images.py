@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.encode.kb_vectors import how_to_index
 from localmel.encode.space import ImageEncoder, Space
@@ -22,11 +25,9 @@ from localmel.engines.pictures import MOST_BYTES, Picture, open_picture
 from localmel.errors import BadInput, BadPicture, CorruptArtifact, KbBusy
 from localmel.kb.packed import PackedKb
 from localmel.kb.store import KnowledgeBase
+from localmel.store import progress
 from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
 from localmel.store.cache import KnownVectors, key_of
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 KIND, VERSION = "KB image vectors", 1
 _FILE = "images.safetensors"
@@ -94,18 +95,13 @@ def index_images(
     kb: KnowledgeBase,
     packed: PackedKb,
     encoder: ImageEncoder,
-    *,
-    on_total: Callable[[str, int], None] = lambda _what, _total: None,
-    on_done: Callable[[int], None] = lambda _: None,
 ) -> PicturesFound:
     """Encode the pictures that are new or changed, and drop those that are gone."""
-    import numpy as np
-
     named = _named(kb, packed, encoder.image_space)
     positions = packed.positions(np.array([row for row, _, _ in named], np.int64))
     space, folder, n = encoder.image_space, _folder(kb, encoder.image_space), len(packed.rows)
     work = _Pictures(kb, folder, encoder)
-    on_total("encoding pictures", len(named))
+    progress.begin("encoding pictures", len(named))
     facts = {"made_from": packed.fingerprint, "space": space.name, "weights_sha256": space.weights_sha256}
     with new_folder(folder, kind=KIND, version=VERSION, facts=facts) as temporary:
         shapes = {
@@ -117,7 +113,7 @@ def index_images(
         arrays = create_arrays(temporary / _FILE, shapes)
         for first in range(0, len(named), _PICTURES_AT_ONCE):
             here = slice(first, first + _PICTURES_AT_ONCE)
-            rows = work.rows([(entity, path) for _, entity, path in named[here]], on_done)
+            rows = work.rows([(entity, path) for _, entity, path in named[here]])
             for position, row in zip(positions[here].tolist(), rows, strict=True):
                 if row is not None:
                     arrays["there"][position] = 1
@@ -174,7 +170,7 @@ class _Pictures:
         self.encoded = self.missing = self.broken = 0
         self.examples: list[str] = []
         self._kb, self._encoder = kb, encoder
-        self.known = KnownVectors(folder, encoder.image_space)
+        self.known = KnownVectors(folder, width=encoder.image_space.width, sha256=encoder.image_space.weights_sha256)
         self._stamps: dict[int, int] = {}
         try:
             manifest = read_manifest(folder, kind=KIND, version=VERSION, every_byte=True)
@@ -185,15 +181,15 @@ class _Pictures:
             self._stamps = dict(zip(arrays["stamps"].tolist(), arrays["keys"].tolist(), strict=True))
             self.known.take_over(arrays["keys"], arrays["vectors"])
 
-    def rows(self, named: list[tuple[str, str]], on_done: Callable[[int], None]) -> list[_Row | None]:
+    def rows(self, named: list[tuple[str, str]]) -> list[_Row | None]:
         """One for each (entity id, picture); None where there is no picture that can be read."""
         looked_at = [self._look_at(entity, picture) for entity, picture in named]
         new: dict[int, tuple[str, Path]] = {}
         for (entity, _), found in zip(named, looked_at, strict=True):
             if found and self.known.find(found[1]) is None:
                 new.setdefault(found[1], (entity, found[2]))
-        on_done(len(named) - len(new))
-        made = self._made(new, on_done) if new else {}
+        progress.advance(len(named) - len(new))
+        made = self._made(new) if new else {}
         rows: list[_Row | None] = []
         for found in looked_at:
             vector = None if found is None else made.get(found[1], self.known.find(found[1]))
@@ -224,10 +220,8 @@ class _Pictures:
             self._example(f"{entity}: {named!r:.200} cannot be read ({error})")
         return None
 
-    def _made(self, new: dict[int, tuple[str, Path]], on_done: Callable[[int], None]) -> dict[int, NDArray[Any]]:
+    def _made(self, new: dict[int, tuple[str, Path]]) -> dict[int, NDArray[Any]]:
         """The vectors of those that can be opened, by key."""
-        import numpy as np
-
         keys: list[int] = []
 
         def opened() -> Iterator[Picture]:
@@ -236,12 +230,12 @@ class _Pictures:
                     picture = open_picture(path)
                 except BadPicture as error:
                     self._example(f"{entity}: {error.fact}")
-                    on_done(1)
+                    progress.advance(1)
                     continue
                 keys.append(key)
                 yield picture
 
-        vectors = self._encoder.encode_images(opened(), on_done).astype(np.float16)
+        vectors = self._encoder.encode_images(opened()).astype(np.float16)
         self.known.write(np.array(keys, np.int64), vectors)
         self.encoded += len(keys)
         return dict(zip(keys, vectors, strict=True))

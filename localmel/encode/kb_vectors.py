@@ -7,16 +7,20 @@ where it was."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.encode.space import Space, TextEncoder
 from localmel.errors import BadInput, CorruptArtifact, KbBusy, shell_line
 from localmel.kb.packed import PackedKb, entity_texts, load_packed, pack, phrase_texts, relation_texts
 from localmel.kb.store import KnowledgeBase
+from localmel.store import progress
 from localmel.store.artifacts import (
     create_arrays,
     flush_arrays,
@@ -26,9 +30,6 @@ from localmel.store.artifacts import (
 )
 from localmel.store.cache import KnownVectors, key_of
 from localmel.weights.catalog import MINILM
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 KIND, VERSION = "KB vectors", 1
 _FILE = "vectors.safetensors"
@@ -76,31 +77,26 @@ def _not_indexed(kb: KnowledgeBase, space: Space, why: str) -> BadInput:
 def index_kb(
     kb: KnowledgeBase,
     encoder: TextEncoder,
-    *,
-    on_total: Callable[[str, int], None] = lambda _what, _total: None,
-    on_done: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Pack the KB and encode what is new.  Returns how many texts were encoded.
 
     `on_total` announces a step and its size, `on_done` how many more of it are done."""
-    on_total("reading triples", len(kb))
-    packed = pack(kb, on_entities=on_done)
-    return _refresh(kb, packed, encoder, on_total, on_done)
+    progress.begin("reading triples", len(kb))
+    packed = pack(kb, on_entities=progress.advance)
+    return _refresh(kb, packed, encoder)
 
 
 def _refresh(
     kb: KnowledgeBase,
     packed: PackedKb,
     encoder: TextEncoder,
-    on_total: Callable[[str, int], None],
-    on_done: Callable[[int], None],
 ) -> int:
     space = encoder.space
     n_entities, n_phrases = len(packed.rows), len(packed.phrase_triple)
     ((n_relations,),) = kb.select("SELECT COUNT(*) FROM relations")
     folder = _folder(kb, space)
     known = _Texts(folder, space)
-    on_total("encoding", n_entities + n_phrases + n_relations)
+    progress.begin("encoding", n_entities + n_phrases + n_relations)
     facts = {
         "made_from": packed.fingerprint,
         "space": space.name,
@@ -129,7 +125,7 @@ def _refresh(
                 start = 0
                 while batch := list(islice(texts, _TEXTS_AT_ONCE)):
                     end = start + len(batch)
-                    arrays[keys][start:end], arrays[name][start:end] = known.vectors(batch, encoder, on_done)
+                    arrays[keys][start:end], arrays[name][start:end] = known.vectors(batch, encoder)
                     start = end
         flush_arrays(arrays)
     known.forget()
@@ -157,7 +153,7 @@ class _Texts:
     def __init__(self, folder: Path, space: Space) -> None:
         self.encoded = 0
         self._width = space.width
-        self._known = KnownVectors(folder, space)
+        self._known = KnownVectors(folder, width=space.width, sha256=space.weights_sha256)
         try:
             manifest = read_manifest(folder, kind=KIND, version=VERSION, every_byte=True)
             arrays = map_arrays(folder / _FILE)
@@ -169,12 +165,8 @@ class _Texts:
                 if keys in arrays:
                     self._known.take_over(arrays[keys], arrays[vectors])
 
-    def vectors(
-        self, texts: list[str], encoder: TextEncoder, on_done: Callable[[int], None]
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
+    def vectors(self, texts: list[str], encoder: TextEncoder) -> tuple[NDArray[Any], NDArray[Any]]:
         """The keys and vectors of these texts; what is not known is encoded and written down."""
-        import numpy as np
-
         keys = np.array([_key(text) for text in texts], np.int64)
         vectors = np.zeros((len(texts), self._width), np.float16)
         missing = []
@@ -185,9 +177,9 @@ class _Texts:
                 missing.append(place)
             else:
                 vectors[place] = known
-        on_done(len(texts) - len(missing))
+        progress.advance(len(texts) - len(missing))
         if missing:
-            vectors[missing] = encoder.encode([texts[place] for place in missing], on_done)
+            vectors[missing] = encoder.encode([texts[place] for place in missing])
             self._known.write(keys[missing], vectors[missing])
             self.encoded += len(missing)
         return keys, vectors

@@ -7,14 +7,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.encode.space import ImageEncoder, Space
 from localmel.engines.pictures import Picture, open_picture
 from localmel.errors import BadPicture
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -32,8 +32,6 @@ def vectors_of_files(
     paths: Sequence[Path | None], encoder: ImageEncoder, on_pictures: Callable[[int], None] = lambda _: None
 ) -> PictureVectors:
     """One row for each path.  `on_pictures` hears how many more different pictures are done."""
-    import numpy as np
-
     unreadable: list[str] = []
     done: dict[Path, int] = {}
 

@@ -11,7 +11,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.encode.batches import batches_by_length
 from localmel.encode.space import Space
@@ -20,9 +23,6 @@ from localmel.settings.shipped import shipped
 from localmel.store.artifacts import sha256_of
 from localmel.weights.catalog import MINILM, verified_folder
 from localmel.weights.tuned import CARD, MADE_AGAIN, tuned_card
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 WIDTH, LAYERS = 384, 6
 MAX_TOKENS = 128
@@ -64,8 +64,6 @@ class MiniLM:
 
     def encode(self, texts: Sequence[str], on_texts: Callable[[int], None] = lambda _: None) -> NDArray[Any]:
         """(n,) texts -> (n, 384) float32, unit rows.  An empty text gets the vector of no words."""
-        import numpy as np
-
         vectors = np.empty((len(texts), WIDTH), np.float32)
         if not len(texts):
             return vectors
@@ -135,7 +133,6 @@ def _cpu_flags() -> set[str]:
 
 def read_weights(path: Path) -> dict[str, NDArray[Any]]:
     """The published tensors under the names of the graph; matrices are (in, out), query, key and value side by side."""
-    import numpy as np
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -169,8 +166,6 @@ def published_names(weights: Mapping[str, NDArray[Any]], before: Mapping[str, ND
 
     before: a published file's tensors, for what localmel does not read.  The vector of the first kind of token, which
     stands in the positions here, becomes zero."""
-    import numpy as np
-
     stored = dict(before)
     kinds = stored["embeddings.token_type_embeddings.weight"].copy()
     kinds[0] = 0

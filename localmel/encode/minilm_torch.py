@@ -7,16 +7,13 @@ bfloat16 is wanted in the matrix products only: pooling and scaling stay in floa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 
 _HEADS, _EPSILON = 12, 1e-12
 

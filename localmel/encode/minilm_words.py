@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from localmel.encode.batches import batches_by_length
 from localmel.encode.minilm import MAX_TOKENS, WEIGHTS, WIDTH, MiniLM, best_method, read_weights
 from localmel.encode.minilm_torch import as_tensors, last_states, tokens_there
 from localmel.encode.token_encoders import MOST_WORDS
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 131_072}
 _MANY_TEXTS = 1_000_000

@@ -6,21 +6,22 @@ these texts and to the encoder's weights.  Texts seen before are not encoded aga
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.encode.space import Space, TextEncoder
 from localmel.errors import BadInput, CorruptArtifact, shell_line
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.texts import ABSTRACT, WRITTEN, TextSource, named_texts, texts_state, the_model
+from localmel.store import progress
 from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
 from localmel.store.cache import KnownVectors, key_of
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 KIND, VERSION = "vectors of KB texts", 1
 FOLDERS: dict[TextSource, str] = {ABSTRACT: "abstracts", WRITTEN: "written"}
@@ -50,19 +51,15 @@ def index_texts(
     source: TextSource,
     *,
     model: str = "",
-    on_total: Callable[[str, int], None] = lambda _what, _total: None,
-    on_done: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Encode what is new of these texts.  Returns how many texts were encoded.
 
     Raises BadInput where the KB has none, UsageError where several models wrote and none is named."""
-    import numpy as np
-
     with kb.reading():
         facts = _facts(kb, encoder.space, source, model)
         n, space, folder = len(kb), encoder.space, _folder(kb, encoder.space, source)
         known = _known(folder, space)
-        on_total(f"encoding {FOLDERS[source]}", n)
+        progress.begin(f"encoding {FOLDERS[source]}", n)
         encoded = 0
         with new_folder(folder, kind=KIND, version=VERSION, facts=facts) as temporary:
             arrays = create_arrays(temporary / _FILE, {"vectors": ("<f2", (n, space.width)), "keys": ("<i8", (n,))})
@@ -72,7 +69,7 @@ def index_texts(
                 here = slice(start, start + len(batch))
                 arrays["keys"][here] = np.array([key_of(text.encode("utf-8", "replace")) for text in batch], np.int64)
                 encoded += _fill(arrays["vectors"][here], arrays["keys"][here], batch, known, encoder)
-                on_done(len(batch))
+                progress.advance(len(batch))
                 start += len(batch)
             flush_arrays(arrays)
     known.forget()
@@ -121,7 +118,7 @@ def _folder(kb: KnowledgeBase, space: Space, source: TextSource) -> Path:
 
 
 def _known(folder: Path, space: Space) -> KnownVectors:
-    known = KnownVectors(folder, space)
+    known = KnownVectors(folder, width=space.width, sha256=space.weights_sha256)
     try:
         manifest = read_manifest(folder, kind=KIND, version=VERSION, every_byte=True)
         if manifest["weights_sha256"] == space.weights_sha256:

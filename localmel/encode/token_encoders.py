@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from numpy.typing import NDArray
+
 from localmel.encode.registry import folder_of_tuned_minilm
 from localmel.encode.space import ImageEncoder, Space, TextEncoder
 from localmel.settings import EncodeSettings
 from localmel.weights.catalog import MINILM
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from localmel.encode.minilm import Method
     from localmel.engines.pictures import Picture
 

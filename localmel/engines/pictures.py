@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from localmel.errors import BadPicture, shell_line
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from PIL.Image import Image
 
 MOST_BYTES = 64 * 1024 * 1024
@@ -38,8 +40,6 @@ class Picture:
 
     def pixels(self) -> NDArray[Any]:
         """(height, width, 3) uint8, red first."""
-        import numpy as np
-
         return np.asarray(self.image)
 
     def data_url(self) -> str:
@@ -145,8 +145,6 @@ def _on_white(image: Image) -> Image:
         white = Images.new("RGBA", layer.size, "white")
         return Images.alpha_composite(white, layer).convert("RGB")
     if image.mode.startswith("I") or image.mode == "F":
-        import numpy as np
-
         values = np.nan_to_num(np.asarray(image, np.float64))
         low, high = float(values.min()), float(values.max())
         scaled = (values - low) / max(high - low, 1e-9) * 255

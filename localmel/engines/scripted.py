@@ -185,3 +185,8 @@ def _checked(path: Path, number: int, entry: Any) -> _Line:
     if not 0 < line.probability <= 1:
         raise BadInput(f"{path}: answer {number} has probability {line.probability}")
     return line
+
+
+def made_up_note(weights: str) -> str:
+    """Return the sentence that says a model is a name without a script, so that its answers mean nothing."""
+    return f"{weights} answers are {MADE_UP}: no such script"

@@ -5,10 +5,13 @@ report says about accuracy.  Refuses systems that were not asked the same mentio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.errors import BadInput
 from localmel.evaluate.paired import pairs_of
@@ -24,14 +27,10 @@ from localmel.evaluate.significance import (
     smallest_difference,
 )
 from localmel.records import MentionId
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from localmel.store import progress
 
 Slices = Mapping[str, Collection[MentionId]]
 "Name -> the mentions of one dataset that belong to it: a property of the question, never of an answer."
-Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +92,6 @@ def compare_systems(
     k: int,
     calibrated: Collection[str] = (),
     slices: Mapping[str, Slices] | None = None,
-    on_done: Advance = lambda _: None,
 ) -> Compared:
     """Compare every two systems on every dataset.  outcomes: dataset -> system -> one outcome per mention.
 
@@ -111,7 +109,7 @@ def compare_systems(
                 reliability[system] = reliability_of(columns.outcomes[system])
             else:
                 metrics[system].pop("ece", None)  # a cosine is no probability
-            on_done(1)
+            progress.advance(1)
         leader = max(metrics, key=lambda system: metrics[system]["hits@1"].value)
         found.append(
             ComparedDataset(
@@ -148,8 +146,6 @@ class _Columns:
     """The outcomes of one dataset, one row per mention in the order of their ids, one column per system."""
 
     def __init__(self, dataset: str, systems: Mapping[str, Sequence[Outcome]], settings: EvaluationSettings) -> None:
-        import numpy as np
-
         if len(systems) < 2:
             raise BadInput(f"{dataset}: {len(systems)} system; a comparison needs two")
         self.dataset = dataset
@@ -171,8 +167,6 @@ class _Columns:
 
     def test(self, first: str, second: str, tests: int) -> PairedTest:
         """Two of the systems; the corrected p-values are not known yet."""
-        import numpy as np
-
         one, other = self.number[first], self.number[second]
         known, every = np.flatnonzero(self.in_kb), np.arange(len(self.ids))
         hits = self.hit[known, one].astype(float) - self.hit[known, other]
@@ -199,8 +193,6 @@ class _Columns:
 
     def slice(self, name: str, ids: Collection[MentionId], leader: str) -> ComparedSlice:
         """HITS@1 over the mentions of the slice, or accuracy where all of them are NIL."""
-        import numpy as np
-
         wanted = set(ids)
         members = np.flatnonzero(np.array([mention in wanted for mention in self.ids], bool))
         known = members[self.in_kb[members]]

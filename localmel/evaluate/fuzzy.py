@@ -11,15 +11,16 @@ the order of a KB speaks for nobody.  Knows no KB, no alias and no picture."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.evaluate.resamples import Estimate, Resamples, ratio
 from localmel.records import MentionId
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from localmel.store import progress
 
 LABEL = "100 candidates by fuzzy name"
 CANDIDATES = 100
@@ -64,7 +65,6 @@ class NamePool:
         n: int = CANDIDATES,
         nearest: int = NEAREST,
         workers: int = -1,
-        on_done: Callable[[int], None] = lambda _: None,
     ) -> list[FuzzyCandidates]:
         """The n best for each surface (folded), fewer where the KB has fewer; none for a surface without a letter.
 
@@ -78,11 +78,10 @@ class NamePool:
             some = different[start : start + _SURFACES_AT_ONCE]
             for surface, best in zip(some, self._of_some(some, n, nearest, workers), strict=True):
                 found[surface] = best
-                on_done(times[surface])
+                progress.advance(times[surface])
         return [found[surface] for surface in surfaces]
 
     def _of_some(self, surfaces: Sequence[str], n: int, nearest: int, workers: int) -> list[FuzzyCandidates]:
-        import numpy as np
         from rapidfuzz import fuzz
         from rapidfuzz.process import cdist
 
@@ -101,8 +100,6 @@ class NamePool:
 
     def _pool(self, surface: str, alike: NDArray[Any], nearest: int) -> NDArray[Any]:
         """The names that are scored: places in rising order."""
-        import numpy as np
-
         n = len(alike)
         last = np.partition(alike, n - nearest)[n - nearest] if n > nearest else -1.0
         parts = [np.flatnonzero(alike >= last)]
@@ -160,8 +157,6 @@ class FuzzyCounts:
 
 def fuzzy_counts(outcomes: Sequence[FuzzyOutcome], *, samples: int = 2000, seed: int = 0) -> FuzzyCounts:
     """Shares with 95% intervals over resamples of clusters.  The order of the outcomes does not matter."""
-    import numpy as np
-
     ordered = sorted(outcomes, key=lambda one: one.mention_id)
     if not ordered:
         return FuzzyCounts(n=0, recall=None, top={}, top_given={})

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +27,6 @@ class Share:
 
 def share_of(hits: Sequence[float], clusters: Sequence[str], *, samples: int = 2000, seed: int = 0) -> Share:
     """The mean of `hits` with a percentile bootstrap over clusters (mentions of one sentence are drawn together)."""
-    import numpy as np
-
     values = np.asarray(hits, np.float64)
     if not len(values):
         raise ValueError("no mentions to take a share of")
@@ -43,8 +41,6 @@ def share_of(hits: Sequence[float], clusters: Sequence[str], *, samples: int = 2
 
 def area_under_roc(positive: NDArray[Any], score: NDArray[Any]) -> float:
     """Probability that a positive scores above a negative; ties count half.  NaN where one kind is missing."""
-    import numpy as np
-
     positive = np.asarray(positive, bool)
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     if not n_positive or not n_negative:
@@ -56,8 +52,6 @@ def area_under_roc(positive: NDArray[Any], score: NDArray[Any]) -> float:
 
 def f1_of(predicted: NDArray[Any], actual: NDArray[Any]) -> tuple[float, float, float]:
     """Precision, recall and their harmonic mean; 0 where there is nothing to divide by."""
-    import numpy as np
-
     predicted, actual = np.asarray(predicted, bool), np.asarray(actual, bool)
     both = float((predicted & actual).sum())
     precision = both / max(int(predicted.sum()), 1)
@@ -69,8 +63,6 @@ def expected_calibration_error(probability: NDArray[Any], correct: NDArray[Any],
     """Mean distance between how sure and how often right, over `bins` bins of equal width, weighted by their mentions.
 
     Source: Naeini et al., 2015; 15 bins as in Guo et al., 2017."""
-    import numpy as np
-
     probability, correct = np.asarray(probability, np.float64), np.asarray(correct, np.float64)
     place = np.minimum((probability * bins).astype(int), bins - 1)
     sure = np.bincount(place, probability, minlength=bins)

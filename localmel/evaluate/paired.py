@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from localmel.errors import BadInput
 from localmel.evaluate.protocol import EvaluationSettings, Outcome, counted_rank, in_order
 from localmel.evaluate.resamples import Estimate, Resamples, ratio
@@ -43,8 +45,6 @@ def compare(
     The interval knows that mentions of one sentence go together; McNemar's test takes them as independent.  Where
     the two disagree, believe the interval.
     Raises BadInput where mentions, sentences or gold differ, or no gold is in the KB."""
-    import numpy as np
-
     settings = settings or EvaluationSettings()
     pairs = [pair for pair in pairs_of(first, second, names) if pair[0].gold is not None]
     if not pairs:

@@ -10,15 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.errors import BadInput
 from localmel.evaluate.ranks import check_scores
 from localmel.records import EntityId, MentionId
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 LABEL = "paper protocol, not comparable"
 "Stands beside every number made here."
@@ -65,8 +64,6 @@ def order_ranks(
 
     scores: (n_mentions, n_entities).  gold: (n_mentions,), a column, or -1 for rank infinity.  Returns (n_mentions,).
     Counted, not sorted: the same places.  Raises as `ranks.ranks_of_gold`."""
-    import numpy as np
-
     scores, column = np.asarray(scores), np.asarray(gold, np.int64)
     check_scores(scores, column, mention_ids)
     if not len(column) or not scores.shape[1]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from localmel.evaluate.resamples import Estimate, Resamples
 from localmel.evaluate.significance import means_of
 from localmel.records import EntityId
@@ -49,8 +51,6 @@ class PositionBias:
 
 def position_bias(offers: Sequence[Offer], *, samples: int = 2000, seed: int = 0) -> PositionBias | None:
     """Shares by place; None where no gold was offered.  Source: Zheng et al., 2023 (position bias of judges)."""
-    import numpy as np
-
     offers = [one for one in offers if one.gold is not None and one.gold in one.offered]
     if not offers:
         return None

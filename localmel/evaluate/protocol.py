@@ -12,17 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.errors import BadInput
 from localmel.evaluate.metrics import area_under_roc, expected_calibration_error
 from localmel.evaluate.ranks import TieRule, rank_in
 from localmel.evaluate.resamples import Estimate, Resamples, ratio
 from localmel.records import EntityId, Link, MentionId
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,8 +222,6 @@ def evaluate(outcomes: Sequence[Outcome], settings: EvaluationSettings | None = 
     A slice without mentions has n = 0 and no metrics.  The score of NIL is `nil_probability`; where no outcome has
     one, what the answer's probability leaves for NIL (all of it for a NIL answer).
     Raises BadInput for a mention twice, or a NIL probability for only some."""
-    import numpy as np
-
     settings = settings or EvaluationSettings()
     outcomes = in_order(outcomes)
     resamples = Resamples([one.cluster for one in outcomes], samples=settings.samples, seed=settings.seed)
@@ -250,8 +247,6 @@ class _Table:
     """The outcomes as columns, one value per mention."""
 
     def __init__(self, outcomes: Sequence[Outcome], settings: EvaluationSettings) -> None:
-        import numpy as np
-
         self.names = metric_names(settings)
         self.nil = np.array([one.gold is None for one in outcomes], bool)
         self.correct = np.array([one.predicted == one.gold for one in outcomes], bool)
@@ -275,8 +270,6 @@ class _Table:
 
     def metrics(self, members: NDArray[np.int64], resamples: Resamples) -> dict[str, Estimate]:
         """Over the mentions at these positions, in the order of `metric_names`."""
-        import numpy as np
-
         if not len(members):
             return {}
         above = np.stack([1.0 * top[members] for top, _, _ in self.ratios.values()], axis=1)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.errors import BadInput
 from localmel.records import EntityId, MentionId, Ranking
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 TieRule = Literal["mean", "pessimistic", "optimistic"]
 """Which of the places that equal scores share the gold is given: the middle, the last or the first.
@@ -36,8 +35,6 @@ def ranks_of_gold(
     gold: (n_mentions,), the column of the right entity, or -1 where it has none: rank infinity.
     Returns (n_mentions,).  Raises BadInput with the mention's id where a score is NaN, ValueError where shapes or
     columns do not fit.  Compared in the precision of `scores`: float16 makes ties that float32 has not."""
-    import numpy as np
-
     scores, column = np.asarray(scores), np.asarray(gold, np.int64)
     check_scores(scores, column, mention_ids)
     if not len(column) or not scores.shape[1]:
@@ -68,8 +65,6 @@ def rank_in(ranking: Ranking, gold: EntityId | None, *, ties: TieRule = "mean", 
 
 def check_scores(scores: NDArray[Any], column: NDArray[Any], mention_ids: Sequence[MentionId]) -> None:
     """Raise BadInput for a NaN, with the mention's id, and ValueError for shapes and columns that do not fit."""
-    import numpy as np
-
     if scores.ndim != 2 or column.shape != (len(scores),) or len(mention_ids) != len(scores):
         raise ValueError(f"scores {scores.shape}, gold {column.shape} and {len(mention_ids)} mention ids do not fit")
     if len(column) and not (column.min() >= -1 and column.max() < scores.shape[1]):

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from localmel.evaluate.protocol import Outcome
 
 BINS = 15
@@ -29,7 +31,6 @@ class ReliabilityBin:
 
 def reliability_of(outcomes: Sequence[Outcome], *, bins: int = BINS) -> tuple[ReliabilityBin, ...]:
     """The bins that hold an answer, in rising order.  Source: Niculescu-Mizil and Caruana, 2005; Wilson, 1927."""
-    import numpy as np
     from scipy.stats import binomtest
 
     probability = np.array([one.probability for one in outcomes], np.float64)

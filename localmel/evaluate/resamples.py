@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 _CELLS = 2_000_000
 "Numbers held at once while sums are taken: 16 MB in float64."
@@ -47,8 +46,6 @@ class Resamples:
 
     def __init__(self, clusters: Sequence[str], *, samples: int = 2000, seed: int = 0) -> None:
         """clusters: one name per mention; none at all is legal.  Raises ValueError for fewer than one sample."""
-        import numpy as np
-
         if samples < 1:
             raise ValueError(f"{samples} resamples give no interval")
         names = {name: number for number, name in enumerate(sorted(set(clusters)))}
@@ -63,8 +60,6 @@ class Resamples:
     def totals(self, columns: NDArray[Any], members: NDArray[Any]) -> NDArray[np.float64]:
         """Sums over every resample.  columns: (n_members, n_columns), values of the mentions whose positions are
         `members`.  Returns (samples, n_columns)."""
-        import numpy as np
-
         here, place = np.unique(self.cluster[members], return_inverse=True)
         sums = np.zeros((len(here), columns.shape[1]))
         np.add.at(sums, place, columns)
@@ -75,8 +70,6 @@ class Resamples:
         """The area under the ROC curve in every resample: positives above negatives, ties half.
 
         positive, score: (n_members,).  Returns (samples,), NaN where a resample has one kind only."""
-        import numpy as np
-
         order = np.argsort(score, kind="stable")
         cluster, high, score = self.cluster[members][order], positive[order].astype(bool), score[order]
         below = np.searchsorted(score, score[high], "left")  # negatives up to here score lower
@@ -94,8 +87,6 @@ class Resamples:
         """The middle 95% of (samples,) values; resamples without a value (NaN) are left out.
 
         None where fewer than two clusters hold `members`, or no resample has a value: nothing can be said."""
-        import numpy as np
-
         known = values[~np.isnan(values)]
         if not len(known) or len(np.unique(self.cluster[members])) < 2:
             return None, None
@@ -109,8 +100,6 @@ class Resamples:
 
 def ratio(above: NDArray[Any], below: NDArray[Any]) -> NDArray[np.float64]:
     """Element by element; NaN, without a warning, where there is nothing to divide by."""
-    import numpy as np
-
     above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
     quotient: NDArray[np.float64] = np.full(np.broadcast_shapes(above.shape, below.shape), np.nan)
     np.divide(above, below, out=quotient, where=below > 0)

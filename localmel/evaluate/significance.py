@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.evaluate.resamples import Estimate, Resamples, ratio
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 LEVEL = 0.05
 "A difference is beyond chance where both corrected p-values are below this."
@@ -40,8 +39,6 @@ class Means:
 
     def estimate(self, column: int) -> Estimate:
         """One of them as a number with its interval."""
-        import numpy as np
-
         low, high = float(self.low[column]), float(self.high[column])
         known = not np.isnan(low)
         return Estimate(
@@ -54,8 +51,6 @@ def means_of(columns: NDArray[Any], members: NDArray[Any], resamples: Resamples)
 
     columns: (n_members, n_columns), values of the mentions whose positions are `members`.  At least one member.
     A resample that draws no sentence of the members has no mean and is left out."""
-    import numpy as np
-
     columns = np.asarray(columns, np.float64)
     drawn = resamples.totals(np.concatenate([columns, np.ones((len(columns), 1))], axis=1), members)
     means = ratio(drawn[:, :-1], drawn[:, -1:])
@@ -148,7 +143,6 @@ def smallest_difference(n: int, differing: float, *, design_effect: float = 1.0,
 
 def power_of_mcnemar(n: int, difference: float, differing: float, *, level: float = LEVEL) -> float:
     """How often the exact test rejects at `level`, over all numbers of mentions that may come out differently."""
-    import numpy as np
     from scipy.stats import binom
 
     apart = differing + difference

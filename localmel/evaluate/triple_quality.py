@@ -9,13 +9,13 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.evaluate.resamples import Estimate, Resamples, ratio
 from localmel.records import MentionId, Triple
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 Statements = Mapping[tuple[str, str], Triple]
 "Folded relation and tail -> the triple that says so."
@@ -64,8 +64,6 @@ def triple_quality(
 
     Relation and tail are compared, not the head, which is the mention's surface on one side and the entity's label on
     the other."""
-    import numpy as np
-
     ids = sorted(known)
     mine, theirs = ([_once(table.get(one, ())) for one in ids] for table in (said, known))
     counts = np.zeros((len(ids), 6))
@@ -131,8 +129,6 @@ def _matches(
     generated: Statements, stated: Statements, similarity: Similarity, threshold: float
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Which say the same word for word, and which are at least alike.  (n_generated, n_stated) each."""
-    import numpy as np
-
     shape = (len(generated), len(stated))
     if not all(shape):
         return np.zeros(shape, bool), np.zeros(shape, bool)

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from localmel.errors import MissingWeights
 from localmel.settings import GenerateSettings
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from localmel.engines.pictures import Picture
 
 _LONGEST = 4
@@ -50,8 +51,6 @@ def visible_lines(picture: Picture, settings: GenerateSettings) -> tuple[Visible
 
 def _not_too_long(pixels: NDArray[Any]) -> NDArray[Any]:
     """(height, width, 3), with a border in the picture's own middle colour where one side is very short."""
-    import numpy as np
-
     height, width = pixels.shape[:2]
     least = max(height, width) // _LONGEST
     missing = [max(0, least - height), max(0, least - width)]

@@ -19,6 +19,7 @@ from localmel.generate.line_format import read_lines
 from localmel.generate.question import Asked, Name, Question, questions_of, shortened
 from localmel.records import Description, Mention, Triple, Unparsed
 from localmel.settings import GenerateSettings
+from localmel.store import progress
 from localmel.store.journal import Journal
 
 
@@ -42,7 +43,6 @@ def describe(
     settings: GenerateSettings,
     journal: Journal | None = None,
     *,
-    on_done: Callable[[int], None] = lambda _: None,
     on_response: Callable[[Response], None] = lambda _: None,
 ) -> Iterator[Generated]:
     """What the model says of every mention, in the order in which it is finished.
@@ -66,7 +66,7 @@ def describe(
             on_response(response)
             generated, more = _outcome(waiting.pop(response.request_id), response, settings)
             again.extend(more)
-            on_done(len(generated))
+            progress.advance(len(generated))
             yield from generated
         if not again:  # what came back after the engine had taken the last question
             return

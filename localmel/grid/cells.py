@@ -11,26 +11,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from localmel.benchmarks import read_benchmark
 from localmel.encode.kb_vectors import load_vectors
-from localmel.errors import LocalmelError
+from localmel.errors import BadInput, LocalmelError, shell_line
+from localmel.grid.frozen import FILE
 from localmel.grid.plan import Cell, Described, Grid, profile_json
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kgmel.fused import load_fused
 from localmel.records import Mention
 from localmel.retrieve.profile_models import ProfileModels, open_models
-from localmel.runs import evaluate_folder
-from localmel.runs.generate import GENERATE, Listener, generate_stage
+from localmel.runs.evaluate_folder import STAGE
+from localmel.runs.generate import GENERATE, generate_stage
 from localmel.runs.model_runs import ModelRun, evaluate_model_run
 from localmel.runs.questions import Questions, questions_of
 from localmel.runs.rerank import RERANK, rerank_stage
 from localmel.runs.retrieve import RETRIEVE, Asked, retrieve_stage
-from localmel.store.artifacts import failed_writes_are_reported, write_json
+from localmel.store import progress
+from localmel.store.artifacts import MANIFEST, failed_writes_are_reported, write_json
 from localmel.weights.open import open_model
 
 VLMS, CELLS, FAILED = "vlms", "cells", "failed.json"
@@ -100,13 +102,13 @@ def is_finished(out: Path, cell: Cell) -> bool:
     stages += [GENERATE] if cell.described.vlm.settings else []
     stages += [RERANK] if cell.llm.settings else []
     whole = all((folder / stage).is_dir() for stage in stages)
-    return whole and (folder / evaluate_folder.STAGE / "manifest.json").is_file()
+    return whole and (folder / STAGE / MANIFEST).is_file()
 
 
 # --- up to retrieval ------------------------------------------------------------------------------------------------
 
 
-def describe(ground: Ground, described: Described, listener: Listener) -> None:
+def describe(ground: Ground, described: Described) -> None:
     """What the VLM says of every mention, and the candidates found with it.  Raises LocalmelError."""
     folder = ground.folder_of(described)
     settings = described.profile.generate
@@ -114,7 +116,7 @@ def describe(ground: Ground, described: Described, listener: Listener) -> None:
         own = ground.out / VLMS / described.vlm.label
         if not (own / GENERATE).is_dir():
             with open_model(settings.model) as engine:
-                generate_stage(ground.mentions, settings, engine, own, command=ground.command, listener=listener)
+                generate_stage(ground.mentions, settings, engine, own, command=ground.command)
         if own != folder:
             _link(folder / GENERATE, own / GENERATE)
     if not (folder / RETRIEVE).is_dir():
@@ -128,11 +130,10 @@ def describe(ground: Ground, described: Described, listener: Listener) -> None:
             models=ground.models,
             without_triples=described.without_triples,
             command=ground.command,
-            listener=listener,
         )
 
 
-def finish(ground: Ground, cell: Cell, listener: Listener) -> None:
+def finish(ground: Ground, cell: Cell) -> None:
     """Let the LLM choose and evaluate what came out, or take what is there.  Raises LocalmelError."""
     folder, shared = ground.folder_of(cell), ground.folder_of(cell.described)
     for stage in (GENERATE, RETRIEVE):
@@ -148,7 +149,6 @@ def finish(ground: Ground, cell: Cell, listener: Listener) -> None:
                 engine,
                 settings,
                 command=ground.command,
-                listener=listener,
             )
     plan = ground.grid.plan
     run = ModelRun(
@@ -201,9 +201,9 @@ def failure_of(error: Exception, *, stage: str = "") -> Failure:
     return Failure(fact=fact, hint="run the same command again", exit_code=LocalmelError.exit_code)
 
 
-def note_failure(ground: Ground, cell: Cell, failure: Failure, listener: Listener) -> None:
+def note_failure(ground: Ground, cell: Cell, failure: Failure) -> None:
     """Beside what the cell has so far; the next run tries again."""
-    listener.on_note(f"{cell.name} failed: {failure.fact}")
+    progress.note(f"{cell.name} failed: {failure.fact}")
     folder = ground.folder_of(cell)
     with failed_writes_are_reported(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -217,3 +217,12 @@ def noted_failure_in(folder: Path) -> Failure | None:
         return Failure(fact=str(found["error"]), hint=str(found["hint"]), exit_code=int(found["exit_code"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def refuse_grids(folders: Sequence[Path]) -> None:
+    """Raise BadInput for a folder that holds a grid instead of a run, with the command that compares its runs."""
+    for folder in folders:
+        if (folder / FILE).is_file() and not (folder / STAGE).is_dir():
+            finished = sorted(path.parent.parent for path in (folder / CELLS).glob(f"*/{STAGE}/{MANIFEST}"))
+            hint = shell_line("localmel compare", *finished) if len(finished) > 1 else "localmel compare --help"
+            raise BadInput(f"{folder} is a grid; its runs are in {folder / CELLS}/", hint=hint)

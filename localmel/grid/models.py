@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from localmel.engines.scripted import MADE_UP
+from localmel.engines.scripted import made_up_note
 from localmel.errors import LocalmelError, MissingWeights, UsageError
 from localmel.grid.plan import Cell, Grid, ModelChoice
 from localmel.weights.open import open_model
@@ -66,11 +66,6 @@ def made_up_notes(grid: Grid) -> Iterator[str]:
     for one in grid.models.values():
         if one.settings and one.settings.engine == "scripted" and "/" not in one.settings.weights:
             yield made_up_note(one.settings.weights)
-
-
-def made_up_note(weights: str) -> str:
-    """Of one such model."""
-    return f"{weights} answers are {MADE_UP}: no such script"
 
 
 def _check_sees(name: str, one: ModelChoice) -> None:

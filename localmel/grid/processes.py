@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict
@@ -33,8 +33,8 @@ from localmel.grid.cells import (
 )
 from localmel.grid.plan import Cell, Grid, GridPlan, planned
 from localmel.kb.locate import open_kb
-from localmel.runs.generate import Listener
 from localmel.settings import EngineSettings, go_offline
+from localmel.store import progress
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _LOCAL = ("vllm", "transformers")
@@ -70,14 +70,14 @@ def _n_gpus() -> int:
     return sum(line.startswith("GPU ") for line in said.splitlines())
 
 
-def run_on_gpus(ground: Ground, gpus: Sequence[str], listener: Listener) -> dict[str, Failure]:
+def run_on_gpus(ground: Ground, gpus: Sequence[str]) -> dict[str, Failure]:
     """Everything that is not finished.  Returns the failures by the names of cells."""
     cells = [cell for cell in ground.grid.cells if not is_finished(ground.out, cell)]
     by_vlm: dict[str, list[Cell]] = {}
     for cell in cells:
         by_vlm.setdefault(cell.described.vlm.label, []).append(cell)
     failed: dict[str, Failure] = {}
-    with _Processes(ground, gpus, listener) as processes:
+    with _Processes(ground, gpus) as processes:
         for own in by_vlm.values():
             names = tuple(dict.fromkeys(cell.described.name for cell in own))
             processes.start(("describe", names))
@@ -90,7 +90,7 @@ def run_on_gpus(ground: Ground, gpus: Sequence[str], listener: Listener) -> dict
             for cell in about:
                 if failure:
                     failed[cell.name] = failure
-                    note_failure(ground, cell, failure, listener)
+                    note_failure(ground, cell, failure)
                 elif kind == "describe":
                     processes.start(("finish", (cell.name,)))
     return failed
@@ -99,8 +99,8 @@ def run_on_gpus(ground: Ground, gpus: Sequence[str], listener: Listener) -> dict
 class _Processes:
     """As many at a time as there are GPUs."""
 
-    def __init__(self, ground: Ground, gpus: Sequence[str], listener: Listener) -> None:
-        self._ground, self._listener = ground, listener
+    def __init__(self, ground: Ground, gpus: Sequence[str]) -> None:
+        self._ground, self._listener = ground, progress.current()
         self._free: queue.SimpleQueue[str] = queue.SimpleQueue()
         for gpu in gpus:
             self._free.put(gpu)
@@ -152,7 +152,7 @@ class _Processes:
             process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             self._processes.add(process)
         try:
-            return _heard(process, _order(self._ground, job), self._listener.on_note)
+            return _heard(process, _order(self._ground, job), self._listener)
         finally:
             with self._lock:
                 self._processes.discard(process)
@@ -167,7 +167,7 @@ def _order(ground: Ground, job: Job) -> Json:
     return {"plan": plan, "out": str(ground.out), "command": ground.command, "job": job}
 
 
-def _heard(process: subprocess.Popen[bytes], order: Json, on_note: Callable[[str], None]) -> Failure | None:
+def _heard(process: subprocess.Popen[bytes], order: Json, listener: progress.Listener) -> Failure | None:
     """Send the order, hand on notes, and return what the process says at its end."""
     assert process.stdin is not None
     assert process.stdout is not None
@@ -181,7 +181,7 @@ def _heard(process: subprocess.Popen[bytes], order: Json, on_note: Callable[[str
         except ValueError:
             continue
         if "note" in message:
-            on_note(message["note"])
+            listener.on_note(message["note"])
         else:
             said = message
     if said is None:
@@ -209,13 +209,14 @@ def main() -> None:
     threading.Thread(target=_end_with, args=(source,), daemon=True).start()
     failure: Failure | None = None
     try:
-        _work(order, Listener(on_note=lambda note: _say(out, {"note": note})))
+        with progress.listening(progress.Listener(on_note=lambda note: _say(out, {"note": note}))):
+            _work(order)
     except Exception as error:  # noqa: BLE001 - it is told to the process that asked
         failure = failure_of(error)
     _say(out, {"failed": asdict(failure) if failure else None})
 
 
-def _work(order: Mapping[str, Any], listener: Listener) -> None:
+def _work(order: Mapping[str, Any]) -> None:
     given: Json = {key: tuple(value) if isinstance(value, list) else value for key, value in order["plan"].items()}
     given["data"] = Path(given["data"])
     grid = planned(GridPlan(**given))
@@ -225,11 +226,11 @@ def _work(order: Mapping[str, Any], listener: Listener) -> None:
         if kind == "describe":
             for one in grid.described:
                 if one.name in names:
-                    describe(ground, one, listener)
+                    describe(ground, one)
         else:
             for cell in grid.cells:
                 if cell.name in names:
-                    finish(ground, cell, listener)
+                    finish(ground, cell)
 
 
 def _say(out: IO[str], message: Json) -> None:

@@ -33,7 +33,7 @@ from localmel.grid.processes import gpus_of, run_on_gpus
 from localmel.kb.store import KnowledgeBase
 from localmel.retrieve.profile_models import ProfileModels
 from localmel.runs.compare import ComparePlan, ComparisonMade, check_packages, compare_runs
-from localmel.runs.generate import Listener
+from localmel.store import progress
 
 REPORT = "report"
 _LOCK = ".lock"
@@ -82,7 +82,6 @@ def run_grid(
     encoder: TextEncoder | None = None,
     gpus: Sequence[str] | None = None,
     command: str = "",
-    listener: Listener | None = None,
 ) -> GridMade:
     """Run what is not finished, then compare.
 
@@ -92,11 +91,10 @@ def run_grid(
     Raises before anything is run: UsageError for a single cell, BadInput for data, KB or folder that do not fit or have
     changed since the grid was begun, MissingWeights and MissingExtra for models that could not be run.  Never for a
     cell: `failed` has those."""
-    listener = listener or Listener()
     check_packages()
     check_several(grid)
     for note in made_up_notes(grid):
-        listener.on_note(note)
+        progress.note(note)
     before = read_frozen(out)
     ground = ground_of(grid, out, kb, models=models, command=command)
     frozen = frozen_of(grid, ground.questions, kb, ground.models)
@@ -108,9 +106,9 @@ def run_grid(
         check_indexed(ground)
     keep_frozen(out, frozen, told, command)
     with _alone(out):
-        failed = _run_all(ground, gpus_of(grid) if gpus is None else gpus, listener)
+        failed = _run_all(ground, gpus_of(grid) if gpus is None else gpus)
         finished = [cell.name for cell in grid.cells if cell.name not in failed]
-        comparison = _compared(ground, finished, encoder or MiniLM(), listener) if len(finished) > 1 else None
+        comparison = _compared(ground, finished, encoder or MiniLM()) if len(finished) > 1 else None
     opened = {cell.name for cell in open_cells}
     return GridMade(
         out=out,
@@ -138,14 +136,14 @@ def _alone(out: Path) -> Iterator[None]:
 # --- cell after cell ------------------------------------------------------------------------------------------------
 
 
-def _run_all(ground: Ground, gpus: Sequence[str], listener: Listener) -> dict[str, Failure]:
+def _run_all(ground: Ground, gpus: Sequence[str]) -> dict[str, Failure]:
     """VLM by VLM, so that each is asked once.  Returns what failed; what is finished is looked over."""
-    failed = run_on_gpus(ground, gpus, listener) if len(gpus) > 1 else {}
-    failed |= _run_in_turn(ground, listener, leave=failed)
+    failed = run_on_gpus(ground, gpus) if len(gpus) > 1 else {}
+    failed |= _run_in_turn(ground, leave=failed)
     return {cell.name: failed[cell.name] for cell in ground.grid.cells if cell.name in failed}
 
 
-def _run_in_turn(ground: Ground, listener: Listener, *, leave: Collection[str]) -> dict[str, Failure]:
+def _run_in_turn(ground: Ground, *, leave: Collection[str]) -> dict[str, Failure]:
     failed: dict[str, Failure] = {}
     described: dict[str, Failure | None] = {}
     cells = [cell for cell in ground.grid.cells if cell.name not in leave]
@@ -153,35 +151,35 @@ def _run_in_turn(ground: Ground, listener: Listener, *, leave: Collection[str]) 
         about = cell.described
         finished = is_finished(ground.out, cell)
         if not finished:
-            listener.on_note(f"cell {number} of {len(cells)}: {cell.name}")
+            progress.note(f"cell {number} of {len(cells)}: {cell.name}")
             if about.name not in described:
-                described[about.name] = _tried_describing(ground, about, listener)
+                described[about.name] = _tried_describing(ground, about)
         failure = None if finished else described[about.name]
         if failure is None:
-            failure = _tried_finishing(ground, cell, listener)
+            failure = _tried_finishing(ground, cell)
         if failure is not None:
             failed[cell.name] = failure
-            note_failure(ground, cell, failure, listener)
+            note_failure(ground, cell, failure)
     return failed
 
 
-def _tried_describing(ground: Ground, described: Described, listener: Listener) -> Failure | None:
+def _tried_describing(ground: Ground, described: Described) -> Failure | None:
     try:
-        describe(ground, described, listener)
+        describe(ground, described)
     except Exception as error:  # noqa: BLE001 - whatever it is, the other cells do not depend on it
         return failure_of(error)
     return None
 
 
-def _tried_finishing(ground: Ground, cell: Cell, listener: Listener) -> Failure | None:
+def _tried_finishing(ground: Ground, cell: Cell) -> Failure | None:
     try:
-        finish(ground, cell, listener)
+        finish(ground, cell)
     except Exception as error:  # noqa: BLE001 - whatever it is, the other cells do not depend on it
         return failure_of(error)
     return None
 
 
-def _compared(ground: Ground, finished: Sequence[str], encoder: TextEncoder, listener: Listener) -> ComparisonMade:
+def _compared(ground: Ground, finished: Sequence[str], encoder: TextEncoder) -> ComparisonMade:
     plan = ComparePlan(
         runs=tuple(ground.folder_of(cell) for cell in ground.grid.cells if cell.name in finished),
         data=ground.grid.plan.data,
@@ -194,6 +192,4 @@ def _compared(ground: Ground, finished: Sequence[str], encoder: TextEncoder, lis
         out=ground.out / REPORT,
         over=True,
         command=ground.command,
-        on_total=listener.on_total,
-        on_done=listener.on_done,
     )

@@ -11,18 +11,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.index.exact import ExactIndex
 from localmel.index.folder import Origin, checked_manifest, damaged, saving, settings_from
 from localmel.index.hnsw import HnswIndex
-from localmel.index.protocol import IndexFacts, OnDone, quiet
+from localmel.index.protocol import IndexFacts
 from localmel.index.settings import AxesSettings, ExactSettings, HnswSettings
 from localmel.index.vectors import allowed_ids, check_asked, check_shape, unit_chunks
+from localmel.store import progress
 from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 AXES, GRAPH, CODES = "axes.safetensors", "graph", "codes"
 _SAMPLED = 20_000
@@ -60,14 +61,11 @@ class AxesIndex:
         settings: AxesSettings,
         *,
         ids: NDArray[Any] | None = None,
-        on_done: OnDone = quiet,
     ) -> Self:
         """vectors: (n, width), unit rows; ids: (n,), without them 0 to n - 1."""
-        import numpy as np
-
         check_shape(vectors, vectors.shape[-1], "vectors")
         index = cls(vectors.shape[1], settings)
-        index.add(vectors, np.arange(len(vectors)) if ids is None else ids, on_done)
+        index.add(vectors, np.arange(len(vectors)) if ids is None else ids)
         return index
 
     @property
@@ -97,9 +95,7 @@ class AxesIndex:
             self._settings = replace(self._settings, ef_search=ef)
             self._graph.set_ef_search(ef)
 
-    def add(self, vectors: NDArray[Any], ids: NDArray[Any], on_done: OnDone = quiet) -> None:
-        import numpy as np
-
+    def add(self, vectors: NDArray[Any], ids: NDArray[Any]) -> None:
         check_shape(vectors, self._width, "vectors")
         with self._lock:
             if len(self._codes):  # refuses what does not fit, before anything is changed
@@ -114,7 +110,7 @@ class AxesIndex:
             self._graph.reserve(len(vectors))
             for start, rows in unit_chunks(vectors):
                 self._graph.add(self._along_axes(rows), ids[start : start + len(rows)])
-                on_done(len(rows))
+                progress.advance(len(rows))
 
     def remove(self, ids: NDArray[Any]) -> None:
         with self._lock:
@@ -124,8 +120,6 @@ class AxesIndex:
     def search(
         self, queries: NDArray[Any], k: int, *, allowed: Iterable[int] | NDArray[Any] | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        import numpy as np
-
         check_asked(queries, self._width, k)
         wanted = None if allowed is None else allowed_ids(allowed)
         room = max(self._settings.rescored, 4 * k)
@@ -141,8 +135,6 @@ class AxesIndex:
 
     def _along_axes(self, rows: NDArray[Any]) -> NDArray[Any]:
         """(n, width) -> (n, axes) unit rows."""
-        import numpy as np
-
         found: NDArray[Any] = rows @ self._axes
         lengths = np.linalg.norm(found, axis=1, keepdims=True)
         found[lengths[:, 0] < _NOTHING] = np.eye(1, found.shape[1], dtype=np.float32)
@@ -150,8 +142,6 @@ class AxesIndex:
         return found
 
     def save(self, folder: Path, facts: IndexFacts) -> None:
-        import numpy as np
-
         count, width = len(self), self._width
         with (
             self._lock,
@@ -168,8 +158,6 @@ class AxesIndex:
     @classmethod
     def load(cls, folder: Path, facts: IndexFacts, *, device: str = "cpu") -> Self:
         """The graph is read into memory, the codes are mapped; `device` is passed over: both stay on the processor."""
-        import numpy as np
-
         manifest = checked_manifest(folder, facts)
         index = cls(facts.width, settings_from(manifest, AxesSettings, folder))
         axes = map_arrays(folder / AXES).get("axes")
@@ -191,8 +179,6 @@ def principal_axes(vectors: NDArray[Any], n_axes: int, seed: int) -> NDArray[Any
     """(n, width) -> (width, n_axes) orthonormal columns along which the vectors are longest, longest first.
 
     Found from a seeded sample of at most 20,000; the largest coordinate of each is positive."""
-    import numpy as np
-
     rows = np.sort(np.random.default_rng(seed).permutation(len(vectors))[:_SAMPLED])
     sample = np.asarray(vectors[rows], np.float64)
     found = np.linalg.eigh(sample.T @ sample)[1][:, ::-1][:, :n_axes]

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from numpy.typing import NDArray
 
 from localmel.errors import UnknownChoice
 from localmel.index.axes import AxesIndex
 from localmel.index.exact import ExactIndex
 from localmel.index.folder import checked_manifest, damaged
 from localmel.index.hnsw import HnswIndex
-from localmel.index.protocol import IndexFacts, OnDone, VectorIndex, quiet
+from localmel.index.protocol import IndexFacts, VectorIndex
 from localmel.index.settings import (
     AUTO,
     EXACT_KINDS,
@@ -27,9 +29,6 @@ from localmel.index.settings import (
     IndexSettings,
 )
 from localmel.store.artifacts import MANIFEST
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 KINDS = (*EXACT_KINDS, HNSW, HNSW_AXES)
 
@@ -52,14 +51,13 @@ def build_index(
     settings: IndexSettings,
     *,
     ids: NDArray[Any] | None = None,
-    on_done: OnDone = quiet,
 ) -> VectorIndex:
     """vectors: (n, width), unit rows, in memory or mapped; ids: (n,), without them 0 to n - 1."""
     if isinstance(settings, AxesSettings):
-        return AxesIndex.build(vectors, settings, ids=ids, on_done=on_done)
+        return AxesIndex.build(vectors, settings, ids=ids)
     if isinstance(settings, HnswSettings):
-        return HnswIndex.build(vectors, settings, ids=ids, on_done=on_done)
-    return ExactIndex.build(vectors, settings, ids=ids, on_done=on_done)
+        return HnswIndex.build(vectors, settings, ids=ids)
+    return ExactIndex.build(vectors, settings, ids=ids)
 
 
 def load_index(folder: Path, facts: IndexFacts, *, device: str = "cpu") -> VectorIndex:

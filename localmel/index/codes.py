@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor
 
 Parts = Mapping[str, "Tensor"]
@@ -118,7 +120,6 @@ class FloatCodes:
         return torch.mm(ready, codes.T, out=out)
 
     def products(self, queries: NDArray[Any], rows: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        import numpy as np
         import torch
 
         codes = rows["codes"]
@@ -156,8 +157,6 @@ class Int8Codes:
         return torch.mul(whole, rows["scales"], out=out)
 
     def products(self, queries: NDArray[Any], rows: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        import numpy as np
-
         whole: NDArray[Any] = np.einsum("mcw,mw->mc", rows["codes"].astype(np.float32), queries)
         scaled: NDArray[Any] = whole * rows["scales"]
         return scaled
@@ -172,7 +171,6 @@ class BinaryCodes(Int8Codes):
         return {**super().layout(width), "bits": ("|i1", (-(-width // 64) * 8,))}
 
     def encode(self, vectors: Tensor) -> dict[str, Tensor]:
-        import numpy as np
         import torch
 
         n_bytes = -(-vectors.shape[1] // 64) * 8  # whole words of 8 bytes; the bits left over are 0 everywhere
@@ -186,7 +184,6 @@ class BinaryCodes(Int8Codes):
 
     def scan(self, ready: Any, rows: Parts, scratch: Scratch) -> Tensor:
         """Number of equal bits less number of different ones."""
-        import numpy as np
         import torch
 
         bits = rows["bits"]
@@ -217,15 +214,12 @@ def _whole_product(one: Tensor, other: Tensor, scratch: Scratch) -> Tensor:
 @cache
 def _sign_words() -> Any:
     """(256,) int64: the 8 bits of a byte as 8 bytes, each 1 or -1."""
-    import numpy as np
-
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
     return (bits.astype(np.int8) * 2 - 1).view(np.int64)[:, 0]
 
 
 def _signs(bits: Tensor) -> Tensor:
     """(n, b) packed -> (n, 8 b) int8, each 1 or -1."""
-    import numpy as np
     import torch
 
     if bits.device.type == "cpu":

@@ -12,10 +12,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from localmel.errors import BadInput, MissingExtra
 from localmel.index.codes import codes_of
 from localmel.index.folder import ARRAYS, Origin, checked_manifest, damaged, saving, settings_from
-from localmel.index.protocol import IndexFacts, OnDone, quiet
+from localmel.index.protocol import IndexFacts
 from localmel.index.segment import Segment, SegmentSearch
 from localmel.index.settings import ExactSettings
 from localmel.index.vectors import (
@@ -27,10 +30,10 @@ from localmel.index.vectors import (
     places,
     unit_chunks,
 )
+from localmel.store import progress
 from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -60,12 +63,11 @@ class ExactIndex:
         settings: ExactSettings,
         *,
         ids: NDArray[Any] | None = None,
-        on_done: OnDone = quiet,
     ) -> Self:
         """vectors: (n, width), unit rows; ids: (n,), without them 0 to n - 1."""
         check_shape(vectors, vectors.shape[-1], "vectors")
         index = cls(vectors.shape[1], settings)
-        index._base = index._segment(vectors, ids, on_done)
+        index._base = index._segment(vectors, ids)
         return index
 
     @property
@@ -84,34 +86,28 @@ class ExactIndex:
         return codes + masks + sum(segment.ids.nbytes for segment in segments)
 
     def __len__(self) -> int:
-        import numpy as np
-
         dead = 0 if self._live is None else len(self._live) - int(np.count_nonzero(self._live))
         return len(self._base) + len(self._tail) - dead
 
     def ids(self) -> NDArray[Any]:
-        import numpy as np
-
         base = self._base.ids if self._live is None else self._base.ids[self._live]
         merged: NDArray[Any] = np.sort(np.concatenate([base, self._tail.ids]))
         return merged
 
-    def add(self, vectors: NDArray[Any], ids: NDArray[Any], on_done: OnDone = quiet) -> None:
-        import numpy as np
+    def add(self, vectors: NDArray[Any], ids: NDArray[Any]) -> None:
         import torch
 
         check_shape(vectors, self._width, "vectors")
         ids = checked_ids(ids, len(vectors))
         if known := np.intersect1d(ids, self.ids()).tolist():
             raise BadInput(f"{len(known):,} of the ids are in the index already, {known[0]} first", hint="remove them")
-        new = self._segment(vectors, ids, on_done)
+        new = self._segment(vectors, ids)
         order = np.argsort(merged := np.concatenate([self._tail.ids, new.ids]))
         there = torch.from_numpy(order).to(self._device)
         parts = {name: torch.cat([self._tail.parts[name], part])[there] for name, part in new.parts.items()}
         self._tail = Segment(ids=merged[order], parts=parts)
 
     def remove(self, ids: NDArray[Any]) -> None:
-        import numpy as np
         import torch
 
         ids = checked_ids(ids, None)
@@ -130,7 +126,6 @@ class ExactIndex:
     def search(
         self, queries: NDArray[Any], k: int, *, allowed: Iterable[int] | NDArray[Any] | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        import numpy as np
         import torch
 
         check_asked(queries, self._width, k)
@@ -154,8 +149,6 @@ class ExactIndex:
 
     def scores_of(self, queries: NDArray[Any], ids: NDArray[Any]) -> NDArray[Any]:
         """queries: (m, width), ids: (m, c) -> (m, c) float32: inner products, -inf beside ids that are not here."""
-        import numpy as np
-
         scores = np.full(ids.shape, -np.inf, np.float32)
         for segment in (self._base, self._tail):
             found, there = places(segment.ids, ids)
@@ -165,8 +158,6 @@ class ExactIndex:
         return scores
 
     def save(self, folder: Path, facts: IndexFacts) -> None:
-        import numpy as np
-
         count = len(self)
         live = np.arange(len(self._base)) if self._live is None else np.flatnonzero(self._live)
         positions = np.concatenate([live, len(self._base) + np.arange(len(self._tail))])
@@ -217,12 +208,9 @@ class ExactIndex:
         return index
 
     def _empty(self) -> Segment:
-        import numpy as np
+        return self._segment(np.zeros((0, self._width), np.float32), None)
 
-        return self._segment(np.zeros((0, self._width), np.float32), None, quiet)
-
-    def _segment(self, vectors: NDArray[Any], ids: NDArray[Any] | None, on_done: OnDone) -> Segment:
-        import numpy as np
+    def _segment(self, vectors: NDArray[Any], ids: NDArray[Any] | None) -> Segment:
         import torch
 
         n = len(vectors)
@@ -238,7 +226,7 @@ class ExactIndex:
             codes = self._codes.encode(torch.from_numpy(rows if rows.flags.writeable else rows.copy()).to(self._device))
             for name, part in codes.items():
                 parts[name][start : start + len(rows)] = part
-            on_done(len(rows))
+            progress.advance(len(rows))
         return Segment(ids=found if order is None else found[order], parts=parts)
 
 

@@ -11,11 +11,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.errors import BadInput, MissingExtra, OutOfSpace, shell_line
 from localmel.index.folder import ARRAYS, Origin, checked_manifest, damaged, saving, settings_from
-from localmel.index.protocol import NO_ID, IndexFacts, OnDone, quiet
+from localmel.index.protocol import NO_ID, IndexFacts
 from localmel.index.settings import HnswSettings
 from localmel.index.vectors import (
     ROWS_AT_ONCE,
@@ -26,10 +29,8 @@ from localmel.index.vectors import (
     checked_ids,
     unit_chunks,
 )
+from localmel.store import progress
 from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 GRAPH = "graph.hnswlib"
 _SCAN_UP_TO = 4096
@@ -71,15 +72,12 @@ class HnswIndex:
         settings: HnswSettings,
         *,
         ids: NDArray[Any] | None = None,
-        on_done: OnDone = quiet,
     ) -> Self:
         """vectors: (n, width), unit rows; ids: (n,), without them 0 to n - 1."""
-        import numpy as np
-
         check_shape(vectors, vectors.shape[-1], "vectors")
         index = cls(vectors.shape[1], settings)
         index._graph = index._new_graph(len(vectors))
-        index.add(vectors, np.arange(len(vectors)) if ids is None else ids, on_done)
+        index.add(vectors, np.arange(len(vectors)) if ids is None else ids)
         return index
 
     @property
@@ -115,9 +113,7 @@ class HnswIndex:
             if needed > self._graph.get_max_elements():
                 self._graph.resize_index(needed)
 
-    def add(self, vectors: NDArray[Any], ids: NDArray[Any], on_done: OnDone = quiet) -> None:
-        import numpy as np
-
+    def add(self, vectors: NDArray[Any], ids: NDArray[Any]) -> None:
         check_shape(vectors, self._width, "vectors")
         ids = checked_ids(ids, len(vectors))
         check_units(vectors, "vectors")
@@ -135,11 +131,9 @@ class HnswIndex:
                 self._graph.add_items(rows, added)
                 self._ids = np.union1d(self._ids, added)
                 self._removed = np.setdiff1d(self._removed, added)
-                on_done(len(rows))
+                progress.advance(len(rows))
 
     def remove(self, ids: NDArray[Any]) -> None:
-        import numpy as np
-
         ids = checked_ids(ids, None)
         with self._lock:
             if unknown := np.setdiff1d(ids, self._ids).tolist():
@@ -152,8 +146,6 @@ class HnswIndex:
     def search(
         self, queries: NDArray[Any], k: int, *, allowed: Iterable[int] | NDArray[Any] | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        import numpy as np
-
         check_asked(queries, self._width, k)
         rows = np.ascontiguousarray(queries, np.float32)
         scores = np.full((len(rows), k), -np.inf, np.float32)
@@ -175,8 +167,6 @@ class HnswIndex:
 
     def _walked(self, queries: NDArray[Any], k: int, live: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Ask the graph for more and more until k of each row may be answered; scan for rows that it cannot serve."""
-        import numpy as np
-
         scores = np.empty((len(queries), k), np.float32)
         ids = np.empty((len(queries), k), np.int64)
         open_rows = np.arange(len(queries))
@@ -204,8 +194,6 @@ class HnswIndex:
 
     def _asked(self, queries: NDArray[Any], k: int) -> tuple[NDArray[Any], NDArray[Any]] | None:
         """(m, k) scores and ids from the graph, best first, or None where it does not reach k of them."""
-        import numpy as np
-
         self._graph.set_ef(max(self._settings.ef_search, k))
         try:
             labels, distances = self._graph.knn_query(queries, k=k)
@@ -219,8 +207,6 @@ class HnswIndex:
 
     def _scanned(self, queries: NDArray[Any], k: int, live: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """The best k of these ids by looking at each."""
-        import numpy as np
-
         scores: NDArray[Any] = np.zeros((len(queries), 0), np.float32)
         ids: NDArray[Any] = np.zeros((len(queries), 0), np.int64)
         for start in range(0, len(live), ROWS_AT_ONCE):
@@ -255,8 +241,6 @@ class HnswIndex:
     @classmethod
     def load(cls, folder: Path, facts: IndexFacts, *, device: str = "cpu") -> Self:
         """The graph is read into memory (hnswlib cannot map it); it is searched on the processor, whatever `device`."""
-        import numpy as np
-
         manifest = checked_manifest(folder, facts)
         index = cls(facts.width, settings_from(manifest, HnswSettings, folder))
         arrays = map_arrays(folder / ARRAYS)
@@ -277,8 +261,6 @@ class HnswIndex:
 
 
 def _no_ids() -> NDArray[Any]:
-    import numpy as np
-
     return np.zeros(0, np.int64)
 
 

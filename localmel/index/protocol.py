@@ -5,25 +5,20 @@ Knows nothing of texts, of entities, or of who made the vectors; `IndexFacts` sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
+if TYPE_CHECKING:
     from localmel.index.settings import IndexSettings
 
-OnDone = Callable[[int], None]
 "Hears how many more vectors are done."
 
 NO_ID = -1
 "Stands in the ids, beside a score of -inf, where fewer than k vectors remain."
-
-
-def quiet(_: int) -> None:
-    """An `on_done` for those who do not watch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +52,7 @@ class VectorIndex(Protocol):
         """(n,) int64, ascending: what can be found now."""
         ...
 
-    def add(self, vectors: NDArray[Any], ids: NDArray[Any], on_done: OnDone = ...) -> None:
+    def add(self, vectors: NDArray[Any], ids: NDArray[Any]) -> None:
         """vectors: (n, width), unit rows; ids: (n,) int64, 0 or more, none of them in the index.
 
         Nothing is added when one of them cannot be."""

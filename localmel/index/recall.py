@@ -5,14 +5,14 @@ In: an index, the vectors it was built from, queries.  Out: the share of the bes
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.index.exact import ExactIndex
 from localmel.index.protocol import VectorIndex
 from localmel.index.settings import ExactSettings
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +29,6 @@ class Recall:
 
 def sampled(queries: NDArray[Any], n_sampled: int, seed: int) -> NDArray[Any]:
     """At most `n_sampled` rows, drawn without replacement; all of them, in order, where there are no more."""
-    import numpy as np
-
     if len(queries) <= n_sampled:
         return queries
     rows = np.random.default_rng(seed).choice(len(queries), n_sampled, replace=False)
@@ -55,8 +53,6 @@ def recall_against_exact(
 
 def recall_of(found: NDArray[Any], truth: NDArray[Any]) -> Recall:
     """found, truth: (m, k) ids.  Places without an id do not count; 1 where there is nothing to find."""
-    import numpy as np
-
     hits = sum(len(np.intersect1d(one[one >= 0], other[other >= 0])) for one, other in zip(found, truth, strict=True))
     wanted = int(np.count_nonzero(truth >= 0))
     return Recall(k=truth.shape[1], n_queries=len(truth), share=hits / wanted if wanted else 1.0)

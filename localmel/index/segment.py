@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from localmel.index.codes import Codes, Scratch
 from localmel.index.protocol import NO_ID
 from localmel.index.settings import ExactSettings
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor
 
 _SPARE = 16
@@ -48,8 +50,6 @@ class SegmentSearch:
 
     def search(self, queries: Tensor, k: int, mask: NDArray[Any] | None) -> tuple[NDArray[Any], NDArray[Any]]:
         """queries: (m, w) float32; mask: (n,) bool, what may be found.  -> scores (m, k), ids (m, k), padded."""
-        import numpy as np
-
         scores = np.full((len(queries), k), -np.inf, np.float32)
         ids = np.full((len(queries), k), NO_ID, np.int64)
         n = len(self._segment) if mask is None else int(np.count_nonzero(mask))
@@ -75,8 +75,6 @@ class SegmentSearch:
         self, queries: Tensor, k: int, room: int, mask: NDArray[Any] | None
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """-> scores (m, k), ids (m, k), and (m,) whether one that was left out could belong among them."""
-        import numpy as np
-
         scanned, positions = (array.cpu().numpy() for array in self._scan(queries, room, mask))
         exact = self._second_look(queries, positions)
         ids = self._segment.ids[positions]
@@ -108,7 +106,6 @@ class SegmentSearch:
 
     def _chunk(self, ready: Any, window: slice, room: int, mask: NDArray[Any] | None) -> tuple[Tensor, Tensor] | None:
         """The best of one chunk, or None where nothing in it may be found."""
-        import numpy as np
         import torch
 
         rows = {name: part[window] for name, part in self._segment.parts.items()}
@@ -132,7 +129,6 @@ class SegmentSearch:
 
     def _second_look(self, queries: Tensor, positions: NDArray[Any]) -> NDArray[Any]:
         """positions: (m, c) -> (m, c) float32: inner products of queries and decoded vectors, rounded once."""
-        import numpy as np
         import torch
 
         out = np.empty(positions.shape, np.float32)

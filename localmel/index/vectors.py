@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.errors import BadInput
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 ROWS_AT_ONCE = 16_384
 TOLERANCE = 0.01
@@ -40,8 +40,6 @@ def unit_chunks(
     vectors: NDArray[Any], *, order: NDArray[Any] | None = None, what: str = "vectors"
 ) -> Iterator[tuple[int, NDArray[Any]]]:
     """Yield (start, float32 rows) in the given order.  Raises BadInput with the first bad row and their count."""
-    import numpy as np
-
     for start in range(0, len(vectors), ROWS_AT_ONCE):
         end = start + ROWS_AT_ONCE
         rows = np.ascontiguousarray(vectors[start:end] if order is None else vectors[order[start:end]], np.float32)
@@ -65,16 +63,12 @@ def check_asked(queries: NDArray[Any], width: int, k: int) -> None:
 
 
 def _bad(rows: NDArray[Any]) -> NDArray[Any]:
-    import numpy as np
-
     with np.errstate(all="ignore"):
         norms = np.sqrt(np.einsum("nw,nw->n", rows, rows))
     return np.flatnonzero(~(np.abs(norms - 1) <= TOLERANCE))
 
 
 def _refused(vectors: NDArray[Any], what: str) -> BadInput:
-    import numpy as np
-
     first, count = -1, 0
     for start in range(0, len(vectors), ROWS_AT_ONCE):
         found = _bad(np.asarray(vectors[start : start + ROWS_AT_ONCE], np.float32))
@@ -91,8 +85,6 @@ def _refused(vectors: NDArray[Any], what: str) -> BadInput:
 
 def checked_ids(ids: Iterable[int] | NDArray[Any], count: int | None, what: str = "ids") -> NDArray[Any]:
     """(n,) int64, each 0 or more and there once; `count` says how many there must be."""
-    import numpy as np
-
     given = ids if isinstance(ids, np.ndarray) else np.array(list(ids), np.int64)
     if given.ndim != 1 or (len(given) and given.dtype.kind not in "iu") or count not in (None, len(given)):
         raise BadInput(f"the {what} are {given.dtype} of shape {given.shape}, not {count or 'n'} whole numbers")
@@ -107,16 +99,12 @@ def checked_ids(ids: Iterable[int] | NDArray[Any], count: int | None, what: str 
 
 def allowed_ids(ids: Iterable[int] | NDArray[Any]) -> NDArray[Any]:
     """(n,) int64, ascending, without doubles."""
-    import numpy as np
-
     found: NDArray[Any] = np.unique(ids if isinstance(ids, np.ndarray) else np.array(list(ids), np.int64))
     return found.astype(np.int64)
 
 
 def places(ids: NDArray[Any], wanted: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Where `wanted` stand in the ascending `ids`, and which of them are there at all."""
-    import numpy as np
-
     found = np.searchsorted(ids, wanted)
     if not len(ids):
         return found, np.zeros(wanted.shape, bool)

@@ -36,7 +36,7 @@ _SQUARE_IPA = re.compile("\\[[^\\[\\]]*[\u0250-\u02af\u02c8\u02cc\u02d0\u02d1][^
 _EMPTY_PART = re.compile(r"[\s,.;:/\-–—]*")
 _BEFORE_MARK = re.compile(r"\s+([,.;:!?)])")
 _AFTER_OPENING = re.compile(r"\(\s+")
-_COMMAS = re.compile(r",(?:\s*,)+")
+_COMMAS = re.compile(r",(?:\s)+")
 _BLANKS = re.compile(r"\s+")
 _END = re.compile(r"[.!?…][\"'”’)\]]*(?=\s)|[。！？][」』”’）]*")
 _BEFORE_END = re.compile(r"(\w[\w.]*)$")

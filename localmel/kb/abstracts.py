@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,10 +17,11 @@ from localmel.errors import BadInput, ImportProblem, UsageError
 from localmel.kb.abstract_text import MOST_CHARACTERS, plain_abstract
 from localmel.kb.importers.abstracts import AbstractRow, AbstractSource, page_title
 from localmel.kb.importers.lines import read_blocks, size_of
-from localmel.kb.importers.source import OnBytes, Problems, excerpt, no_progress
+from localmel.kb.importers.source import Problems, excerpt
 from localmel.kb.texts import ABSTRACT, keep_rows, prepare_texts, rows_of
 from localmel.kb.write import writing
 from localmel.records import EntityId
+from localmel.store import progress
 
 _AT_ONCE = 500
 _LEAST_MOST = 100
@@ -58,8 +59,6 @@ def import_abstracts(
     by_label: bool = False,
     language: str = "en",
     most: int = MOST_CHARACTERS,
-    on_total: Callable[[str, int], None] = lambda _what, _total: None,
-    on_bytes: OnBytes = no_progress,
 ) -> AbstractsRead:
     """Read the files into the KB in `folder`; an abstract that an entity has from before is replaced.
 
@@ -68,11 +67,11 @@ def import_abstracts(
     abstract fits; nothing is changed then."""
     if most < _LEAST_MOST:
         raise UsageError(f"at most {most} characters are too few for an abstract", hint=f"--most {MOST_CHARACTERS}")
-    sources = [AbstractSource(path, language=language, problems=problems, on_bytes=on_bytes) for path in paths]
-    on_total("reading abstracts", sum(source.total_bytes for source in sources) + size_of(titles))
+    sources = [AbstractSource(path, language=language, problems=problems) for path in paths]
+    progress.begin("reading abstracts", sum(source.total_bytes for source in sources) + size_of(titles))
     with writing(folder) as connection:
         prepare_texts(connection)
-        pages = _Pages(connection, titles, problems, on_bytes, by_label=by_label)
+        pages = _Pages(connection, titles, problems, by_label=by_label)
         counts: Counter[str] = Counter()
         keep_rows(connection, ABSTRACT, "", _values(sources, pages, counts, most))
         problems.finish()
@@ -130,12 +129,11 @@ class _Pages:
         connection: sqlite3.Connection,
         titles: Path | None,
         problems: Problems,
-        on_bytes: OnBytes,
         *,
         by_label: bool,
     ) -> None:
         self._connection, self._by_label = connection, by_label
-        self._rows = dict(_mapped(connection, titles, problems, on_bytes)) if titles else {}
+        self._rows = dict(_mapped(connection, titles, problems)) if titles else {}
 
     def rows_of(self, batch: Sequence[AbstractRow]) -> list[int | str]:
         """For each a row of the KB, or why there is none: `unknown` or `ambiguous`."""
@@ -163,11 +161,9 @@ class _Pages:
         return {title: rows.pop() if len(rows) == 1 else "ambiguous" for title, rows in bearers.items()}
 
 
-def _mapped(
-    connection: sqlite3.Connection, path: Path, problems: Problems, on_bytes: OnBytes
-) -> Iterator[tuple[str, int]]:
+def _mapped(connection: sqlite3.Connection, path: Path, problems: Problems) -> Iterator[tuple[str, int]]:
     """Title -> row, for ids that the KB has: memory is bounded by the KB, not by the file."""
-    for block in read_blocks(path, problems, on_bytes):
+    for block in read_blocks(path, problems):
         pairs: list[tuple[str, EntityId]] = []
         for number, line in enumerate(block.lines, block.first):
             title, tab, entity_id = line.partition("\t")

@@ -5,13 +5,14 @@ In: a KB.  Out: entities.jsonl and triples.tsv in a folder, each written whole o
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from localmel.errors import BadInput
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import Changed
 from localmel.records import Entity
+from localmel.store import progress
 from localmel.store.artifacts import failed_writes_are_reported
 
 HEADER = "head\tpredicate\trelation\ttail_id\ttail\n"
@@ -20,9 +21,6 @@ HEADER = "head\tpredicate\trelation\ttail_id\ttail\n"
 def export_kb(
     kb: KnowledgeBase,
     folder: Path,
-    *,
-    on_total: Callable[[str, int], None] = lambda _what, _total: None,
-    on_done: Callable[[int], None] = lambda _: None,
 ) -> Changed:
     """Export everything; a second export of the same KB gives the same bytes."""
     try:
@@ -36,11 +34,11 @@ def export_kb(
     def counted(what: str, lines: Iterable[str]) -> Iterable[str]:
         for line in lines:
             counts[what] += 1
-            on_done(1)
+            progress.advance(1)
             yield line
 
     with kb.reading():
-        on_total("exporting", len(kb) + int(kb.select("SELECT count(*) FROM triples")[0][0]))
+        progress.begin("exporting", len(kb) + int(kb.select("SELECT count(*) FROM triples")[0][0]))
         _write(folder / "entities.jsonl", counted("entities", map(_entity_line, kb.all_entities())))
         _write(folder / "triples.tsv", counted("triples", _triple_lines(kb)), header=HEADER)
     return Changed(entities=counts["entities"], triples=counts["triples"])

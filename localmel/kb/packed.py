@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.errors import BadInput, CorruptArtifact, KbBusy, shell_line
 from localmel.kb.folding import fold
@@ -18,9 +21,6 @@ from localmel.kb.store import KnowledgeBase
 from localmel.kb.words import stems
 from localmel.records import Triple
 from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 KIND, VERSION = "packed KB", 2
 _FOLDER, _FILE = "packed", "packed.safetensors"
@@ -37,8 +37,6 @@ class Lists:
 
     def of(self, owners: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """The values of these owners end to end, and for each value the index into `owners` it belongs to."""
-        import numpy as np
-
         starts = np.asarray(self.starts[owners])
         lengths = np.asarray(self.starts[owners + 1]) - starts
         index = np.repeat(np.arange(len(owners)), lengths)
@@ -67,8 +65,6 @@ class PackedKb:
 
     def positions(self, rows: NDArray[Any]) -> NDArray[Any]:
         """KB rows -> positions.  Raises BadInput for a row that the KB did not have when it was packed."""
-        import numpy as np
-
         places: NDArray[Any] = np.searchsorted(self.rows, rows)
         if len(places) and (places.max() == len(self.rows) or (self.rows[places] != rows).any()):
             raise BadInput("the KB has changed since its index was read", hint="localmel index NAME   # and start anew")
@@ -76,8 +72,6 @@ class PackedKb:
 
     def weights(self, wanted: NDArray[Any]) -> NDArray[Any]:
         """Inverse entity frequency of each stem, between 0 (in every entity) and 1 (in at most one)."""
-        import numpy as np
-
         n = max(len(self.rows), 2)
         if not len(self.stems):
             return np.ones(len(wanted), np.float32)
@@ -143,8 +137,6 @@ def _packed(found: dict[str, NDArray[Any]], fingerprint: str) -> PackedKb:
 
 def pack(kb: KnowledgeBase, on_entities: Callable[[int], None] = lambda _: None) -> PackedKb:
     """Write the arrays of `kb` and load them.  `on_entities` is told how many more entities were done."""
-    import numpy as np
-
     with kb.reading():
         fingerprint = kb.fingerprint
         packing = _Packing({row: place for place, row in enumerate(_relation_rows(kb))})
@@ -263,8 +255,6 @@ class _Packing:
         starts.append(len(flat))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        import numpy as np
-
         known = sorted(self._stem_entities)
         result: dict[str, NDArray[Any]] = {
             "rows": np.frombuffer(self._rows, np.int64) if self._rows else np.zeros(0, np.int64),

@@ -6,10 +6,13 @@ KB, to its pictures where they are looked at, and to the matcher's weights.  Wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.encode.kb_images import KbImages, index_images, load_images
 from localmel.encode.kb_vectors import KbVectors, index_kb, load_vectors
@@ -23,40 +26,32 @@ from localmel.matchers.kgmel.entity_index import SCAN, kind_for
 from localmel.matchers.kgmel.fused import fused_state
 from localmel.matchers.registry import MatcherKind, kind_of
 from localmel.records import Alike, Mention
+from localmel.store import progress
 from localmel.weights.catalog import MINILM
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from localmel.matchers.prepared import PreparedSides
     from localmel.matchers.protocol import Side
     from localmel.matchers.two_step import Found
-
-Announce = Callable[[str, int], None]
-Advance = Callable[[int], None]
 
 
 def index_for_kind(
     kb: KnowledgeBase,
     kind: MatcherKind,
     encoders: TokenEncoders,
-    *,
-    on_total: Announce = lambda _what, _total: None,
-    on_done: Advance = lambda _: None,
-    on_note: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Encode what any matcher of this kind looks at: whole texts and pictures, and their parts.
 
     Returns how many texts and pictures were encoded for it."""
-    encoded = index_kb(kb, encoders.text, on_total=on_total, on_done=on_done)
+    encoded = index_kb(kb, encoders.text)
     packed, _ = load_vectors(kb, encoders.text.space)
     images = None
     if encoders.image:
-        found = index_images(kb, packed, encoders.image, on_total=on_total, on_done=on_done)
+        found = index_images(kb, packed, encoders.image)
         if note := found.note():
-            on_note(note)
+            progress.note(note)
         images = load_images(kb, packed, encoders.image.image_space)
-    return encoded + kind.index(kb, packed, encoders, images, on_total=on_total, on_done=on_done)
+    return encoded + kind.index(kb, packed, encoders, images)
 
 
 def index_for_matcher(
@@ -64,10 +59,6 @@ def index_for_matcher(
     matcher: MatcherFolder[Any],
     encoders: TokenEncoders,
     index: str,
-    *,
-    on_total: Announce = lambda _what, _total: None,
-    on_done: Advance = lambda _: None,
-    on_note: Callable[[str], None] = lambda _: None,
 ) -> int:
     """The same, and the sides that this matcher makes of the entities, with the index that `index` names.
 
@@ -76,11 +67,11 @@ def index_for_matcher(
 
     encoders = encoders_for(matcher, encoders)
     kind = kind_of(matcher)
-    encoded = index_for_kind(kb, kind, encoders, on_total=on_total, on_done=on_done, on_note=on_note)
+    encoded = index_for_kind(kb, kind, encoders)
     known = _known(kb, matcher, kind, encoders)
-    on_total(f"preparing entities for {matcher.kind}", len(known.packed.rows))
+    progress.begin(f"preparing entities for {matcher.kind}", len(known.packed.rows))
     entities = kind.entities(kb, known.packed, known.vectors, known.images)
-    sides = prepare_entities(matcher.network, entities, matched_folder(kb, matcher), known.facts, on_done=on_done)
+    sides = prepare_entities(matcher.network, entities, matched_folder(kb, matcher), known.facts)
     if (chosen := kind_for(index, len(sides))) != SCAN:
         index_sides(sides, choose(chosen, len(sides)), _index_folder(kb, matcher, chosen))
     return encoded
@@ -91,16 +82,13 @@ def ensure_for_matcher(
     matcher: MatcherFolder[Any],
     encoders: TokenEncoders,
     index: str,
-    *,
-    on_total: Announce = lambda _what, _total: None,
-    on_done: Advance = lambda _: None,
 ) -> None:
     """`index_for_matcher`, unless the KB is ready for it."""
     encoders_for(matcher, encoders)
     try:
         MatcherSearch(kb, matcher, encoders, index)
     except (BadInput, CorruptArtifact):
-        index_for_matcher(kb, matcher, encoders, index, on_total=on_total, on_done=on_done)
+        index_for_matcher(kb, matcher, encoders, index)
 
 
 def encoders_for(matcher: MatcherFolder[Any], encoders: TokenEncoders) -> TokenEncoders:
@@ -149,8 +137,6 @@ class MatcherSearch:
 
     def given(self, mentions: Sequence[Mention]) -> Any:
         """What the matcher sees of mentions."""
-        import numpy as np
-
         return self._kind.mentions(mentions, self._encoders).of(np.arange(len(mentions)))
 
     def alike(self, given: Any) -> list[tuple[Alike, ...]]:
@@ -173,7 +159,6 @@ class MatcherSearch:
 
     def scores_of(self, given: Any, places: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Of each of m mentions and the entities at its places, (n,) int64 each.  Returns (n,) float32 each."""
-        import numpy as np
         import torch
 
         scores = []

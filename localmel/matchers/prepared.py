@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from localmel.matchers.features import padded
 from localmel.matchers.folder import SIDES_KIND, SIDES_VERSION
 from localmel.matchers.lifted import lifted_entities
 from localmel.matchers.protocol import EntityFeatures, Matcher, Side, Tokens
+from localmel.store import progress
 from localmel.store.arrays import GrowingColumns, column, read_columns, starts_of
 
 Given = TypeVar("Given")
@@ -75,8 +76,6 @@ def prepare_entities(
     entities: EntityFeatures[Given],
     folder: Path,
     facts: Mapping[str, Any],
-    *,
-    on_done: Callable[[int], None] = lambda _: None,
 ) -> PreparedSides:
     """Make the sides of all entities, unless they stand.  `facts`: the matcher's hash and what the features hang on.
 
@@ -92,7 +91,7 @@ def prepare_entities(
         positions = np.arange(first, min(first + _ROWS_AT_ONCE, n))
         if number >= growing.pieces:
             growing.add(_columns(matcher.entities(entities.of(positions))))
-        on_done(len(positions))
+        progress.advance(len(positions))
     growing.seal(kind=SIDES_KIND, version=SIDES_VERSION)
     return PreparedSides(folder, facts)
 

@@ -32,9 +32,6 @@ KGMEL, DWE = "kgmel", "dwe"
 _NETWORK_CARD = "network.json"
 "Of a fusion network."
 
-Announce = Callable[[str, int], None]
-Advance = Callable[[int], None]
-
 
 class MatcherKind(Protocol):
     """What there is to know about a kind.  Networks are `Matcher`s and nn.Modules; features are the kind's own."""
@@ -88,8 +85,7 @@ class MatcherKind(Protocol):
 
     def index(
         self, kb: KnowledgeBase, packed: PackedKb, encoders: TokenEncoders, images: KbImages | None,
-        *, on_total: Announce, on_done: Advance,
-    ) -> int:  # fmt: skip
+        ) -> int:  # fmt: skip
         """Make what `entities` wants beside the vectors of whole texts and pictures.  Returns how many were encoded."""
         ...
 
@@ -101,7 +97,6 @@ class MatcherKind(Protocol):
 
     def mentions(
         self, mentions: Sequence[Mention], encoders: TokenEncoders, *, folder: Path | None = None,
-        on_total: Announce = ..., on_done: Advance = ...,
     ) -> EntityFeatures[Any]:  # fmt: skip
         """Of some mentions.  With a folder they are kept there, and taken from there the next time."""
         ...

@@ -11,16 +11,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.engines.protocol import EngineFacts
 from localmel.errors import BadInput, CorruptArtifact
 from localmel.rerank.choice import best_of, decide, probabilities_of
 from localmel.settings import RerankSettings
 from localmel.store.artifacts import write_json
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 KIND, VERSION = "choice calibration", 1
 FITTED_ON = "val"
@@ -59,8 +59,6 @@ class ChoiceCalibration:
         """That an answer with this probability is right."""
         if not self.said:
             return probability
-        import numpy as np
-
         return float(np.interp(probability, self.said, self.true))
 
     def to_json(self) -> dict[str, Any]:
@@ -170,8 +168,6 @@ def _fitted(judged: Sequence[Judged], isotonic: bool, fitted_on: Mapping[str, An
 
 def fitted_temperature(judged: Sequence[Judged]) -> float:
     """Where the negative log likelihood of what was right is least, by golden section: it has one valley."""
-    import numpy as np
-
     table = np.full((len(judged), max(len(one.logs) for one in judged)), -np.inf)
     for line, one in enumerate(judged):
         table[line, : len(one.logs)] = np.array(one.logs) - max(one.logs)
@@ -200,8 +196,6 @@ def fitted_threshold(judged: Sequence[Judged], temperature: float) -> float:
     """The NIL threshold with the most right answers; of equally good ones the nearest to one half.
 
     A threshold stands in the middle between two probabilities of NIL that occur, or at one half between them."""
-    import numpy as np
-
     nil = np.array([probabilities_of(one.logs, temperature)[-1] for one in judged])
     nil_right = np.array([one.is_nil for one in judged])
     option_right = np.array([len(one.logs) > 1 and best_of(one.logs[:-1]) == one.right for one in judged])
@@ -220,8 +214,6 @@ def fitted_threshold(judged: Sequence[Judged], temperature: float) -> float:
 
 def answers_of(judged: Sequence[Judged], calibration: ChoiceCalibration) -> tuple[NDArray[Any], NDArray[Any]]:
     """(n,) how sure each answer is under a calibration, and (n,) whether it is right."""
-    import numpy as np
-
     decided = [decide(one.logs, calibration.nil_from, calibration) for one in judged]
     right = [
         one.is_nil if option is None else option == one.right
@@ -232,8 +224,6 @@ def answers_of(judged: Sequence[Judged], calibration: ChoiceCalibration) -> tupl
 
 def rising_curve(sure: NDArray[Any], correct: NDArray[Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The rising step function nearest to what was right (least squares), as the corners of its steps."""
-    import numpy as np
-
     order = np.lexsort((correct, sure))
     levels, starts = np.unique(sure[order], return_index=True)
     counts = np.diff(np.append(starts, len(sure))).astype(float)

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.words import stems
 from localmel.records import Evidence, Triple
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from localmel.kb.packed import PackedKb
     from localmel.rerank.features import Support
 
@@ -32,8 +33,6 @@ def induced_triples(
     """The phrases that the sentence is most like, as triples of the mention (source "text").
 
     Only phrases of the first `by_name` candidates count, those that bear the name."""
-    import numpy as np
-
     if not len(support.phrases) or not by_name:
         return ()
     counts = (support.owner < by_name) & _says_more(surface, support.phrases, packed)
@@ -66,8 +65,6 @@ def evidence_for(
     the cosine of the two, or as the share of the entity's tail that stands word for word in what was said, where that
     is higher; of pairs equally alike the one with the rarer words is the stronger.  Where the sentence itself is the
     nearest, the mention's triple is the phrase that it suggests."""
-    import numpy as np
-
     places = np.flatnonzero((support.owner == candidate) & _says_more(surface, support.phrases, packed))
     if not len(places):
         return ()
@@ -93,8 +90,6 @@ def evidence_for(
 
 def _says_more(surface: str, phrases: NDArray[Any], packed: PackedKb) -> NDArray[Any]:
     """Which phrases have a tail that is more than the surface again ("different from: Mercury" is not)."""
-    import numpy as np
-
     own = np.array(list(stems(surface)), np.uint32)
     words, owner = packed.phrase_words.of(phrases)
     beyond = np.bincount(owner, ~np.isin(words, own), minlength=len(phrases))
@@ -106,8 +101,6 @@ def _agreement(
     said: Sequence[str], places: NDArray[Any], support: Support, packed: PackedKb
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """How alike each text and phrase are, and how strong that is as evidence; both (texts, phrases)."""
-    import numpy as np
-
     alike = np.array(support.similarity[:, places], np.float32)
     strength = alike.copy()
     words, owner = packed.phrase_words.of(support.phrases[places])

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rapidfuzz import fuzz
 from rapidfuzz.distance import Prefix
 
@@ -16,8 +18,6 @@ from localmel.kb.folding import fold_mention
 from localmel.kb.words import stems_of
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from localmel.encode.kb_vectors import KbVectors
     from localmel.kb.names import NameMatch
     from localmel.kb.packed import PackedKb
@@ -101,8 +101,6 @@ class Support:
 
 def context_of(surface: str, words: Sequence[str], vectors: NDArray[Any], packed: PackedKb) -> ContextOf:
     """Gather the context of a mention; `words` are folded and may repeat."""
-    import numpy as np
-
     own = set(stems_of(fold_mention(surface).split()))
     stems = np.array(sorted(set(stems_of(words)) - own), np.uint32)
     return ContextOf(surface=surface, words=stems, word_weights=packed.weights(stems), vectors=vectors)
@@ -110,8 +108,6 @@ def context_of(surface: str, words: Sequence[str], vectors: NDArray[Any], packed
 
 def support_of(context: ContextOf, positions: NDArray[Any], packed: PackedKb, vectors: KbVectors) -> Support:
     """Compare every phrase of every candidate with the context."""
-    import numpy as np
-
     phrases, owner = packed.phrases.of(positions)
     different, place = np.unique(phrases, return_inverse=True)
     overlap, share = (of_phrase[place] for of_phrase in _shared_words(different, context, packed))
@@ -128,8 +124,6 @@ def support_of(context: ContextOf, positions: NDArray[Any], packed: PackedKb, ve
 
 def _shared_words(phrases: NDArray[Any], context: ContextOf, packed: PackedKb) -> tuple[NDArray[Any], NDArray[Any]]:
     """For each phrase the weight of the context words in its tail, and that as a share of the tail's own weight."""
-    import numpy as np
-
     words, owner = packed.phrase_words.of(phrases)
     weights = packed.weights(words)
     overlap = np.bincount(owner, weights * np.isin(words, context.words), minlength=len(phrases))
@@ -145,8 +139,6 @@ def features_of(
     vectors: KbVectors,
 ) -> NDArray[Any]:
     """(n candidates, len(FEATURES)) float32."""
-    import numpy as np
-
     positions = candidates.positions
     columns = [
         *_name_columns(context.surface, candidates.matches),
@@ -159,8 +151,6 @@ def features_of(
 
 
 def _name_columns(surface: str, matches: Sequence[NameMatch | None]) -> list[NDArray[Any]]:
-    import numpy as np
-
     folded = fold_mention(surface)
     rows = []
     for match in matches:
@@ -194,8 +184,6 @@ def _likeness_columns(surface: str, matches: Sequence[NameMatch | None], labels:
 
     Edit similarity, similarity of the sets of words, and the share of the surface that both begin with: also where the
     name index saw no likeness ("Finnish", "Finland")."""
-    import numpy as np
-
     folded = fold_mention(surface)
 
     def likeness(name: str) -> tuple[float, float, float]:
@@ -211,8 +199,6 @@ def _likeness_columns(surface: str, matches: Sequence[NameMatch | None], labels:
 
 def _fused_columns(cosine: NDArray[Any]) -> list[NDArray[Any]]:
     """The fusion network's opinion: the cosine, its distance from the best, and how many candidates are above."""
-    import numpy as np
-
     above = (cosine[None, :] > cosine[:, None]).sum(axis=1)
     return [cosine, cosine - cosine.max(initial=-1.0), np.log1p(above)]
 
@@ -220,8 +206,6 @@ def _fused_columns(cosine: NDArray[Any]) -> list[NDArray[Any]]:
 def _context_columns(
     context: ContextOf, candidates: Candidates, support: Support, packed: PackedKb, vectors: KbVectors
 ) -> list[NDArray[Any]]:
-    import numpy as np
-
     positions = candidates.positions
     n = len(positions)
     cosine = (vectors.entities[positions].astype(np.float32) @ context.vectors.T).max(axis=1)
@@ -242,8 +226,6 @@ def _context_columns(
 
 def _best_phrases(support: Support, n: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """The highest cosine of any phrase with any context vector, and the mean of the three highest."""
-    import numpy as np
-
     best, top3 = np.zeros(n), np.zeros(n)
     if not len(support.owner):
         return best, top3
@@ -261,8 +243,6 @@ def _best_phrases(support: Support, n: int) -> tuple[NDArray[Any], NDArray[Any]]
 
 def _weight_shared(context: ContextOf, words: NDArray[Any], owner: NDArray[Any], n: int) -> NDArray[Any]:
     """For each owner the weight of the context words among its words, each counted once."""
-    import numpy as np
-
     result = np.zeros(n)
     if not len(context.words) or not len(words):
         return result
@@ -284,8 +264,6 @@ def _rest_of_name(
     """Weight of the label's words beyond the surface: those that stand in the context, those that do not.
 
     And whether the whole label stands in the context and shares no word with the surface: it is another name there."""
-    import numpy as np
-
     n = len(positions)
     words, owner = packed.label_words.of(positions)
     own = np.array(list(stems_of(fold_mention(context.surface).split())), np.uint32)
@@ -303,8 +281,6 @@ def _rest_of_name(
 
 
 def _count_columns(positions: NDArray[Any], packed: PackedKb) -> list[NDArray[Any]]:
-    import numpy as np
-
     phrases = np.log1p(packed.phrases.starts[positions + 1] - packed.phrases.starts[positions])
     described = packed.description_words.starts[positions + 1] - packed.description_words.starts[positions]
     popularity = np.asarray(packed.popularity[positions], np.float64)

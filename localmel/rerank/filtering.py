@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from localmel.kb.packed import Lists
 from localmel.matchers.kgmel.kb_triples import TripleArrays
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from threadpoolctl import ThreadpoolController
 
 EQUAL = 1e-9
@@ -50,8 +52,6 @@ def filter_triples(
     anything is stored decides nothing.  A mention without triples keeps nothing.
 
     mentions: m rows; entities: e rows; candidates: m owners, values are rows of `entities`."""
-    import numpy as np
-
     left = [_none()]
     n = len(candidates.starts) - 1
     with _blas().limit(limits=1, user_api="blas"):  # the products are small: threads would wait longer than they work
@@ -67,8 +67,6 @@ class _Piece:
     """Some mentions whose relations are compared with those of all entities by one product."""
 
     def __init__(self, mentions: TripleArrays, entities: TripleArrays, first: int, end: int) -> None:
-        import numpy as np
-
         self.mentions = range(first, end)
         self._own, self._all = mentions, entities
         said = mentions.triples[mentions.starts[first] : mentions.starts[end]]
@@ -84,8 +82,6 @@ class _Piece:
         self, mention: int, candidates: Lists, n_relations: int, n_tails: int
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Candidate, pair, likeness and nearest triple of each survivor among the candidates of one mention."""
-        import numpy as np
-
         own, entities = self._own, self._all
         first, last = int(candidates.starts[mention]), int(candidates.starts[mention + 1])
         rows = candidates.values[first:last]
@@ -109,8 +105,6 @@ class _Piece:
 
     def _vectors_of(self, tails: NDArray[Any]) -> NDArray[Any]:
         """Theirs, until the next call: one place for all mentions, because a new one for each costs as much again."""
-        import numpy as np
-
         if len(tails) > len(self._vectors):
             self._vectors = np.empty((2 * len(tails), self._all.tails.shape[1]), self._all.tails.dtype)
         return np.take(self._all.tails, tails, axis=0, out=self._vectors[: len(tails)], mode="clip")
@@ -126,8 +120,6 @@ def _blas() -> ThreadpoolController:
 
 def _distinct(numbers: NDArray[Any], place: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Each number once, and for each of `numbers` where it stands among them.  `place`: scratch for every number."""
-    import numpy as np
-
     order = np.arange(len(numbers))
     place[numbers] = order
     once = numbers[place[numbers] == order]
@@ -137,8 +129,6 @@ def _distinct(numbers: NDArray[Any], place: NDArray[Any]) -> tuple[NDArray[Any],
 
 def _at_least_nth(alike: NDArray[Any], n: int) -> NDArray[Any]:
     """(a, b) float64 -> bool: what is as high as the n-th highest of its row."""
-    import numpy as np
-
     if not n:
         return np.zeros(alike.shape, bool)
     if n >= alike.shape[1]:
@@ -152,8 +142,6 @@ def _among_n_best(
     alike: NDArray[Any], n: int, queries: NDArray[Any], table: NDArray[Any], rows: NDArray[Any]
 ) -> NDArray[Any]:
     """As `_at_least_nth` for float32 products of queries and rows of a table; close calls are settled in float64."""
-    import numpy as np
-
     if not 0 < n < alike.shape[1]:
         return _at_least_nth(alike, n)
     at = alike.shape[1] - n
@@ -170,7 +158,5 @@ def _among_n_best(
 
 
 def _none() -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
-    import numpy as np
-
     none = np.zeros(0, np.int64)
     return none, none, np.zeros(0, np.float32), none

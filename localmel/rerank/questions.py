@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.encode.kb_vectors import KbVectors
 from localmel.encode.space import TextEncoder
@@ -22,9 +25,6 @@ from localmel.records import Description, Entity, EntityId, Mention, Ranking, Tr
 from localmel.rerank.closed_question import ClosedQuestion, Fact, Option
 from localmel.rerank.filtering import Survivors, filter_triples
 from localmel.settings import RerankSettings
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MOST_FACTS = 8
 "Of a candidate, the most alike."
@@ -96,8 +96,6 @@ class QuestionWriter:
         self, batch: Sequence[Retrieved], shown: Sequence[Sequence[EntityId]], rows: dict[EntityId, int]
     ) -> dict[tuple[int, EntityId], tuple[Fact, ...]]:
         """(mention, candidate) -> its surviving triples, the most alike first."""
-        import numpy as np
-
         ordered = sorted(rows)
         line = {entity_id: number for number, entity_id in enumerate(ordered)}
         positions = self._packed.positions(np.array([rows[one] for one in ordered], np.int64))
@@ -153,8 +151,6 @@ def entity_arrays(packed: PackedKb, vectors: KbVectors, positions: NDArray[Any])
     """All triples of these entities, whatever their number, and the phrase that each pair stands for.
 
     A phrase without a vector (a bare date or number) is left out, as in retrieval."""
-    import numpy as np
-
     found, owner = packed.phrases.of(positions)
     phrases, triples = np.unique(found, return_inverse=True)
     tails = vectors.phrases[phrases].astype(np.float32)
@@ -176,8 +172,6 @@ def entity_arrays(packed: PackedKb, vectors: KbVectors, positions: NDArray[Any])
 
 def _sentences_as_tails(sentences: NDArray[Any]) -> TripleArrays:
     """(m, width) -> m rows with one triple each, whose relation is like any other."""
-    import numpy as np
-
     each = np.arange(len(sentences))
     return TripleArrays(
         tails=sentences,
@@ -190,8 +184,6 @@ def _sentences_as_tails(sentences: NDArray[Any]) -> TripleArrays:
 
 
 def _most_alike(left: Survivors, candidate: int) -> list[tuple[int, int, float]]:
-    import numpy as np
-
     own = left.of(candidate)
     best = own.start + np.argsort(-left.likeness[own], kind="stable")[:MOST_FACTS]
     return [(int(left.pairs[one]), int(left.nearest[one]), float(left.likeness[one])) for one in best]

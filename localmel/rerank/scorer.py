@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.errors import CorruptArtifact
 from localmel.rerank.features import FEATURES
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 VERSION = 2
 _CLIP = 6.0
@@ -55,8 +55,6 @@ class EvidenceScorer:
 
     def judge(self, features: NDArray[Any]) -> Judgement:
         """features: (n, len(FEATURES)).  Without any candidate NIL is certain."""
-        import numpy as np
-
         if not len(features):
             return Judgement(scores=np.zeros(0), probabilities=np.zeros(0), nil=1.0)
         inputs = (features[:, self._columns] - self._weights["mean"]) / self._weights["deviation"]
@@ -72,8 +70,6 @@ class EvidenceScorer:
 
 def _scores(weights: dict[str, NDArray[Any]], inputs: NDArray[Any]) -> tuple[NDArray[Any], float]:
     """One network's score of each candidate, and of NIL."""
-    import numpy as np
-
     hidden = _gelu(inputs @ weights["candidate.0"].T + weights["candidate.0.bias"])
     hidden = _gelu(hidden @ weights["candidate.1"].T + weights["candidate.1.bias"])
     scores = (hidden @ weights["candidate.2"].T + weights["candidate.2.bias"])[:, 0]
@@ -88,8 +84,6 @@ def _part_of(weights: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray
 
 def _check(weights: dict[str, NDArray[Any]], n_features: int, members: int, temperature: float, folder: Path) -> None:
     """The tensors of all networks, whole: `x` is (out, in) and `x.bias` (out,)."""
-    import numpy as np
-
     expected: dict[str, tuple[int, ...]] = {"mean": (n_features,), "deviation": (n_features,)}
     for member in range(members):
         widths = {"candidate": [n_features], "nil": [2 * n_features]}
@@ -114,7 +108,5 @@ def _check(weights: dict[str, NDArray[Any]], n_features: int, members: int, temp
 
 def _gelu(values: NDArray[Any]) -> NDArray[Any]:
     """GELU by its tanh form, as the network was trained."""
-    import numpy as np
-
     cubed: NDArray[Any] = values * values * values
     return 0.5 * values * (1.0 + np.tanh(0.7978845608 * (values + 0.044715 * cubed)))

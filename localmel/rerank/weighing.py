@@ -7,7 +7,10 @@ Knows no gold."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.encode.kb_vectors import KbVectors
 from localmel.encode.mention_texts import mention_text
@@ -21,9 +24,6 @@ from localmel.rerank.questions import Retrieved
 from localmel.rerank.scorer import EvidenceScorer
 from localmel.retrieve.candidates import Candidates
 from localmel.settings import Profile
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +105,6 @@ class Weigher:
 
     def rank(self, weighed: Weighed, top_k: int) -> Ranked:
         """The best `top_k` by the scorer's probability."""
-        import numpy as np
-
         judgement = self._scorer.judge(weighed.features)
         order = np.argsort(-judgement.probabilities, kind="stable")[:top_k]
         entities = tuple(self._kb.entities_at([int(row) for row in weighed.rows[order]]))

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from localmel.kb.names import NameIndex, NameMatch
 from localmel.kb.store import KnowledgeBase
 from localmel.records import Alike
 from localmel.settings import RetrieveSettings
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from localmel.index import VectorIndex
     from localmel.kb.packed import PackedKb
 
@@ -43,8 +44,6 @@ def united(
     matches: Sequence[NameMatch], near: NDArray[Any], packed: PackedKb
 ) -> tuple[NDArray[Any], tuple[NameMatch | None, ...]]:
     """Those found by name, then those found by vector only (near: positions).  Positions, and how each was found."""
-    import numpy as np
-
     by_name = packed.positions(np.array([match.row for match in matches], np.int64))
     by_vector = near[(near >= 0) & ~np.isin(near, by_name)]  # an index may find fewer, and says so by NO_ID
     return np.concatenate([by_name, by_vector]), (*matches, *[None] * len(by_vector))
@@ -103,14 +102,10 @@ class CandidateFinder:
 
     def cosines(self, mentions: NDArray[Any], places: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """See `Finder`."""
-        import numpy as np
-
         return [self._entities[one].astype(np.float32) @ mention for mention, one in zip(mentions, places, strict=True)]
 
     def _nearest(self, queries: NDArray[Any]) -> NDArray[Any]:
         """(m, width) -> (m, k) positions of the entities with the highest cosine, best first."""
-        import numpy as np
-
         n = len(self._packed.rows)
         k = min(self._settings.by_vector, n)
         if self._index is not None and k:
@@ -136,7 +131,6 @@ class CandidateFinder:
 
     @cached_property
     def _torch_entities(self) -> Any:
-        import numpy as np
         import torch
 
         torch.set_num_threads(len(os.sched_getaffinity(0)))

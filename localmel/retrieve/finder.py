@@ -5,7 +5,9 @@ In: a KB that is ready for them, and the profile's models.  Out: a finder, and w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from numpy.typing import NDArray
 
 from localmel.kb.packed import PackedKb
 from localmel.kb.store import KnowledgeBase
@@ -18,9 +20,6 @@ from localmel.retrieve.candidates import CandidateFinder, Finder
 from localmel.retrieve.matcher_finder import MatcherFinder
 from localmel.retrieve.profile_models import ProfileModels
 from localmel.settings import RetrieveSettings
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 def open_finder(kb: KnowledgeBase, packed: PackedKb, models: ProfileModels, settings: RetrieveSettings) -> Finder:

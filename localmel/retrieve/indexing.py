@@ -4,7 +4,6 @@ In: a KB, its encoders and a network.  Out: the same KB, indexed.  What stands a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 
 from localmel.encode.kb_images import index_images
@@ -14,6 +13,7 @@ from localmel.errors import BadInput, CorruptArtifact
 from localmel.kb.locate import STARTER, open_kb, prepare_starter
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kgmel.fused import Network, fuse_kb, load_fused
+from localmel.store import progress
 
 
 def index_entities(
@@ -22,22 +22,19 @@ def index_entities(
     network: Network,
     *,
     images: ImageEncoder | None = None,
-    on_total: Callable[[str, int], None] = lambda _what, _total: None,
-    on_done: Callable[[int], None] = lambda _: None,
-    on_note: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Bring the vectors of texts and pictures and the fused vectors of `kb` up to date.
 
     Pictures are looked at where the network sees them; `on_note` hears of those that cannot be read.  Returns how many
     texts were encoded."""
     network.check_space(encoder.space, images.image_space if images else None)
-    encoded = index_kb(kb, encoder, on_total=on_total, on_done=on_done)
+    encoded = index_kb(kb, encoder)
     packed, vectors = load_vectors(kb, encoder.space)
     if images and network.image_space:
-        found = index_images(kb, packed, images, on_total=on_total, on_done=on_done)
+        found = index_images(kb, packed, images)
         if note := found.note():
-            on_note(note)
-    fuse_kb(kb, packed, vectors, network, on_total=on_total, on_done=on_done)
+            progress.note(note)
+    fuse_kb(kb, packed, vectors, network)
     return encoded
 
 
@@ -47,15 +44,13 @@ def ready_kb(
     network: Network,
     *,
     images: ImageEncoder | None = None,
-    on_total: Callable[[str, int], None] = lambda _what, _total: None,
-    on_done: Callable[[int], None] = lambda _: None,
 ) -> KnowledgeBase:
     """Open a KB by name or path; the starter KB is built and indexed on first use."""
     if name != STARTER:
         return open_kb(name)
 
     def index(kb: KnowledgeBase) -> None:
-        index_entities(kb, encoder, network, images=images, on_total=on_total, on_done=on_done)
+        index_entities(kb, encoder, network, images=images)
 
     def opened() -> KnowledgeBase:
         kb = open_kb(STARTER)

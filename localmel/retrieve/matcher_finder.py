@@ -10,7 +10,10 @@ where those of the fusion network that ships lie.  Order is not changed by it; p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.errors import CorruptArtifact, shell_line
 from localmel.kb.names import NameIndex
@@ -21,9 +24,6 @@ from localmel.matchers.kb_search import MatcherSearch
 from localmel.records import Mention
 from localmel.retrieve.candidates import Candidates, united, with_cosines
 from localmel.settings import RetrieveSettings
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _BEST, _SIXTEENTH = 0.639, 0.402
 "Mean cosines of the network that ships, over 5,499 validation mentions against 146,175 entities."
@@ -63,8 +63,6 @@ class MatcherFinder:
 
 def cosine_scale(matcher: MatcherFolder[Any]) -> Callable[[NDArray[Any]], NDArray[Any]]:
     """What brings its scores (n,) to where the fusion network's cosines lie.  Raises CorruptArtifact; see above."""
-    import numpy as np
-
     best, sixteenth = _levels(matcher)
     slope = (_BEST - _SIXTEENTH) / (best - sixteenth)
 

@@ -5,7 +5,6 @@ KB that is ready for them.  Loads no encoder yet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +24,6 @@ from localmel.weights.network import network_folder
 
 if TYPE_CHECKING:
     from localmel.encode.minilm import Method
-
-Announce = Callable[[str, int], None]
-Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,33 +80,25 @@ def index_named(
     wanted: str,
     profile: Profile,
     index: str,
-    *,
-    on_total: Announce = lambda _what, _total: None,
-    on_done: Advance = lambda _: None,
-    on_note: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Make a KB ready for a kind of matchers, or for the trained one in a folder.  Returns what was encoded."""
-    told: dict[str, Any] = {"on_total": on_total, "on_done": on_done, "on_note": on_note}
     if wanted in MATCHERS:
-        return index_for_kind(kb, matcher_kind(wanted), open_token_encoders(profile.encode), **told)
+        return index_for_kind(kb, matcher_kind(wanted), open_token_encoders(profile.encode))
     models = matcher_models(matcher_folder(wanted), profile)
     assert models.matcher is not None
     assert models.tokens is not None
-    return index_for_matcher(kb, models.matcher, models.tokens, index, **told)
+    return index_for_matcher(kb, models.matcher, models.tokens, index)
 
 
 def ready_for(
     name: str,
     models: ProfileModels,
     profile: Profile,
-    *,
-    on_total: Announce = lambda _what, _total: None,
-    on_done: Advance = lambda _: None,
 ) -> KnowledgeBase:
     """Open a KB by name or path; the starter KB is built and indexed for these models on first use."""
     text, image = models.encoders.text, models.encoders.image
     if models.network:
-        return ready_kb(name, text, models.network, images=image, on_total=on_total, on_done=on_done)
+        return ready_kb(name, text, models.network, images=image)
     if name != STARTER:
         return open_kb(name)
     matcher, tokens, index = models.matcher, models.tokens, profile.retrieve.index
@@ -118,7 +106,7 @@ def ready_for(
     assert tokens is not None
 
     def make(kb: KnowledgeBase) -> None:
-        ensure_for_matcher(kb, matcher, tokens, index, on_total=on_total, on_done=on_done)
+        ensure_for_matcher(kb, matcher, tokens, index)
 
     prepare_starter(make)
     kb = open_kb(STARTER)

@@ -12,6 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from localmel.errors import BadInput, CorruptArtifact, UnknownChoice, UsageError
 from localmel.matchers.kgmel.fused import Network
 from localmel.matchers.kgmel.inference import FusedEncoder
@@ -19,8 +22,6 @@ from localmel.matchers.kgmel.kb_triples import TripleArrays
 from localmel.settings import Profile
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from localmel.encode.kb_vectors import KbVectors
 
 SYSTEMS = ("linker", "fused", "matcher", "zero-shot", "names")
@@ -124,8 +125,6 @@ def parts_without(network: Network, vectors: KbVectors, without: Collection[str]
     """A network and a KB's vectors from which triples or text are withheld, on the side of mentions and of entities.
 
     The network gets a name of its own, so that the fused vectors made with it stand beside the others."""
-    import numpy as np
-
     switches = ("triples", "text", *(("image",) if network.image_space else ()))
     withheld = tuple(switch for switch in switches if switch in without)
     if not withheld:
@@ -151,8 +150,6 @@ class _Withholding(FusedEncoder):
         self._withheld = withheld
 
     def fuse(self, *, text: NDArray[Any], triples: TripleArrays, **more: Any) -> NDArray[Any]:
-        import numpy as np
-
         if "triples" in self._withheld:
             none = np.zeros(0, np.int64)
             triples = TripleArrays(

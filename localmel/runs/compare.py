@@ -7,7 +7,7 @@ of models) calls `compare_runs` on their folders; nothing here runs a model but 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import combinations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from localmel.encode.space import TextEncoder
-from localmel.engines.scripted import MADE_UP
+from localmel.engines.scripted import MADE_UP, made_up_note
 from localmel.errors import BadInput, CorruptArtifact, LocalmelError, MissingExtra, UsageError, shell_line
 from localmel.evaluate.comparison import Compared, compare_systems
 from localmel.evaluate.costs import costs_of
@@ -23,9 +23,6 @@ from localmel.evaluate.disagreement import Disagreement, Given, disagreements_of
 from localmel.evaluate.position_bias import Offer, PositionBias, position_bias
 from localmel.evaluate.significance import PairedTest
 from localmel.evaluate.triple_quality import TripleQuality
-from localmel.grid.cells import CELLS
-from localmel.grid.frozen import FILE as GRID
-from localmel.grid.models import made_up_note
 from localmel.kb.locate import open_kb
 from localmel.kb.store import KnowledgeBase
 from localmel.report.comparison import ComparedSystem, ComparisonReport, ShownEntity, ShownMention, as_json
@@ -34,20 +31,18 @@ from localmel.report.comparison_sentences import failed_open_notes, warnings_of
 from localmel.runs.asked_mentions import AskedMentions, asked_mentions, shown_entities, shown_mentions
 from localmel.runs.compared_systems import Column, columns_of, differences, gains_from_triples, shared_datasets
 from localmel.runs.finished_runs import (
-    STAGE,
     FinishedRun,
     answers_of_run,
     read_run,
     refuse_what_cannot_be_compared,
 )
 from localmel.runs.generated_triples import generated_triples
-from localmel.store.artifacts import MANIFEST, failed_writes_are_reported, new_folder, read_manifest
+from localmel.store import progress
+from localmel.store.artifacts import failed_writes_are_reported, new_folder, read_manifest
 
 KIND, VERSION = "comparison", 1
 JSON, MARKDOWN, HTML = "comparison.json", "comparison.md", "comparison.html"
 EXTRA = ("statsmodels", "scipy", "jinja2", "matplotlib")
-Announce = Callable[[str, int], None]
-Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +89,6 @@ def compare_runs(
     out: Path | None = None,
     over: bool = False,
     command: str = "",
-    on_total: Announce = lambda _what, _total: None,
-    on_done: Advance = lambda _: None,
 ) -> ComparisonMade:
     """Compare every two systems, and describe each.  `encoder` is asked only where runs carry generated triples.
 
@@ -103,7 +96,6 @@ def compare_runs(
     Raises MissingExtra before anything is read; UsageError, BadInput and CorruptArtifact for runs, data or an `out`
     that do not fit."""
     check_packages()
-    _refuse_grids(plan.runs)
     runs = [read_run(folder) for folder in plan.runs]
     columns = columns_of(runs, plan.systems)
     datasets = shared_datasets(runs, plan.datasets)
@@ -112,7 +104,7 @@ def compare_runs(
     if out and (stored := _stored(out, inputs, over=over)):
         return stored
     with _Source(plan, runs[0], datasets) as source:
-        report = _report(plan, columns, datasets, source, encoder, on_total, on_done)
+        report = _report(plan, columns, datasets, source, encoder)
         found = ComparisonMade(json=as_json(report), markdown=as_markdown(report), folder=out, made=True)
         if out:
             facts = {"inputs": inputs, "command": command, "whole": not source.note}
@@ -126,15 +118,6 @@ def check_packages() -> None:
     for package in EXTRA:
         if find_spec(package) is None:
             raise MissingExtra(f"comparing runs needs {package}", hint="pip install 'localmel[compare]'")
-
-
-def _refuse_grids(folders: Sequence[Path]) -> None:
-    """Raise BadInput for the folder of a grid, with the command that compares its runs."""
-    for folder in folders:
-        if (folder / GRID).is_file() and not (folder / STAGE).is_dir():
-            finished = sorted(path.parent.parent for path in (folder / CELLS).glob(f"*/{STAGE}/{MANIFEST}"))
-            hint = shell_line("localmel compare", *finished) if len(finished) > 1 else "localmel compare --help"
-            raise BadInput(f"{folder} is a grid; its runs are in {folder / CELLS}/", hint=hint)
 
 
 class _Source:
@@ -200,13 +183,11 @@ def _report(
     datasets: Sequence[str],
     source: _Source,
     encoder: TextEncoder,
-    on_total: Announce,
-    on_done: Advance,
 ) -> ComparisonReport:
     answers = {one.run.sha256: answers_of_run(one.run) for one in columns}
     given = {name: {one.name: answers[one.run.sha256][name][one.system] for one in columns} for name in datasets}
     slices = source.asked.slices() if source.asked else {name: _plain_slices(given[name]) for name in datasets}
-    on_total("comparing systems", len(columns) * len(datasets))
+    progress.begin("comparing systems", len(columns) * len(datasets))
     compared = compare_systems(
         {
             name: {key: [one.outcome for one in ones] for key, ones in systems.items()}
@@ -215,7 +196,6 @@ def _report(
         k=int(columns[0].run.settings["k"]),
         calibrated=[one.name for one in columns if one.calibrated],
         slices=slices,
-        on_done=on_done,
     )
     disagreements = {name: disagreements_of(name, systems) for name, systems in given.items()}
     examples = _examples(disagreements, plan.examples)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,7 @@ from localmel.kb.store import KnowledgeBase
 from localmel.kb.texts import ABSTRACT, WRITTEN, EntityText, KeptText, keep_texts, texts_at
 from localmel.records import Entity, EntityId
 from localmel.settings import EngineSettings
+from localmel.store import progress
 from localmel.store.journal import Journal, JournalBusy
 
 JOURNAL = Path("journals") / "describe.jsonl"
@@ -99,9 +100,6 @@ def describe_kb(
     limit: int = 0,
     only_missing: bool = False,
     seed: int = 0,
-    on_total: Callable[[str, int], None] = lambda _what, _total: None,
-    on_done: Callable[[int], None] = lambda _: None,
-    on_note: Callable[[str], None] = lambda _: None,
 ) -> Described:
     """Let the model of `engine` describe these entities, or all in row order; at most `limit`, 0 for no limit.
 
@@ -122,16 +120,16 @@ def describe_kb(
                 return
             if only_missing and before == (one.made_from, done.revision):
                 done.left_out += 1
-                on_done(1)
+                progress.advance(1)
                 continue
             done.asked += 1
             known[one.record.entity_id] = one
             yield one.record
 
-    on_total("describing entities", min(limit, len(rows)) if limit and not only_missing else len(rows))
+    progress.begin("describing entities", min(limit, len(rows)) if limit and not only_missing else len(rows))
     with _journal(kb) as journal:
         if journal.note:
-            on_note(journal.note)
+            progress.note(journal.note)
         before = len(journal)
 
         def count(_: Response) -> None:
@@ -139,12 +137,12 @@ def describe_kb(
 
         outcomes = describe_entities(records(), engine, settings, journal, seed=seed, on_response=count)
         try:
-            for kept in _kept(outcomes, known, done, on_done):
+            for kept in _kept(outcomes, known, done):
                 keep_texts(kb.folder, WRITTEN, done.model, kept)
         finally:
             done.answers_now = len(journal) - before
     if done.asked and not done.written:
-        on_note(f"nothing was written: of {done.asked:,} entities no answer could be used, such as: {_why(done)}")
+        progress.note(f"nothing was written: of {done.asked:,} entities no answer could be used, such as: {_why(done)}")
     return done
 
 
@@ -163,14 +161,13 @@ def _kept(
     outcomes: Iterator[Written | Unwritten],
     known: dict[EntityId, _Known],
     done: Described,
-    on_done: Callable[[int], None],
 ) -> Iterator[list[KeptText]]:
     """Some texts at a time; those before an error too, and then the error."""
     waiting: list[KeptText] = []
     try:
         for outcome in outcomes:
             one = known.pop(outcome.record.entity_id)
-            on_done(1)
+            progress.advance(1)
             if isinstance(outcome, Unwritten):
                 done.unwritten.append({"entity_id": one.record.entity_id, "problem": outcome.problem})
                 continue

@@ -41,7 +41,7 @@ from localmel.runs.evaluate_folder import (
 from localmel.runs.evaluate_folder import Report as Report
 from localmel.runs.fuzzy_protocol import fuzzy_part
 from localmel.runs.questions import GoldOutside, Question, Questions, check_gold_outside, questions_of
-from localmel.runs.systems import CALIBRATED, Advance, Announce, Answer, Bench, answers_of, stated_of
+from localmel.runs.systems import CALIBRATED, Answer, Bench, answers_of, stated_of
 from localmel.settings import Profile, load_profile
 from localmel.settings.shipped import weights_folder
 from localmel.store.artifacts import new_folder, sha256_of
@@ -113,8 +113,6 @@ def evaluate_systems(
     tokens: TokenEncoders | None = None,
     out: Path | None = None,
     command: str = "",
-    on_total: Announce = lambda _what, _total: None,
-    on_done: Advance = lambda _: None,
 ) -> Report:
     """Ask every system every question, and count.  `command` is kept, so that a run can be done again.
 
@@ -129,7 +127,7 @@ def evaluate_systems(
     inputs = _inputs(plan, kb, models, asked)
     if out and (stored := stored_evaluation(out / STAGE, inputs)):
         return stored
-    bench = _bench(plan, kb, Encoders(text=encoder, image=images), tokens, models, on_total, on_done)
+    bench = _bench(plan, kb, Encoders(text=encoder, image=images), tokens, models)
     parts = [_evaluated(plan, bench, one, _head(inputs, kb, models)) for one in asked]
     both = list(zip(asked, parts, strict=True))
     report = Report(
@@ -220,8 +218,6 @@ def _bench(
     encoders: Encoders,
     tokens: TokenEncoders | None,
     models: _Models,
-    on_total: Announce,
-    on_done: Advance,
 ) -> Bench:
     from localmel.encode.kb_vectors import load_vectors
 
@@ -242,11 +238,11 @@ def _bench(
                     hint="localmel train DATA --kb KB --out runs/NAME",
                 )
             network, given = parts_without(network, vectors, plan.without)
-            fuse_kb(kb, packed, given, network, on_total=on_total, on_done=on_done)
+            fuse_kb(kb, packed, given, network)
         if models.matcher:
             tokens = tokens or open_token_encoders(models.profile.encode)
             index = models.profile.retrieve.index
-            ensure_for_matcher(kb, models.matcher, tokens, index, on_total=on_total, on_done=on_done)
+            ensure_for_matcher(kb, models.matcher, tokens, index)
     return Bench(
         kb=kb,
         profile=models.profile,
@@ -260,8 +256,6 @@ def _bench(
         matcher=models.matcher,
         tokens=tokens,
         scorer=models.scorer,
-        on_total=on_total,
-        on_done=on_done,
     )
 
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.captions import Caption
 from localmel.evaluate.fuzzy import CANDIDATES, FuzzyCandidates, FuzzyCounts, FuzzyOutcome, NamePool, fuzzy_counts
@@ -23,9 +26,7 @@ from localmel.report.fuzzy import fuzzy_json, fuzzy_markdown
 from localmel.retrieve.candidates import Candidates, Finder, with_cosines
 from localmel.runs.questions import Question
 from localmel.runs.systems import Bench, cosine_sides
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from localmel.store import progress
 
 BY_SCORE = "fuzzy score"
 "The order in which the candidates are found: what a system has to be better than."
@@ -54,11 +55,11 @@ def fuzzy_questions(bench: Bench, asked: Sequence[Question]) -> FuzzyQuestions:
         labels.append(fold(label))
     position = {row: place for place, row in enumerate(rows)}
     kept = tuple(one for one in asked if one.gold_row is not None)
-    bench.on_total("finding candidates by fuzzy name", len(kept))
+    progress.begin("finding candidates by fuzzy name", len(kept))
     surfaces = [fold_mention(one.mention.surface) for one in kept]
     return FuzzyQuestions(
         asked=kept,
-        candidates=tuple(NamePool(labels).candidates(surfaces, on_done=bench.on_done)),
+        candidates=tuple(NamePool(labels).candidates(surfaces)),
         gold=tuple(position[one.gold_row] for one in kept if one.gold_row is not None),
         rows=tuple(rows),
         left_out=len(asked) - len(kept),
@@ -107,8 +108,6 @@ def _counted(questions: FuzzyQuestions, scores: Sequence[Sequence[float]]) -> Fu
 
 def _by_cosine(questions: FuzzyQuestions, mentions: NDArray[Any], entities: NDArray[Any]) -> list[list[float]]:
     """mentions: (m, width), entities: (n, width) in row order."""
-    import numpy as np
-
     scores = []
     for found, vector in zip(questions.candidates, mentions, strict=True):
         products = np.asarray(entities[found.places], np.float64) * vector.astype(np.float64)
@@ -121,12 +120,12 @@ def _by_matcher(bench: Bench, questions: FuzzyQuestions) -> Iterator[list[float]
     assert bench.matcher is not None
     assert bench.tokens is not None
     search = MatcherSearch(bench.kb, bench.matcher, bench.tokens, bench.profile.retrieve.index)
-    bench.on_total(f"scoring the candidates by {bench.matcher.kind}", len(questions.asked))
+    progress.begin(f"scoring the candidates by {bench.matcher.kind}", len(questions.asked))
     for start in range(0, len(questions.asked), _SCORED_AT_ONCE):
         some = slice(start, start + _SCORED_AT_ONCE)
         given = search.given([one.mention for one in questions.asked[some]])
         for scores in search.scores_of(given, [one.places for one in questions.candidates[some]]):
-            bench.on_done(1)
+            progress.advance(1)
             yield scores.tolist()
 
 
@@ -159,12 +158,12 @@ def _by_linker(bench: Bench, questions: FuzzyQuestions) -> Iterator[list[float]]
         )
         for one in questions.asked
     )
-    bench.on_total("linking to the candidates by fuzzy name", len(questions.asked))
+    progress.begin("linking to the candidates by fuzzy name", len(questions.asked))
     linked = linker.link_many(captions, without_bad_pictures=True)
     ids = dict(bench.kb.stream("SELECT row, id FROM entities"))
     for found, caption in zip(questions.candidates, linked, strict=True):
         score = {one.entity_id: one.score for one in caption.mentions[0].link.ranking.candidates}
-        bench.on_done(1)
+        progress.advance(1)
         yield [score[ids[questions.rows[place]]] for place in found.places.tolist()]
 
 
@@ -188,8 +187,6 @@ class _GivenCandidates:
         return self._finder.cosines(mentions, places)
 
     def _named(self, surface: str) -> tuple[NDArray[Any], tuple[NameMatch | None, ...]]:
-        import numpy as np
-
         places = self._places[surface]
         by_row = {match.row: match for match in self._names.find(surface, limit=self._most)}
         matches = [by_row.get(int(row)) for row in self._packed.rows[places]]

@@ -14,7 +14,7 @@ import hashlib
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -28,6 +28,7 @@ from localmel.generate.vlm import Generated, describe
 from localmel.records import Description, Mention, MentionId, Triple, Unparsed
 from localmel.runs.folder import Stage, finished_stage, journal_of, make_stage
 from localmel.settings import EngineSettings, GenerateSettings
+from localmel.store import progress
 from localmel.store.artifacts import failed_writes_are_reported, sha256_of
 from localmel.store.journal import Journal
 
@@ -38,18 +39,6 @@ _OF_THE_QUESTION = ("format", "most_triples", "max_tokens", "temperature", "retr
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listener:
-    """Hears how far a stage is."""
-
-    on_total: Callable[[str, int], None] = lambda _what, _total: None
-    "A step and its size."
-    on_done: Callable[[int], None] = lambda _: None
-    "How many more of it are done."
-    on_note: Callable[[str], None] = lambda _: None
-    "Something that a person may want to know."
-
-
 def generate_stage(
     mentions: Sequence[Mention],
     settings: GenerateSettings,
@@ -58,13 +47,11 @@ def generate_stage(
     *,
     again: bool = False,
     command: str = "",
-    listener: Listener | None = None,
 ) -> Stage:
     """Describe every mention, or take what this run holds of the same mentions, settings and model.
 
     `again`: mentions about which the engine gave no answer in a finished run are asked about once more.  Raises
     EngineStopped, JournalBusy, BadInput or CorruptArtifact; what was answered before stays in the journal."""
-    listener = listener or Listener()
     if not mentions:
         raise BadInput("there are no mentions to describe", hint="localmel data check FOLDER")
     if len({mention.id for mention in mentions}) < len(mentions):
@@ -74,15 +61,13 @@ def generate_stage(
     def make(folder: Path) -> Json:
         with Journal(journal_of(run, GENERATE)) as journal:
             if journal.note:
-                listener.on_note(journal.note)
+                progress.note(journal.note)
             if len(journal):
-                listener.on_note(f"going on: {len(journal):,} answers of earlier runs are in {journal.path}")
+                progress.note(f"going on: {len(journal):,} answers of earlier runs are in {journal.path}")
             tally = _Tally(kept_before=len(journal))
-            listener.on_total("describing mentions", len(mentions))
+            progress.begin("describing mentions", len(mentions))
             asked = asked_of(mentions)
-            described = describe(
-                asked, engine, settings, journal, on_done=listener.on_done, on_response=tally.add_response
-            )
+            described = describe(asked, engine, settings, journal, on_response=tally.add_response)
             with failed_writes_are_reported(folder):
                 _write(folder, mentions, tally.counted(described))
             figures = tally.figures(len(mentions), len(asked), len(journal), engine.facts())

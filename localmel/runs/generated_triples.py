@@ -6,7 +6,9 @@ is encoded once.  A system that carries no triples is absent."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from numpy.typing import NDArray
 
 from localmel.encode.space import TextEncoder
 from localmel.evaluate.disagreement import Given
@@ -14,9 +16,6 @@ from localmel.evaluate.triple_quality import TripleQuality, triple_quality
 from localmel.kb.store import KnowledgeBase
 from localmel.records import MentionId, Triple
 from localmel.runs.asked_mentions import triples_of
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 def generated_triples(

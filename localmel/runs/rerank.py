@@ -29,9 +29,10 @@ from localmel.rerank.closed_question import ClosedQuestion
 from localmel.rerank.llm import choose
 from localmel.rerank.questions import QuestionWriter, Retrieved
 from localmel.runs.folder import Stage, finished_stage, journal_of, make_stage
-from localmel.runs.generate import Listener, device_in_words
+from localmel.runs.generate import device_in_words
 from localmel.runs.retrieve import RANKINGS, RETRIEVE, read_rankings
 from localmel.settings import RerankSettings
+from localmel.store import progress
 from localmel.store.artifacts import failed_writes_are_reported
 from localmel.store.journal import Journal
 
@@ -50,14 +51,12 @@ def rerank_stage(
     calibration: ChoiceCalibration | None = None,
     again: bool = False,
     command: str = "",
-    listener: Listener | None = None,
 ) -> Stage:
     """Let the model choose for every mention of the run, or take what this run holds.
 
     `again`: mentions about which a finished run had no answer are asked about once more.  Raises BadInput where the
     run has no `retrieve` stage, or one over another KB; EngineStopped; and as `make_stage`.  What was answered before
     stays in the journal."""
-    listener = listener or Listener()
     kb.hold()
     before = finished_stage(run, RETRIEVE)
     made_over = before.manifest["made_from"]["inputs"]["kb_fingerprint"]
@@ -75,11 +74,11 @@ def rerank_stage(
     def make(folder: Path) -> Json:
         with Journal(journal_of(run, RERANK)) as journal:
             if journal.note:
-                listener.on_note(journal.note)
+                progress.note(journal.note)
             if len(journal):
-                listener.on_note(f"going on: {len(journal):,} answers of earlier runs are in {journal.path}")
+                progress.note(f"going on: {len(journal):,} answers of earlier runs are in {journal.path}")
             tally = _Tally(kept_before=len(journal))
-            listener.on_total("choosing", before.manifest["figures"]["mentions"])
+            progress.begin("choosing", before.manifest["figures"]["mentions"])
             writer = QuestionWriter(kb, packed, vectors, encoder, settings)
             pairs = _chosen(writer.questions(read_rankings(run)), engine, settings, calibration, journal)
             with (
@@ -91,7 +90,7 @@ def rerank_stage(
                     tally.add(choice)
                     _write(links, _link_json(link_of(question, choice, most_evidence=settings.most_evidence), choice))
                     _write(choices, _choice_json(question, choice))
-                    listener.on_done(1)
+                    progress.advance(1)
             return tally.figures(len(journal), engine.facts()) | {"device": device_in_words(settings.model)}
 
     return make_stage(

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from localmel.benchmarks import read_benchmark
 from localmel.benchmarks.json_lines import read_split
 from localmel.benchmarks.leaks import sentences_of
@@ -266,8 +268,6 @@ def _judged(one: Reranked, gold: EntityId | None) -> Judged:
 
 
 def _quality(calibrations: Sequence[ChoiceCalibration], judged: Sequence[Judged]) -> Json:
-    import numpy as np
-
     pairs = [answers_of([one], calibration) for one, calibration in zip(judged, calibrations, strict=True)]
     sure, right = np.array([one[0] for one, _ in pairs]), np.array([one[0] for _, one in pairs])
     return {

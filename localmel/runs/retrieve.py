@@ -11,7 +11,7 @@ retriever.  Knows no gold."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,10 @@ from localmel.rerank.questions import Retrieved
 from localmel.rerank.weighing import Spoken, with_model
 from localmel.retrieve.profile_models import ProfileModels, open_models
 from localmel.runs.folder import Stage, finished_stage, make_stage, typed
-from localmel.runs.generate import GENERATE, Listener, mentions_sha256, read_descriptions
+from localmel.runs.generate import GENERATE, mentions_sha256, read_descriptions
 from localmel.settings import GenerateSettings, Profile
 from localmel.settings.shipped import weights_folder
+from localmel.store import progress
 from localmel.store.artifacts import failed_writes_are_reported, sha256_of
 
 RETRIEVE, RANKINGS = "retrieve", "rankings.jsonl"
@@ -56,14 +57,12 @@ def retrieve_stage(
     models: ProfileModels | None = None,
     without_triples: bool = False,
     command: str = "",
-    listener: Listener | None = None,
 ) -> Stage:
     """Rank the candidates of every mention, all that are found, or take what the run holds.
 
     Where the profile asks a model about mentions, its answers are those of the run's `generate` stage.
     `without_triples` withholds the triples about mentions, here and from every later stage; those of the KB stay.
     Raises BadInput where that is missing or about others, and as `make_stage`."""
-    listener = listener or Listener()
     models = models or open_models(profile)
     kb.hold()
     said, said_sha256 = _generated(run, mentions, profile.generate)
@@ -71,11 +70,11 @@ def retrieve_stage(
     def make(folder: Path) -> Json:
         every = max(1, profile.retrieve.by_name + profile.retrieve.by_vector)
         linker = Linker(kb, profile, top_k=every, models=models)
-        listener.on_total("reading mentions", len(mentions))
-        spoken, unreadable = _spoken(mentions, said, profile.generate, listener.on_done)
+        progress.begin("reading mentions", len(mentions))
+        spoken, unreadable = _spoken(mentions, said, profile.generate)
         if without_triples:
             spoken = [replace(one, description=replace(one.description, triples=())) for one in spoken]
-        listener.on_total("retrieving", len(mentions))
+        progress.begin("retrieving", len(mentions))
         counts = {"mentions": 0, "candidates": 0, "without_candidates": 0, "with_triples": 0}
         with failed_writes_are_reported(folder), (folder / RANKINGS).open("w", encoding="utf-8") as file:
             for one in linker.retrieve(spoken):
@@ -85,7 +84,7 @@ def retrieve_stage(
                 counts["candidates"] += n
                 counts["without_candidates"] += n == 0
                 counts["with_triples"] += bool(one.description.triples)
-                listener.on_done(1)
+                progress.advance(1)
         return {**counts, "pictures_not_read": unreadable}
 
     return make_stage(
@@ -146,7 +145,6 @@ def _spoken(
     mentions: Sequence[Mention],
     said: Mapping[MentionId, Description],
     settings: GenerateSettings,
-    on_done: Callable[[int], None],
 ) -> tuple[list[Spoken], int]:
     """What is said of each mention, and how many pictures could not be read.  Each picture is read once."""
     reads = settings.backend == "embedded" or settings.read_writing
@@ -164,7 +162,7 @@ def _spoken(
         if mention.id in said:
             one = with_model(one, said[mention.id], keep_stated=settings.read_writing)
         spoken.append(one)
-        on_done(1)
+        progress.advance(1)
     return spoken, unreadable
 
 

@@ -6,10 +6,13 @@ own candidates, `matcher` its best, `fused` and `zero-shot` the whole KB.  Each 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.encode.registry import Encoders
 from localmel.encode.space import ImageEncoder
@@ -31,10 +34,9 @@ from localmel.retrieve.profile_models import ProfileModels
 from localmel.runs.questions import Question
 from localmel.runs.whole_kb import rank_in_kb
 from localmel.settings import Profile
+from localmel.store import progress
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from localmel.encode.kb_vectors import KbVectors
     from localmel.kb.packed import PackedKb
 
@@ -46,9 +48,6 @@ _MENTIONS_AT_ONCE = 1024
 _SEARCHED_AT_ONCE = 256
 _MATCHED = 64
 "How many entities a matcher ranks for a mention, at least."
-
-Announce = Callable[[str, int], None]
-Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +87,6 @@ class Bench:
     "What the matcher encodes with."
     scorer: Path | None
     "Folder of the evidence scorer."
-    on_total: Announce
-    on_done: Advance
 
     def models(self) -> ProfileModels:
         """Encoders and what finds candidates, as the linker takes them."""
@@ -107,7 +104,7 @@ def stated_of(bench: Bench, asked: Sequence[Question]) -> tuple[list[tuple[Tripl
     """What is stated about each mention, and how many pictures could not be read.  Each picture is read once."""
     known: dict[Path | None, tuple[VisibleLine, ...]] = {None: ()}
     unreadable = 0
-    bench.on_total("reading mentions", len(asked))
+    progress.begin("reading mentions", len(asked))
     stated = []
     for question in asked:
         image = question.mention.image if bench.pictures else None
@@ -117,7 +114,7 @@ def stated_of(bench: Bench, asked: Sequence[Question]) -> tuple[list[tuple[Tripl
             except BadPicture:
                 known[image], unreadable = (), unreadable + 1
         stated.append(stated_triples(question.mention, known[image]))
-        bench.on_done(1)
+        progress.advance(1)
     return stated, unreadable
 
 
@@ -160,7 +157,7 @@ def _by_linker(bench: Bench, asked: Sequence[Question]) -> list[Answer]:
         )
         for one in asked
     )
-    bench.on_total("linking", len(asked))
+    progress.begin("linking", len(asked))
     answers = []
     for question, linked in zip(asked, linker.link_many(captions, without_bad_pictures=True), strict=True):
         link = linked.mentions[0].link
@@ -175,18 +172,18 @@ def _by_linker(bench: Bench, asked: Sequence[Question]) -> list[Answer]:
                 nil=min(max(1.0 - certain, 0.0), 1.0),
             )
         )
-        bench.on_done(1)
+        progress.advance(1)
     return answers
 
 
 def _by_names(bench: Bench, asked: Sequence[Question]) -> list[Answer]:
     """The order of the name index; NIL where no name fits.  The score of the n-th is 1 / n, so none are equal."""
     names = NameIndex(bench.kb, use_counts=bench.profile.retrieve.use_counts)
-    bench.on_total("looking names up", len(asked))
+    progress.begin("looking names up", len(asked))
     found = []
     for question in asked:
         found.append(names.find(question.mention.surface, limit=BY_NAME))
-        bench.on_done(1)
+        progress.advance(1)
     ids = _ids(bench.kb, {match.row for matches in found for match in matches})
     answers = []
     for question, matches in zip(asked, found, strict=True):
@@ -231,15 +228,13 @@ def _answer(
 def _by_cosine(
     bench: Bench, system: str, asked: Sequence[Question], mentions: NDArray[Any], entities: NDArray[Any]
 ) -> list[Answer]:
-    import numpy as np
-
     assert bench.packed is not None
     rows = np.array([-1 if one.gold_row is None else one.gold_row for one in asked], np.int64)
     gold = np.full(len(asked), -1, np.int64)
     gold[rows >= 0] = bench.packed.positions(rows[rows >= 0])
-    bench.on_total(f"ranking by {system} vectors", len(asked))
+    progress.begin(f"ranking by {system} vectors", len(asked))
     ranked = rank_in_kb(mentions, entities, gold, [one.mention.id for one in asked], k=bench.k)
-    bench.on_done(len(asked))
+    progress.advance(len(asked))
     best = np.asarray(bench.packed.rows)[ranked.best]
     ids = _ids(bench.kb, set(best.ravel().tolist()))
     answers = []
@@ -265,8 +260,6 @@ def _by_cosine(
 
 def _by_matcher(bench: Bench, asked: Sequence[Question]) -> list[Answer]:
     """The best of the whole KB by a matcher's own scores, found in two steps; behind them a gold has no rank."""
-    import numpy as np
-
     assert bench.packed is not None
     assert bench.matcher is not None
     assert bench.tokens is not None
@@ -274,7 +267,7 @@ def _by_matcher(bench: Bench, asked: Sequence[Question]) -> list[Answer]:
     as_cosine = cosine_scale(bench.matcher)
     rows, most = np.asarray(bench.packed.rows), max(bench.k, _MATCHED)
     answers = []
-    bench.on_total(f"searching by {bench.matcher.kind}", len(asked))
+    progress.begin(f"searching by {bench.matcher.kind}", len(asked))
     for start in range(0, len(asked), _SEARCHED_AT_ONCE):
         some = asked[start : start + _SEARCHED_AT_ONCE]
         found = search.best(search.given([question.mention for question in some]), min(most, len(rows)))
@@ -295,29 +288,25 @@ def _by_matcher(bench: Bench, asked: Sequence[Question]) -> list[Answer]:
                 nil=min(max(1.0 - sure, 0.0), 1.0),
             )
             answers.append(answer)
-        bench.on_done(len(some))
+        progress.advance(len(some))
     return answers
 
 
 def _fused(
     bench: Bench, asked: Sequence[Question], stated: Sequence[Sequence[Triple]]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    import numpy as np
-
     assert bench.network is not None
     assert bench.packed is not None
     assert bench.given is not None
-    entities = fuse_kb(
-        bench.kb, bench.packed, bench.given, bench.network, on_total=bench.on_total, on_done=bench.on_done
-    )
+    entities = fuse_kb(bench.kb, bench.packed, bench.given, bench.network)
     parts = [np.zeros((0, bench.network.settings.width), np.float32)]
-    bench.on_total("fusing mentions", len(asked))
+    progress.begin("fusing mentions", len(asked))
     for start in range(0, len(asked), _MENTIONS_AT_ONCE):
         here = slice(start, start + _MENTIONS_AT_ONCE)
         text, triples = mention_arrays([one.mention for one in asked[here]], stated[here], bench.encoders.text.encode)
         pictures = mention_pictures([one.mention for one in asked[here]], bench.seeing())
         parts.append(bench.network.encoder.fuse(text=text, triples=triples, **pictures))
-        bench.on_done(len(text))
+        progress.advance(len(text))
     return np.concatenate(parts), entities
 
 

@@ -13,11 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from localmel.errors import BadInput
 from localmel.records import MentionId
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from torch import Tensor
 
 _CELLS = 1 << 24
@@ -47,7 +49,6 @@ def rank_in_kb(
     """mentions: (m, width), entities: (n, width), unit rows; gold: (m,) positions, -1 where there is none.
 
     Raises BadInput for a vector that is not finite or not of length 1, and where widths differ."""
-    import numpy as np
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -92,8 +93,6 @@ def _settle(
     """Fill `out` for these rows of mentions.  Returns the rows with more than `few` undecided entities, not filled.
 
     scores: (len(rows), n), each within `bound` of the exact one."""
-    import numpy as np
-
     own = np.full(len(rows), np.inf)
     known = gold[rows] >= 0
     own[known] = _exact(mentions, entities, rows[known], gold[rows][known])
@@ -129,8 +128,6 @@ def _fill_best(
     found: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]], rows: NDArray[Any], out: Ranked
 ) -> None:
     """found: lines, positions and exact scores, the best of each line among them."""
-    import numpy as np
-
     if not found:
         return
     line, position, score = (np.concatenate(values) for values in zip(*found, strict=True))
@@ -144,8 +141,6 @@ def _fill_best(
 
 def _pairs(mask: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """The marked (line, position), some at a time."""
-    import numpy as np
-
     marked = np.flatnonzero(mask)
     for start in range(0, len(marked), _PAIRS):
         yield np.divmod(marked[start : start + _PAIRS], mask.shape[1])
@@ -153,8 +148,6 @@ def _pairs(mask: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
 
 def _exact(mentions: NDArray[Any], entities: NDArray[Any], rows: NDArray[Any], positions: NDArray[Any]) -> NDArray[Any]:
     """The dot product of each pair in float64, the same for equal vectors wherever they stand."""
-    import numpy as np
-
     products = mentions[rows].astype(np.float64)
     products *= entities[positions]
     total: NDArray[Any] = products.sum(axis=1)
@@ -195,8 +188,6 @@ def _in_float32(mentions: NDArray[Any], entities: NDArray[Any]) -> Tensor:
 def _check(
     mentions: NDArray[Any], entities: NDArray[Any], gold: NDArray[Any], mention_ids: Sequence[MentionId]
 ) -> None:
-    import numpy as np
-
     if mentions.shape[1] != entities.shape[1]:
         raise BadInput(f"vectors of mentions have {mentions.shape[1]} numbers, those of entities {entities.shape[1]}")
     if len(gold) != len(mentions) or len(mention_ids) != len(mentions):

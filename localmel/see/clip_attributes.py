@@ -7,14 +7,14 @@ is likely enough.  What has no choices (numbers, writing) is not answered here. 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.encode.space import ImageEncoder, Space, TextEncoder
 from localmel.errors import BadInput
 from localmel.settings.picture_attributes import Attribute, AttributeSettings, Shown, told
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _SCALE = 100.0
 
@@ -49,8 +49,6 @@ class ClipAttributes:
 
     def _answered(self, one: Attribute, vectors: NDArray[Any]) -> list[Shown]:
         """The likeliest choice for each picture; equal ones by the order of the file."""
-        import numpy as np
-
         logits = _SCALE * np.asarray(vectors, np.float64) @ self._sentences[one.name].T
         shares = np.exp(logits - logits.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)

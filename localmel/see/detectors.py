@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from localmel.errors import BadInput, CorruptArtifact, MissingExtra, MissingWeights, shell_line
 from localmel.see.objects import Box, Detector
 from localmel.store.artifacts import sha256_of
@@ -103,8 +105,6 @@ class CascadeFaces:
 
     def boxes(self, image: Image) -> Sequence[Box]:
         """The score is how clearly the last stage was passed; it is no probability."""
-        import numpy as np
-
         grey = np.asarray(image.convert("L"))
         places, _, weights = self._cascade.detectMultiScale3(
             grey, scaleFactor=1.1, minNeighbors=5, minSize=(24, 24), outputRejectLevels=True

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.encode.kb_images import KbImages, picture_path
 from localmel.encode.space import ImageEncoder, Space
@@ -19,10 +22,8 @@ from localmel.errors import BadInput, BadPicture, CorruptArtifact, shell_line
 from localmel.kb.packed import PackedKb
 from localmel.kb.store import KnowledgeBase
 from localmel.see.objects import Detector, ObjectSettings, objects_of_files
+from localmel.store import progress
 from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 KIND, VERSION = "faces of KB pictures", 1
 _FILE = "portraits.safetensors"
@@ -72,8 +73,6 @@ class Likeness:
 
 def portraits_of_pictures(images: KbImages) -> Portraits:
     """The KB's whole pictures, where there is no detector of faces."""
-    import numpy as np
-
     entities = np.flatnonzero(images.there)
     return Portraits(space=images.space, of=WHOLE, vectors=images.vectors[entities], entities=entities)
 
@@ -85,17 +84,13 @@ def portraits_of_faces(
     encoder: ImageEncoder,
     *,
     folder: Path | None = None,
-    on_total: Callable[[str, int], None] = lambda _what, _total: None,
-    on_done: Callable[[int], None] = lambda _: None,
 ) -> Portraits:
     """The faces in the KB's pictures.  With a folder each picture is looked at once."""
-    import numpy as np
-
     rows = [(int(row), str(path)) for row, path in kb.select("SELECT entity, path FROM images ORDER BY entity")]
     positions = packed.positions(np.array([row for row, _ in rows], np.int64))
     paths = [_path(kb, named) for _, named in rows]
-    on_total("looking for faces", len({path for path in paths if path}))
-    found = objects_of_files(paths, detector, encoder, ObjectSettings(), folder=folder, on_pictures=on_done)
+    progress.begin("looking for faces", len({path for path in paths if path}))
+    found = objects_of_files(paths, detector, encoder, ObjectSettings(), folder=folder, on_pictures=progress.advance)
     counts = np.diff(found.lists.starts)
     return Portraits(
         space=found.space, of=FACES, vectors=found.lists.values, entities=np.repeat(positions, counts).astype(np.int64)
@@ -108,9 +103,6 @@ def index_faces(
     images: KbImages,
     detector: Detector,
     encoder: ImageEncoder,
-    *,
-    on_total: Callable[[str, int], None] = lambda _what, _total: None,
-    on_done: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Keep the faces in the KB's pictures for `load_faces`, unless they stand there."""
     try:
@@ -122,7 +114,7 @@ def index_faces(
     looked_at = folder.with_name(
         f".{folder.name}"
     )  # boxes and vectors by picture: what is known is not looked at again
-    made = portraits_of_faces(kb, packed, detector, encoder, folder=looked_at, on_total=on_total, on_done=on_done)
+    made = portraits_of_faces(kb, packed, detector, encoder, folder=looked_at)
     with new_folder(folder, kind=KIND, version=VERSION, facts=_faces_facts(packed, images, detector)) as temporary:
         shapes = {"vectors": ("<f2", made.vectors.shape), "entities": ("<i8", made.entities.shape)}
         arrays = create_arrays(temporary / _FILE, shapes)
@@ -182,8 +174,6 @@ def identities(
 
 
 def _nearest(portraits: Portraits, vectors: NDArray[Any], settings: IdentitySettings) -> tuple[Likeness, ...]:
-    import numpy as np
-
     best: dict[int, float] = {}
     asked = np.asarray(vectors, np.float32)
     for first in range(0, len(portraits.vectors) if len(asked) else 0, _AT_ONCE):
@@ -198,8 +188,6 @@ def _nearest(portraits: Portraits, vectors: NDArray[Any], settings: IdentitySett
 
 def identity_texts(found: Sequence[Sequence[Likeness]], entity_vectors: NDArray[Any]) -> list[NDArray[Any]]:
     """n rows of likenesses -> n arrays (any number, width): the texts of those entities, as the KB has them."""
-    import numpy as np
-
     width = entity_vectors.shape[1]
     places = [np.array([one.entity for one in row], np.int64) for row in found]
     return [np.asarray(entity_vectors[own], np.float32).reshape(-1, width) for own in places]

@@ -18,6 +18,9 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from localmel.encode.space import ImageEncoder, Space
 from localmel.engines.pictures import MOST_BYTES, Picture, open_picture
 from localmel.errors import BadInput, BadPicture, shell_line
@@ -26,7 +29,6 @@ from localmel.store.cache import KnownVectors, key_of
 from localmel.store.journal import Journal
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from PIL.Image import Image
 
 _PICTURES_AT_ONCE = 64
@@ -148,8 +150,6 @@ def objects_of_files(
 
     `on_pictures` hears how many more different pictures are done.  Raises JournalBusy where another process writes
     into the folder."""
-    import numpy as np
-
     different = list(dict.fromkeys(path for path in paths if path is not None))
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(folder / "boxes.jsonl")) if folder else None
@@ -181,7 +181,11 @@ class _Work:
         folder: Path | None,
     ) -> None:
         self._detector, self._encoder, self._settings, self._journal = detector, encoder, settings, journal
-        self._known = KnownVectors(folder / "objects", encoder.image_space) if folder else None
+        self._known = (
+            KnownVectors(folder / "objects", width=encoder.image_space.width, sha256=encoder.image_space.weights_sha256)
+            if folder
+            else None
+        )
         self.vectors: dict[Path, NDArray[Any]] = {}  # (objects, width) float16
         self.boxes: dict[Path, tuple[Box, ...]] = {}
         self.dropped: Counter[str] = Counter()
@@ -189,8 +193,6 @@ class _Work:
 
     def look_at(self, paths: Sequence[Path]) -> None:
         """Find and encode the objects of some pictures."""
-        import numpy as np
-
         keys: dict[Path, list[int]] = {}
         made: dict[int, NDArray[Any]] = {}
         new: dict[int, None] = {}

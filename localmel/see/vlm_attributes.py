@@ -19,6 +19,7 @@ from localmel.engines.protocol import Engine, Message, Request, Response
 from localmel.generate.answer import says_something, tidy
 from localmel.settings import EngineSettings
 from localmel.settings.picture_attributes import Attribute, AttributeSettings, Shown, told
+from localmel.store import progress
 from localmel.store.journal import Journal
 
 LONGEST = 48
@@ -59,7 +60,6 @@ def picture_attributes(
     journal: Journal | None = None,
     *,
     model: EngineSettings | None = None,
-    on_done: Callable[[int], None] = lambda _: None,
     on_response: Callable[[Response], None] = lambda _: None,
 ) -> list[PictureShows]:
     """One for each picture; the same picture twice is asked once.
@@ -91,7 +91,7 @@ def picture_attributes(
             found[one.picture] = PictureShows(
                 picture=one.picture, shown=told(shown, asked, 0.0), problem=problem, attempts=one.attempts
             )
-            on_done(1)
+            progress.advance(1)
     return [found[picture] for picture in pictures]
 
 

@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from localmel.errors import CorruptArtifact, KbBusy, shell_line
 from localmel.store.artifacts import (
     create_arrays,
@@ -25,7 +28,6 @@ from localmel.store.artifacts import (
 
 if TYPE_CHECKING:
     from filelock import FileLock
-    from numpy.typing import NDArray
 
 _FILE, _FACTS = "columns.safetensors", "facts.json"
 
@@ -118,8 +120,6 @@ def read_columns(
 
 def starts_of(counts: NDArray[Any]) -> NDArray[Any]:
     """(n,) how many tokens each row has -> (n + 1,) where they begin."""
-    import numpy as np
-
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 

@@ -17,13 +17,12 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.errors import BadInput, CorruptArtifact, OutOfSpace, shell_line
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 MANIFEST = "manifest.json"
 HASHED_BYTES = 512 * 1024 * 1024
@@ -203,8 +202,6 @@ def create_arrays(path: Path, shapes: Mapping[str, tuple[str, tuple[int, ...]]])
     """Lay out a safetensors file and return its arrays, zeroed and writable in place.
 
     `shapes` maps a name to a NumPy type ("<f2") and a shape.  Memory stays bounded: the file is the array."""
-    import numpy as np
-
     header: Json = {}
     offset = 0
     for name, (dtype, shape) in shapes.items():
@@ -225,8 +222,6 @@ def create_arrays(path: Path, shapes: Mapping[str, tuple[str, tuple[int, ...]]])
 
 def map_arrays(path: Path, *, writable: bool = False) -> dict[str, NDArray[Any]]:
     """The arrays of a safetensors file, memory-mapped: nothing is read until it is used."""
-    import numpy as np
-
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")

@@ -8,13 +8,12 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from localmel.encode.space import Space
+import numpy as np
+from numpy.typing import NDArray
+
 from localmel.store.artifacts import failed_writes_are_reported
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 def key_of(content: bytes) -> int:
@@ -27,12 +26,10 @@ class KnownVectors:
 
     The growing file has records of one length; a record cut off at the end is dropped."""
 
-    def __init__(self, folder: Path, space: Space) -> None:
+    def __init__(self, folder: Path, *, width: int, sha256: str) -> None:
         """folder: where the finished vectors are to stand; the growing file is its neighbour, one for each space."""
-        import numpy as np
-
-        self._record = np.dtype([("key", "<i8"), ("vector", "<f2", (space.width,))])
-        self._path = folder.with_name(f".{folder.name}.encoding.{space.weights_sha256[:12]}")
+        self._record = np.dtype([("key", "<i8"), ("vector", "<f2", (width,))])
+        self._path = folder.with_name(f".{folder.name}.encoding.{sha256[:12]}")
         self._vectors: list[tuple[dict[int, int], NDArray[Any]]] = []
         if self._path.exists():
             whole = self._path.stat().st_size // self._record.itemsize
@@ -56,8 +53,6 @@ class KnownVectors:
 
     def write(self, keys: NDArray[Any], vectors: NDArray[Any]) -> None:
         """Put new vectors (n, width) with their keys (n,) on the disk, for a run that has to go on from here."""
-        import numpy as np
-
         records = np.empty(len(keys), self._record)
         records["key"], records["vector"] = keys, vectors
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,10 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.benchmarks import drop_leaked, read_benchmark, refuse_leaks
 from localmel.benchmarks.own import find_own
@@ -24,12 +27,11 @@ from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kgmel.kb_triples import TripleArrays
 from localmel.matchers.kgmel.mention_vectors import mention_arrays, mention_texts
 from localmel.records import Mention, Split
+from localmel.store import progress
 from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
 from localmel.training.moved_text import with_moved_text
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from localmel.matchers.kgmel.inputs import MentionVectors
 
 KIND, VERSION = "encoded mentions", 1
@@ -127,8 +129,6 @@ def encoded_splits(
     folder: Path,
     *,
     visible_text: float,
-    on_total: Callable[[str, int], None] = lambda _what, _total: None,
-    on_done: Callable[[int], None] = lambda _: None,
 ) -> tuple[EncodedSplit, EncodedSplit, dict[str, Any]]:
     """Train and validation as arrays, from `folder` where they stand there; and the facts they were made from.
 
@@ -147,7 +147,7 @@ def encoded_splits(
     if not _stands(folder, facts):
         with new_folder(folder, kind=KIND, version=VERSION, facts={"made_from": facts}) as temporary:
             for name, (split, share) in parts.items():
-                arrays = _encoded(split, datasets, kb, packed, encoder, share, on_total, on_done)
+                arrays = _encoded(split, datasets, kb, packed, encoder, share)
                 _write(temporary / f"{name}.safetensors", arrays)
     train, validation = (_read(folder / f"{name}.safetensors") for name in parts)
     return train, validation, facts
@@ -167,11 +167,7 @@ def _encoded(
     packed: PackedKb,
     encoder: TextEncoder,
     share: float,
-    on_total: Callable[[str, int], None],
-    on_done: Callable[[int], None],
 ) -> dict[str, NDArray[Any]]:
-    import numpy as np
-
     dataset = np.array([datasets.origin[mention.id] for mention in split.mentions], np.int64)
     made = {}
     for number in range(len(datasets.names)):
@@ -179,15 +175,15 @@ def _encoded(
         for mention, lines in with_moved_text(own, share=share, seed=number):
             made[mention.id] = mention, stated_triples(mention, lines)
     seen, stated = zip(*(made[mention.id] for mention in split.mentions), strict=True) if made else ((), ())
-    on_total(f"encoding {split.name} mentions", len(mention_texts(seen, stated)))
-    text, triples = mention_arrays(seen, stated, lambda texts: encoder.encode(texts, on_done))
+    progress.begin(f"encoding {split.name} mentions", len(mention_texts(seen, stated)))
+    text, triples = mention_arrays(seen, stated, lambda texts: encoder.encode(texts))
     rows = dict(kb.select("SELECT id, row FROM entities"))
     gold = np.array([rows.get(split.gold[mention.id] or "", -1) for mention in split.mentions], np.int64)
     gold[gold >= 0] = packed.positions(gold[gold >= 0])
     return {
         "text": np.asarray(text, np.float32),
         "gold": gold,
-        "candidates": _by_name(split.mentions, kb, packed, on_total, on_done),
+        "candidates": _by_name(split.mentions, kb, packed),
         "dataset": dataset,
         "sentence": np.array([checksum_of(mention) for mention in split.mentions], np.int64),
         **{f"triples.{name}": values for name, values in triples.named()},
@@ -198,26 +194,20 @@ def _by_name(
     mentions: Sequence[Mention],
     kb: KnowledgeBase,
     packed: PackedKb,
-    on_total: Callable[[str, int], None],
-    on_done: Callable[[int], None],
 ) -> NDArray[Any]:
     """(m, BY_NAME) int64 positions of entities that may bear each mention's name, -1 beyond."""
-    import numpy as np
-
     names = NameIndex(kb)
     candidates = np.full((len(mentions), BY_NAME), -1, np.int64)
-    on_total("looking up names", len(mentions))
+    progress.begin("looking up names", len(mentions))
     for place, mention in enumerate(mentions):
         rows = np.array([match.row for match in names.find(mention.surface, limit=BY_NAME)], np.int64)
         candidates[place, : len(rows)] = packed.positions(rows)
         if (place + 1) % _NAMES_AT_ONCE == 0:
-            on_done(_NAMES_AT_ONCE)
+            progress.advance(_NAMES_AT_ONCE)
     return candidates
 
 
 def _write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    import numpy as np
-
     written = create_arrays(path, {name: (values.dtype.str, values.shape) for name, values in arrays.items()})
     for name, values in arrays.items():
         np.copyto(written[name], values)

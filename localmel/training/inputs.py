@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from localmel.encode.kb_images import KbImages, index_images, load_images
 from localmel.encode.kb_vectors import KbVectors, index_kb, load_vectors
 from localmel.encode.mention_images import PictureVectors
@@ -20,9 +22,10 @@ from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kgmel.kb_triples import KbTriples
 from localmel.matchers.kgmel.settings import FusionSettings
 from localmel.records import Split
+from localmel.store import progress
 from localmel.training.data import Datasets, EncodedSplit, encoded_splits, read_datasets
 from localmel.training.pictures import encoded_pictures
-from localmel.training.recipe import Listener, Recipe
+from localmel.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from localmel.matchers.kgmel.inputs import EntityVectors, MentionVectors
@@ -54,7 +57,6 @@ def prepare(
     encoder: TextEncoder,
     folder: Path,
     together: Together,
-    listener: Listener | None = None,
     *,
     images: ImageEncoder | None = None,
 ) -> Prepared:
@@ -62,7 +64,6 @@ def prepare(
 
     With `images` the pictures of mentions and entities are encoded too (those of mentions in `folder`.pictures), unless
     the recipe trains without.  Raises UsageError where it is to withhold pictures and nothing would look at them."""
-    listener = listener or Listener()
     if "image" in recipe.without and images is None:
         fact = f"a network cannot be trained without image: {encoder.space.name} looks at none"
         raise UsageError(fact, hint="leave --without image out")
@@ -71,18 +72,16 @@ def prepare(
     )
     seen: KbImages | None = None
     with together.leader_first():
-        texts = encoded_texts(recipe, datasets, kb, encoder, folder, listener, visible_text=recipe.visible_text)
+        texts = encoded_texts(recipe, datasets, kb, encoder, folder, visible_text=recipe.visible_text)
         train, validation, facts = texts.train, texts.validation, texts.facts
         if images and "image" not in recipe.without:
-            seen = images_of(kb, texts.packed, images, together, listener)
+            seen = images_of(kb, texts.packed, images, together)
             pictures = folder.with_name(f"{folder.name}.pictures")
-            *both, more = encoded_pictures(
-                datasets, images, pictures, on_total=listener.on_total, on_done=listener.on_done
-            )
-            train = _with_pictures(train, datasets.train, both[0], listener)
-            validation = _with_pictures(validation, datasets.validation, both[1], listener)
+            *both, more = encoded_pictures(datasets, images, pictures)
+            train = _with_pictures(train, datasets.train, both[0])
+            validation = _with_pictures(validation, datasets.validation, both[1])
             facts = {**facts, **more, "kb_pictures": seen.state}
-    tell_left_out(datasets, texts.train, listener)
+    tell_left_out(datasets, texts.train)
     return _prepared(recipe, datasets, train, validation, texts.packed, texts.vectors, seen, facts)
 
 
@@ -103,12 +102,11 @@ def encoded_texts(
     kb: KnowledgeBase,
     encoder: TextEncoder,
     folder: Path,
-    listener: Listener,
     *,
     visible_text: float,
 ) -> EncodedTexts:
     """What every network needs of texts; what stands in `folder` is taken from there."""
-    packed, vectors = _vectors_of(kb, encoder, listener)
+    packed, vectors = _vectors_of(kb, encoder)
     train, validation, facts = encoded_splits(
         datasets,
         kb,
@@ -116,55 +114,49 @@ def encoded_texts(
         encoder,
         folder,
         visible_text=visible_text,
-        on_total=listener.on_total,
-        on_done=listener.on_done,
     )
     return EncodedTexts(packed=packed, vectors=vectors, train=train, validation=validation, facts=facts)
 
 
-def tell_left_out(datasets: Datasets, train: EncodedSplit, listener: Listener) -> None:
+def tell_left_out(datasets: Datasets, train: EncodedSplit) -> None:
     """How many mentions are not validated and not trained on."""
     if datasets.dropped:
-        listener.on_note(f"{datasets.dropped:,} validation mentions were left out, because train has their sentence")
+        progress.note(f"{datasets.dropped:,} validation mentions were left out, because train has their sentence")
     if outside := int((train.vectors.gold < 0).sum()):
         n = len(train.vectors)
-        listener.on_note(f"{outside:,} of {n:,} train mentions have no gold in the KB and are not trained on")
+        progress.note(f"{outside:,} of {n:,} train mentions have no gold in the KB and are not trained on")
 
 
 def golds_trained_on(recipe: Recipe, train: EncodedSplit) -> Any:
     """(m,) positions; -1 also for the mentions of the fold that the recipe leaves out."""
-    import numpy as np
-
     if recipe.fold is None:
         return train.vectors.gold
     own, of = recipe.fold
     return np.where(train.sentence % of == own, -1, train.vectors.gold)
 
 
-def _vectors_of(kb: KnowledgeBase, encoder: TextEncoder, listener: Listener) -> tuple[PackedKb, KbVectors]:
+def _vectors_of(kb: KnowledgeBase, encoder: TextEncoder) -> tuple[PackedKb, KbVectors]:
     """The KB's own vectors, made or brought up to date where need be; fused ones are not needed for training."""
     try:
         return load_vectors(kb, encoder.space)
     except (BadInput, CorruptArtifact):
-        index_kb(kb, encoder, on_total=listener.on_total, on_done=listener.on_done)
+        index_kb(kb, encoder)
         return load_vectors(kb, encoder.space)
 
 
-def images_of(
-    kb: KnowledgeBase, packed: PackedKb, images: ImageEncoder, together: Together, listener: Listener
-) -> KbImages:
+def images_of(kb: KnowledgeBase, packed: PackedKb, images: ImageEncoder, together: Together) -> KbImages:
     """The vectors of the KB's pictures.  The first process looks whether a picture has changed, the others do not."""
     if together.leads:
-        found = index_images(kb, packed, images, on_total=listener.on_total, on_done=listener.on_done)
+        found = index_images(kb, packed, images)
         if note := found.note():
-            listener.on_note(note)
+            progress.note(note)
     return load_images(kb, packed, images.image_space)
 
 
-def _with_pictures(encoded: EncodedSplit, split: Split, found: PictureVectors, listener: Listener) -> EncodedSplit:
+def _with_pictures(encoded: EncodedSplit, split: Split, found: PictureVectors) -> EncodedSplit:
     named = sum(mention.image is not None for mention in split.mentions)
     if lost := named - int(found.there.sum()):
-        listener.on_note(f"{lost:,} of {named:,} {split.name} mentions name a picture that cannot be read")
+        progress.note(f"{lost:,} of {named:,} {split.name} mentions name a picture that cannot be read")
     return replace(encoded, vectors=replace(encoded.vectors, image=found.vectors, has_image=found.there))
 
 
@@ -178,8 +170,6 @@ def _prepared(
     seen: KbImages | None,
     facts: Mapping[str, Any],
 ) -> Prepared:
-    import numpy as np
-
     from localmel.matchers.kgmel.inputs import EntityVectors, NoTriples, no_triples
 
     space = vectors.space

@@ -6,7 +6,7 @@ hashes of what it was made from.  A picture that cannot be read counts as none."
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from localmel.encode.mention_images import PictureVectors, vectors_of_files
 from localmel.encode.space import ImageEncoder, Space
 from localmel.errors import CorruptArtifact
 from localmel.records import Split
+from localmel.store import progress
 from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest, sha256_of
 from localmel.training.data import Datasets
 
@@ -25,9 +26,6 @@ def encoded_pictures(
     datasets: Datasets,
     images: ImageEncoder,
     folder: Path,
-    *,
-    on_total: Callable[[str, int], None] = lambda _what, _total: None,
-    on_done: Callable[[int], None] = lambda _: None,
 ) -> tuple[PictureVectors, PictureVectors, dict[str, Any]]:
     """Those of train and of validation, from `folder` where they stand there; and the facts they were made from."""
     space, splits = images.image_space, {"train": datasets.train, "validation": datasets.validation}
@@ -35,18 +33,16 @@ def encoded_pictures(
     facts |= {f"{name}_pictures": _digest(split) for name, split in splits.items()}
     if (found := _standing(folder, facts, space)) is None:
         with new_folder(folder, kind=KIND, version=VERSION, facts={"made_from": facts}) as temporary:
-            made = {name: _encoded(split, images, on_total, on_done) for name, split in splits.items()}
+            made = {name: _encoded(split, images) for name, split in splits.items()}
             _write(temporary / _FILE, made)
         found = made
     return found["train"], found["validation"], facts
 
 
-def _encoded(
-    split: Split, images: ImageEncoder, on_total: Callable[[str, int], None], on_done: Callable[[int], None]
-) -> PictureVectors:
+def _encoded(split: Split, images: ImageEncoder) -> PictureVectors:
     paths = [mention.image for mention in split.mentions]
-    on_total(f"encoding {split.name} pictures", len(set(paths) - {None}))
-    return vectors_of_files(paths, images, on_done)
+    progress.begin(f"encoding {split.name} pictures", len(set(paths) - {None}))
+    return vectors_of_files(paths, images)
 
 
 def _write(path: Path, made: Mapping[str, PictureVectors]) -> None:

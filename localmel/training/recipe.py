@@ -4,7 +4,6 @@ In: choices of a person.  Out: a recipe, checked.  Reads nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ from localmel.matchers.registry import DWE, KGMEL, MATCHERS
 from localmel.matchers.train.tuning_settings import EncoderTuning
 
 if TYPE_CHECKING:
-    from localmel.matchers.train.loop import Epoch
     from localmel.matchers.train.settings import TrainingSettings
 
 TUNABLE = ("m3el",)
@@ -83,15 +81,3 @@ class Recipe:
     def withheld(self) -> dict[str, Any]:
         """What a network of this recipe is not shown, as its run and its card say it."""
         return {"without": sorted(self.without), "fold": "/".join(map(str, self.fold)) if self.fold else None}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listener:
-    """Hears how far a run is.  Only the first of several processes speaks."""
-
-    on_total: Callable[[str, int], None] = lambda _what, _total: None
-    "A step and its size."
-    on_done: Callable[[int], None] = lambda _: None
-    "How many more of it are done."
-    on_note: Callable[[str], None] = lambda _: None
-    on_epoch: Callable[[int, Epoch], None] = lambda _seed, _epoch: None

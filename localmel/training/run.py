@@ -7,8 +7,8 @@ refused.  Validation chooses the epoch; nothing here reads a test split."""
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,19 +18,24 @@ from localmel.encode.space import ImageEncoder, TextEncoder
 from localmel.encode.token_encoders import TokenEncoders
 from localmel.errors import BadInput, CorruptArtifact, MissingExtra
 from localmel.kb.store import KnowledgeBase
+from localmel.store import progress
 from localmel.store.artifacts import behind_links, failed_writes_are_reported
 from localmel.training.curve import write_history
 from localmel.training.inputs import Prepared, prepare
-from localmel.training.recipe import Listener, Recipe
+from localmel.training.recipe import Recipe
 from localmel.training.trainees import Trainee, card_of, prepare_trainee, ranks_by_dataset
 from localmel.training.tuning import check_encoder_beside
 
 if TYPE_CHECKING:
     from localmel.matchers.kgmel.network import FusionNetwork
     from localmel.matchers.kgmel.ranking import Ranks, Workers
-    from localmel.matchers.train.loop import Together
+    from localmel.matchers.train.loop import Epoch, Together
 
-__all__ = ["Listener", "Outcome", "Prepared", "Recipe", "SeedResult", "prepare", "train_networks", "validate"]
+__all__ = ["Outcome", "Prepared", "Recipe", "SeedResult", "prepare", "train_networks", "validate"]
+
+
+OnEpoch = Callable[[int, "Epoch"], None]
+"Called with the seed and each finished epoch."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +87,7 @@ def train_networks(
     images: ImageEncoder | None = None,
     tokens: TokenEncoders | None = None,
     encoded: Path | None = None,
-    listener: Listener | None = None,
+    on_epoch: OnEpoch = lambda _seed, _epoch: None,
 ) -> Outcome:
     """Train a network for each seed of the recipe in `folder`.  `encoded` may be shared by runs on the same mentions.
 
@@ -95,15 +100,14 @@ def train_networks(
     from localmel.matchers.train.loop import start_processes
 
     together = start_processes()
-    listener = listener if listener and together.leads else Listener()
     folder = behind_links(folder)
-    with _alone_in(folder, together):
+    with _alone_in(folder, together), nullcontext() if together.leads else progress.silence():
         trainee = prepare_trainee(
-            recipe, kb, encoder, encoded or folder / "encode", together, listener, images=images, tokens=tokens
+            recipe, kb, encoder, encoded or folder / "encode", together, images=images, tokens=tokens
         )
         results = []
         for seed in recipe.seeds:
-            results.append(_one_seed(recipe, seed, trainee, folder, together, listener))
+            results.append(_one_seed(recipe, seed, trainee, folder, together, on_epoch))
             if together.leads:
                 cards = [card_of(result.network, recipe.matcher) for result in results]
                 write_history(folder, cards, new=not all(one.was_there for one in results))
@@ -144,7 +148,7 @@ def _alone_in(folder: Path, together: Together) -> Iterator[None]:
 
 
 def _one_seed(
-    recipe: Recipe, seed: int, trainee: Trainee, folder: Path, together: Together, listener: Listener
+    recipe: Recipe, seed: int, trainee: Trainee, folder: Path, together: Together, on_epoch: OnEpoch
 ) -> SeedResult:
     from localmel.matchers.train.checkpoint import refuse_other_facts
     from localmel.matchers.train.loop import facts_of, train_learner
@@ -164,10 +168,10 @@ def _one_seed(
         settings,
         folder / f"seed-{seed}" / "checkpoint",
         made_from=trainee.made_from,
-        on_epoch=lambda epoch: listener.on_epoch(seed, epoch),
-        on_step=_Steps(f"training seed {seed}", listener),
+        on_epoch=lambda epoch: on_epoch(seed, epoch),
+        on_step=_Steps(f"training seed {seed}"),
     )
-    found, more = trainee.validated(trained.network, together, listener)
+    found, more = trainee.validated(trained.network, together)
     card = {
         "seed": seed,
         "data": trainee.made_from["datasets"],
@@ -190,14 +194,14 @@ def _one_seed(
 class _Steps:
     """Turns "step 30 of 600" into a total, told once, and what is more of it."""
 
-    def __init__(self, what: str, listener: Listener) -> None:
-        self._what, self._listener, self._last = what, listener, -1
+    def __init__(self, what: str) -> None:
+        self._what, self._last = what, -1
 
     def __call__(self, step: int, steps: int, _loss: float) -> None:
         if self._last < 0:
-            self._listener.on_total(self._what, steps)
+            progress.begin(self._what, steps)
             self._last = 0
-        self._listener.on_done(step - self._last)
+        progress.advance(step - self._last)
         self._last = step
 
 

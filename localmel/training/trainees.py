@@ -17,6 +17,7 @@ from localmel.errors import UsageError
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kgmel.fused import load_network, save_network
 from localmel.matchers.registry import DWE, KGMEL, MatcherKind, dwe_seeing, load_matcher, matcher_kind
+from localmel.store import progress
 from localmel.training.data import read_datasets
 from localmel.training.inputs import (
     Prepared,
@@ -26,7 +27,7 @@ from localmel.training.inputs import (
     prepare,
     tell_left_out,
 )
-from localmel.training.recipe import Listener, Recipe
+from localmel.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -64,7 +65,7 @@ class Trainee(Protocol):
         """How a new one is made."""
         ...
 
-    def validated(self, network: nn.Module, workers: Workers, listener: Listener) -> tuple[dict[str, Ranks], Card]:
+    def validated(self, network: nn.Module, workers: Workers) -> tuple[dict[str, Ranks], Card]:
         """How it ranks validation mentions: `all`, and each dataset; and what else the card is to say."""
         ...
 
@@ -84,14 +85,13 @@ def prepare_trainee(
     encoder: TextEncoder,
     folder: Path,
     together: Together,
-    listener: Listener,
     *,
     images: ImageEncoder | None = None,
     tokens: TokenEncoders | None = None,
 ) -> Trainee:
     """Read and encode what the recipe names.  tokens: the encoders of a matcher other than KGMEL's."""
     if recipe.matcher == KGMEL:
-        prepared = prepare(recipe, kb, encoder, folder, together, listener, images=images)
+        prepared = prepare(recipe, kb, encoder, folder, together, images=images)
         return FusionTrainee(prepared=prepared, space=encoder.space)
     if tokens is None:
         raise UsageError(f"{recipe.matcher} looks at words, and {encoder.space.name} was given without them")
@@ -99,8 +99,8 @@ def prepare_trainee(
     if recipe.tuning is not None:
         from localmel.training.tuning import tuning_trainee
 
-        return tuning_trainee(recipe, kb, tokens, folder, together, listener)
-    return _matcher_trainee(recipe, kb, tokens, folder, together, listener)
+        return tuning_trainee(recipe, kb, tokens, folder, together)
+    return _matcher_trainee(recipe, kb, tokens, folder, together)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -135,7 +135,7 @@ class FusionTrainee:
         one = self.prepared
         return lambda settings: FusionLearner(one.fusion, settings, one.train, one.validation, one.entities)
 
-    def validated(self, network: Any, workers: Workers, listener: Listener) -> tuple[dict[str, Ranks], Card]:
+    def validated(self, network: Any, workers: Workers) -> tuple[dict[str, Ranks], Card]:
         """By all fused vectors."""
         from localmel.matchers.kgmel.ranking import embed_entities, gold_ranks
 
@@ -179,12 +179,12 @@ class MatcherTrainee:
 
         return lambda settings: MatcherLearner(self.kind, self.network, settings, self.inputs)
 
-    def validated(self, network: nn.Module, workers: Workers, listener: Listener) -> tuple[dict[str, Ranks], Card]:
+    def validated(self, network: nn.Module, workers: Workers) -> tuple[dict[str, Ranks], Card]:
         """By the search that answers are found with; the card also says how true that is to the scores of all pairs."""
         from localmel.matchers.train.matcher_learner import appraised
 
         ranks, quality = appraised(network, self.inputs)
-        listener.on_note(quality.note(len(self.inputs.entities)))
+        progress.note(quality.note(len(self.inputs.entities)))
         return ranks_by_dataset(ranks, self.validation_sets), {"search": asdict(quality)}
 
     def save(self, folder: Path, network: nn.Module, card: Card) -> None:
@@ -230,7 +230,7 @@ def _seen_by(recipe: Recipe, encoders: TokenEncoders) -> TokenEncoders:
 
 
 def _matcher_trainee(
-    recipe: Recipe, kb: KnowledgeBase, encoders: TokenEncoders, folder: Path, together: Together, listener: Listener
+    recipe: Recipe, kb: KnowledgeBase, encoders: TokenEncoders, folder: Path, together: Together
 ) -> MatcherTrainee:
     """Whole texts and golds as the fusion network has them; words, patches and more as the kind makes them."""
     from localmel.matchers.train.matcher_learner import MatcherInputs
@@ -242,23 +242,21 @@ def _matcher_trainee(
     )
     seen: KbImages | None = None
     with together.leader_first():
-        texts = encoded_texts(recipe, datasets, kb, encoders.text, folder, listener, visible_text=0.0)
+        texts = encoded_texts(recipe, datasets, kb, encoders.text, folder, visible_text=0.0)
         if encoders.image:
-            seen = images_of(kb, texts.packed, encoders.image, together, listener)
+            seen = images_of(kb, texts.packed, encoders.image, together)
         if together.leads:
-            kind.index(kb, texts.packed, encoders, seen, on_total=listener.on_total, on_done=listener.on_done)
+            kind.index(kb, texts.packed, encoders, seen)
         kind = kind.beside(kb, texts.packed, texts.vectors, seen)
         parts = {
             part: kind.mentions(
                 split.mentions,
                 encoders,
                 folder=folder.with_name(f"{folder.name}.{kind.name}") / part,
-                on_total=listener.on_total,
-                on_done=listener.on_done,
             )
             for part, split in (("train", datasets.train), ("validation", datasets.validation))
         }
-    tell_left_out(datasets, texts.train, listener)
+    tell_left_out(datasets, texts.train)
     shown = {"kb_pictures": seen.state} if seen else {}
     return MatcherTrainee(
         kind=kind,

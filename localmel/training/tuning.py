@@ -19,9 +19,10 @@ from localmel.matchers.folder import TUNED
 from localmel.matchers.registry import MatcherKind, matcher_kind
 from localmel.matchers.train.tuning_settings import EncoderTuning
 from localmel.settings import EncodeSettings
+from localmel.store import progress
 from localmel.training.data import encoded_splits, read_datasets
 from localmel.training.inputs import golds_trained_on, tell_left_out
-from localmel.training.recipe import Listener, Recipe
+from localmel.training.recipe import Recipe
 from localmel.training.trainees import Card, counts_of, ranks_by_dataset
 
 if TYPE_CHECKING:
@@ -74,12 +75,12 @@ class TuningTrainee:
 
         return made
 
-    def validated(self, network: Any, workers: Workers, listener: Listener) -> tuple[dict[str, Ranks], Card]:
+    def validated(self, network: Any, workers: Workers) -> tuple[dict[str, Ranks], Card]:
         """By its own encoder, as it is at the end."""
         from localmel.matchers.train.tuning_learner import appraised_together
 
         ranks, quality = appraised_together(network, self.inputs, self.training)
-        listener.on_note(quality.note(len(self.inputs.entities.texts)))
+        progress.note(quality.note(len(self.inputs.entities.texts)))
         return ranks_by_dataset(ranks, self.validation_sets), {"search": asdict(quality)}
 
     def save(self, folder: Path, network: Any, card: Card) -> None:
@@ -114,7 +115,7 @@ def check_encoder_beside(network: Path, card: Mapping[str, Any]) -> None:
 
 
 def tuning_trainee(
-    recipe: Recipe, kb: KnowledgeBase, encoders: TokenEncoders, folder: Path, together: Together, listener: Listener
+    recipe: Recipe, kb: KnowledgeBase, encoders: TokenEncoders, folder: Path, together: Together
 ) -> TuningTrainee:
     """encoders: without those of pictures where the recipe looks at none."""
     from localmel.matchers.train.tuning_learner import TuningInputs
@@ -126,12 +127,12 @@ def tuning_trainee(
         recipe.data, recipe.datasets, drop=recipe.drop_leaked, most=(recipe.mentions, recipe.validation_mentions)
     )
     with together.leader_first():
-        packed = _packed(kb, listener)
+        packed = _packed(kb)
         train, validation, facts = encoded_splits(
             datasets, kb, packed, encoders.text, folder,
-            visible_text=0.0, on_total=listener.on_total, on_done=listener.on_done,
+            visible_text=0.0,
         )  # fmt: skip
-    tell_left_out(datasets, train, listener)
+    tell_left_out(datasets, train)
     inputs = TuningInputs(
         mentions=rows_of_mentions(datasets.train.mentions, sees=sees),
         validation=rows_of_mentions(datasets.validation.mentions, sees=sees),
@@ -148,23 +149,23 @@ def tuning_trainee(
         inputs=inputs,
         encoders=encoders,
         validation_sets={name: validation.dataset == number for number, name in enumerate(datasets.names)},
-        made_from={**facts, **_pictures(inputs, listener, sees=sees), **recipe.withheld()},
+        made_from={**facts, **_pictures(inputs, sees=sees), **recipe.withheld()},
         dropped=datasets.dropped,
     )
 
 
-def _packed(kb: KnowledgeBase, listener: Listener) -> PackedKb:
+def _packed(kb: KnowledgeBase) -> PackedKb:
     try:
         return load_packed(kb)
     except (FileNotFoundError, CorruptArtifact):
-        listener.on_total("reading triples", len(kb))
-        return pack(kb, on_entities=listener.on_done)
+        progress.begin("reading triples", len(kb))
+        return pack(kb, on_entities=progress.advance)
 
 
-def _pictures(inputs: TuningInputs, listener: Listener, *, sees: bool) -> dict[str, Any]:
+def _pictures(inputs: TuningInputs, *, sees: bool) -> dict[str, Any]:
     """The state of all pictures, by whose they are."""
     if not sees:
         return {}
     rows = {"train": inputs.mentions, "validation": inputs.validation, "kb": inputs.entities}
-    listener.on_total("reading pictures", sum(len(own.texts) for own in rows.values()))
-    return {"pictures": {name: own.pictures_state(listener.on_done) for name, own in rows.items()}}
+    progress.begin("reading pictures", sum(len(own.texts) for own in rows.values()))
+    return {"pictures": {name: own.pictures_state() for name, own in rows.items()}}

@@ -14,7 +14,7 @@ from localmel.weights.catalog_names import check_catalog_name
 from localmel.weights.folders import checked_name, place_of, weights_home
 from localmel.weights.install import exclusive
 from localmel.weights.manifest import ModelRecord, write_record
-from localmel.weights.sources import OnBytes, hashed_record, model_source, suggested_name
+from localmel.weights.sources import hashed_record, model_source, suggested_name
 
 
 def adopt(
@@ -22,8 +22,6 @@ def adopt(
     *,
     name: str = "",
     replace_installed: bool = False,
-    on_total: OnBytes = lambda _: None,
-    on_bytes: OnBytes = lambda _: None,
 ) -> ModelRecord:
     """Record a folder under a name (without one: as the catalog or the folder calls it).
 
@@ -45,7 +43,7 @@ def adopt(
         raise BadInput(
             f"weights are installed as {name!r}", hint=f"add --replace, or: localmel weights rm --yes {name}"
         )
-    record = hashed_record(source, name, adopted=True, on_total=on_total, on_bytes=on_bytes)
+    record = hashed_record(source, name, adopted=True)
     with exclusive(), temporary_folder(place) as temporary:
         write_record(temporary, record)
         replace_folder(temporary, place)

@@ -8,7 +8,7 @@ this module writes, so nothing in a bundle stands outside a hash or this rule.  
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from localmel.errors import BadInput, CorruptArtifact, shell_line
+from localmel.store import progress
 from localmel.weights.contents import PIECE, UnsafeWeights, refused_name
 
 BLOCK = 512
@@ -61,7 +62,7 @@ def write_bytes(file: BinaryIO, folder: str, name: str, data: bytes) -> None:
     file.write(header(folder, name, len(data)) + data + bytes(-len(data) % BLOCK))
 
 
-def write_file(file: BinaryIO, folder: str, name: str, source: Path, size: int, on_bytes: Callable[[int], None]) -> str:
+def write_file(file: BinaryIO, folder: str, name: str, source: Path, size: int) -> str:
     """Append a member from a file of that size; returns its sha256.  Raises CorruptArtifact if the size differs."""
     file.write(header(folder, name, size))
     digest, left = sha256(), size
@@ -71,7 +72,7 @@ def write_file(file: BinaryIO, folder: str, name: str, source: Path, size: int, 
                 break
             digest.update(piece)
             file.write(piece)
-            on_bytes(len(piece))
+            progress.advance(len(piece))
     if left:
         raise CorruptArtifact(f"{source} changed while it was packed: it had {size:,} bytes")
     file.write(bytes(-size % BLOCK))

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from localmel.errors import BadInput, CorruptArtifact, LocalmelError, OutOfSpace, UsageError, shell_line
+from localmel.store import progress
 from localmel.store.artifacts import failed_writes_are_reported, replace_folder
 from localmel.weights.archive import Member, opened
 from localmel.weights.bundle import Bundle, read_bundle
@@ -30,7 +31,7 @@ from localmel.weights.contents import PIECE, check_beginning, check_configuratio
 from localmel.weights.folders import INCOMING, place_of, weights_home
 from localmel.weights.manifest import FileRecord, ModelRecord, read_record, write_record
 from localmel.weights.signature import check, public_keys
-from localmel.weights.sources import OnBytes, sha256_counted
+from localmel.weights.sources import sha256_counted
 from localmel.weights.tensor_files import read_header
 from localmel.weights.verify import verify
 
@@ -71,8 +72,6 @@ def install_bundle(
     *,
     key: Path | None = None,
     replace_installed: bool = False,
-    on_total: OnBytes = lambda _: None,
-    on_bytes: OnBytes = lambda _: None,
 ) -> list[Installed]:
     """Install all models of a bundle.  With `key`, only if one of its public keys signed.
 
@@ -86,16 +85,16 @@ def install_bundle(
         bundle = read_bundle(file, path)
         signed_by = _signed_by(bundle, key, keys)
         with exclusive():
-            damages = {one.name: _damage(one, replace_installed, on_total, on_bytes) for one in bundle.records}
+            damages = {one.name: _damage(one, replace_installed) for one in bundle.records}
             already = [record for record in bundle.records if damages[record.name] is None]
             wanted = [record for record in bundle.records if record not in already]
             with _staging(bundle) as staging:
-                on_total(bundle.total_bytes)
+                progress.begin("installing", bundle.total_bytes, unit=progress.BYTES)
                 _check_space(wanted, staging)
                 for record in already:
-                    _check_packed(file, bundle, record, on_bytes)
+                    _check_packed(file, bundle, record)
                 for record in wanted:
-                    _unpack(file, bundle, record, staging / record.name, on_bytes)
+                    _unpack(file, bundle, record, staging / record.name)
                 for record in wanted:
                     _put_in_place(staging / record.name, replace(record, signed_by=signed_by))
             for record in already if signed_by else ():
@@ -149,7 +148,7 @@ def _signed_by(bundle: Bundle, key: Path | None, keys: Sequence[str]) -> str:
     return check(bundle.manifest, bundle.signature, keys, where=str(bundle.path), told_by=key)
 
 
-def _damage(record: ModelRecord, replace_installed: bool, on_total: OnBytes, on_bytes: OnBytes) -> str | None:
+def _damage(record: ModelRecord, replace_installed: bool) -> str | None:
     """What is wrong with the same model in its place: None where every byte is right, empty where it is not there.
 
     Raises BadInput where something that this bundle does not bring would be lost, and nobody said so."""
@@ -165,7 +164,7 @@ def _damage(record: ModelRecord, replace_installed: bool, on_total: OnBytes, on_
         present = read_record(place)
         fact = f"other weights are installed as {record.name!r}"
         if not present.adopted and present.files == record.files:
-            findings = verify(record.name, on_total=lambda _, total: on_total(total), on_bytes=on_bytes).findings
+            findings = verify(record.name).findings
             if not findings:
                 return None
             damage = findings[0].fact + (f" (and {len(findings) - 1} more)" if len(findings) > 1 else "")
@@ -203,15 +202,15 @@ def _check_space(wanted: list[ModelRecord], staging: Path) -> None:
         raise OutOfSpace(fact, hint=shell_line("df -h", weights_home(), note="then run the same command again"))
 
 
-def _unpack(file: BinaryIO, bundle: Bundle, record: ModelRecord, folder: Path, on_bytes: OnBytes) -> None:
+def _unpack(file: BinaryIO, bundle: Bundle, record: ModelRecord, folder: Path) -> None:
     """All files of one model, each checked; those that an earlier attempt had finished are read instead of written."""
     for name, recorded in sorted(record.files.items()):
         target, shown = folder / name, f"{bundle.path}: {record.name}/{name}"
         left_by_another = target.is_file() and not target.is_symlink() and target.stat().st_size == recorded.bytes
-        if left_by_another and sha256_counted(target, on_bytes) == recorded.sha256:
+        if left_by_another and sha256_counted(target) == recorded.sha256:
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
-        _unpack_file(file, bundle.members[record.name, name], recorded, target, shown, on_bytes)
+        _unpack_file(file, bundle.members[record.name, name], recorded, target, shown)
     for path in sorted(folder.rglob("*")):  # of an earlier attempt at something else there may be more
         if path.is_file() and path.relative_to(folder).as_posix() not in record.files:
             path.unlink()
@@ -223,16 +222,16 @@ def _unpack(file: BinaryIO, bundle: Bundle, record: ModelRecord, folder: Path, o
         raise type(error)(f"{bundle.path}: {fact}", hint=error.hint) from None
 
 
-def _check_packed(file: BinaryIO, bundle: Bundle, record: ModelRecord, on_bytes: OnBytes) -> None:
+def _check_packed(file: BinaryIO, bundle: Bundle, record: ModelRecord) -> None:
     """Every byte of a model that is not unpacked, as it is there already."""
     for name, recorded in sorted(record.files.items()):
         digest = sha256()
-        for piece in _pieces(file, bundle.members[record.name, name], f"{bundle.path}: {record.name}/{name}", on_bytes):
+        for piece in _pieces(file, bundle.members[record.name, name], f"{bundle.path}: {record.name}/{name}"):
             digest.update(piece)
         _check_hash(digest.hexdigest(), recorded, f"{bundle.path}: {record.name}/{name}")
 
 
-def _pieces(file: BinaryIO, member: Member, shown: str, on_bytes: OnBytes) -> Iterator[bytes]:
+def _pieces(file: BinaryIO, member: Member, shown: str) -> Iterator[bytes]:
     file.seek(member.start)
     left = member.size
     while left:
@@ -241,7 +240,7 @@ def _pieces(file: BinaryIO, member: Member, shown: str, on_bytes: OnBytes) -> It
             raise CorruptArtifact(f"{shown} is cut off")
         yield piece
         left -= len(piece)
-        on_bytes(len(piece))
+        progress.advance(len(piece))
 
 
 def _check_hash(found: str, recorded: FileRecord, shown: str) -> None:
@@ -250,14 +249,12 @@ def _check_hash(found: str, recorded: FileRecord, shown: str) -> None:
         raise CorruptArtifact(fact, hint=COPY_AGAIN)
 
 
-def _unpack_file(
-    file: BinaryIO, member: Member, recorded: FileRecord, target: Path, shown: str, on_bytes: OnBytes
-) -> None:
+def _unpack_file(file: BinaryIO, member: Member, recorded: FileRecord, target: Path, shown: str) -> None:
     partial = target.with_name(f".{target.name}.part")
     partial.unlink(missing_ok=True)
     digest = sha256()
     with partial.open("xb") as out:
-        for piece in _pieces(file, member, shown, on_bytes):
+        for piece in _pieces(file, member, shown):
             digest.update(piece)
             out.write(piece)
         _check_hash(digest.hexdigest(), recorded, shown)

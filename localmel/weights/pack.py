@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from localmel.errors import BadInput, CorruptArtifact, MissingWeights, OutOfSpace, UsageError, shell_line
+from localmel.store import progress
 from localmel.store.artifacts import MANIFEST, failed_writes_are_reported, sha256_of
 from localmel.weights.archive import write_bytes, write_end, write_file
 from localmel.weights.bundle import MODELS, SBOM, SIGNATURE, as_bytes, manifest_bytes
@@ -23,7 +24,7 @@ from localmel.weights.folders import checked_name, place_of
 from localmel.weights.manifest import FileRecord, ModelRecord, check_quickly, holds_record, read_record
 from localmel.weights.sbom import sbom
 from localmel.weights.signature import sign
-from localmel.weights.sources import OnBytes, hashed_record, is_licence, model_source, suggested_name
+from localmel.weights.sources import hashed_record, is_licence, model_source, suggested_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +53,6 @@ def pack(
     licence: Path | None = None,
     key: Path | None = None,
     replace_output: bool = False,
-    on_total: OnBytes = lambda _: None,
-    on_bytes: OnBytes = lambda _: None,
 ) -> Packed:
     """Write a bundle of the sources: names of installed weights, or folders.
 
@@ -63,7 +62,7 @@ def pack(
         raise UsageError(f"--name and --licence go with one model, not {len(sources)}")
     if output.exists() and not replace_output:
         raise BadInput(f"{output} is there already", hint="add --replace, or choose another file")
-    found = [_gathered(source, name=name, licence=licence, on_total=on_total, on_bytes=on_bytes) for source in sources]
+    found = [_gathered(source, name=name, licence=licence) for source in sources]
     models = sorted(found, key=lambda model: model.record.name)
     records = [model.record for model in models]
     if len({record.name.casefold() for record in records}) != len(records):
@@ -73,9 +72,9 @@ def pack(
     signature = sign(manifest, key) if key else None
     total = sum(record.total_bytes for record in records)
     _check_space(output, total + len(manifest) + len(listed))
-    on_total(total)
+    progress.begin("packing", total, unit=progress.BYTES)
     with failed_writes_are_reported(output):
-        _write(output, models, {MANIFEST: manifest, SIGNATURE: signature or b"", SBOM: listed}, on_bytes)
+        _write(output, models, {MANIFEST: manifest, SIGNATURE: signature or b"", SBOM: listed})
     return Packed(
         path=output,
         bytes=output.stat().st_size,
@@ -95,7 +94,7 @@ class _Gathered:
     has_licence: bool
 
 
-def _gathered(source: str, *, name: str, licence: Path | None, on_total: OnBytes, on_bytes: OnBytes) -> _Gathered:
+def _gathered(source: str, *, name: str, licence: Path | None) -> _Gathered:
     """One source with a record of all its files, hashed now unless that was recorded before."""
     folder = Path(source).expanduser()
     recorded = place_of(source) if "/" not in source and (place_of(source) / MANIFEST).is_file() else folder
@@ -109,7 +108,7 @@ def _gathered(source: str, *, name: str, licence: Path | None, on_total: OnBytes
     elif folder.is_dir():
         found = model_source(folder)
         files, left_out = dict(found.files), found.left_out
-        record = hashed_record(found, suggested_name(folder), on_total=on_total, on_bytes=on_bytes)
+        record = hashed_record(found, suggested_name(folder))
     else:
         raise MissingWeights(
             f"{source!r} is neither a folder nor the name of installed weights", hint="localmel weights list"
@@ -126,7 +125,7 @@ def _gathered(source: str, *, name: str, licence: Path | None, on_total: OnBytes
     return _Gathered(record=record, files=files, left_out=left_out, has_licence=has_licence)
 
 
-def _write(output: Path, models: Sequence[_Gathered], small: Mapping[str, bytes], on_bytes: OnBytes) -> None:
+def _write(output: Path, models: Sequence[_Gathered], small: Mapping[str, bytes]) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}")
     try:
@@ -137,7 +136,7 @@ def _write(output: Path, models: Sequence[_Gathered], small: Mapping[str, bytes]
             for model in models:
                 for path, recorded in sorted(model.record.files.items()):
                     place = f"{MODELS}/{model.record.name}"
-                    found = write_file(file, place, path, model.files[path], recorded.bytes, on_bytes)
+                    found = write_file(file, place, path, model.files[path], recorded.bytes)
                     if found != recorded.sha256:
                         fact = f"{model.files[path]} is damaged: its sha256 is {found}, recorded was {recorded.sha256}"
                         raise CorruptArtifact(fact)

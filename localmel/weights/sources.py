@@ -7,18 +7,18 @@ writes nothing."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from localmel.errors import BadInput, CorruptArtifact, LocalmelError, MissingWeights, shell_line
+from localmel.store import progress
 from localmel.weights.catalog import CatalogEntry, catalog
 from localmel.weights.complete import whole_model
 from localmel.weights.contents import PIECE, check_beginning, refused_name
 from localmel.weights.manifest import MOST_FILES, RESERVED, FileRecord, ModelRecord
 
-OnBytes = Callable[[int], None]
 "Told how many more bytes were read or written."
 
 _LICENCES = re.compile(r"(?i)(licen[cs]e|notice|copying|use_policy)([._-].*)?")
@@ -88,15 +88,13 @@ def hashed_record(
     name: str,
     *,
     adopted: bool = False,
-    on_total: OnBytes = lambda _: None,
-    on_bytes: OnBytes = lambda _: None,
 ) -> ModelRecord:
     """The record of a source, every file read and hashed.  Raises CorruptArtifact for a damaged file of a cache."""
-    on_total(sum(path.stat().st_size for path in source.files.values()))
+    progress.begin(f"reading {name}", sum(path.stat().st_size for path in source.files.values()), unit=progress.BYTES)
     files = {}
     for path, file in source.files.items():
         before = file.stat()
-        digest = sha256_counted(file, on_bytes)
+        digest = sha256_counted(file)
         if file.stat().st_mtime_ns != before.st_mtime_ns or file.stat().st_size != before.st_size:
             raise CorruptArtifact(f"{file} changed while it was read")
         blob = file.resolve().name if file.is_symlink() else ""
@@ -114,13 +112,13 @@ def hashed_record(
     )
 
 
-def sha256_counted(path: Path, on_bytes: OnBytes) -> str:
+def sha256_counted(path: Path) -> str:
     """Hex digest of a file's bytes; says after every piece how many more it has read."""
     digest = sha256()
     with path.open("rb") as file:
         while piece := file.read(PIECE):
             digest.update(piece)
-            on_bytes(len(piece))
+            progress.advance(len(piece))
     return digest.hexdigest()
 
 

@@ -6,19 +6,19 @@ network: the record that came with the weights is what they are held against."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from localmel.errors import CorruptArtifact, LocalmelError, MissingWeights
+from localmel.store import progress
 from localmel.store.artifacts import MANIFEST
 from localmel.weights.catalog import MINILM, verified_folder
 from localmel.weights.complete import whole_model
 from localmel.weights.find import INSTALL
 from localmel.weights.folders import installed_names, place_of
 from localmel.weights.manifest import ModelRecord, read_record
-from localmel.weights.sources import OnBytes, sha256_counted
+from localmel.weights.sources import sha256_counted
 
 Kind = Literal["missing", "changed", "not recorded", "unusable"]
 
@@ -58,17 +58,14 @@ class Verified:
 
 def verify_all(
     name: str | None = None,
-    *,
-    on_total: Callable[[str, int], None] = lambda _, __: None,
-    on_bytes: OnBytes = lambda _: None,
 ) -> list[Verified]:
     """One model, or all that are here, the packaged one among them.  One that cannot be read is a finding, too."""
     if name is not None:
-        return [verify(name, on_total=on_total, on_bytes=on_bytes)]
+        return [verify(name)]
     found = []
     for one in (MINILM.name, *installed_names()):
         try:
-            found.append(verify(one, on_total=on_total, on_bytes=on_bytes))
+            found.append(verify(one))
         except LocalmelError as error:
             kind: Kind = "missing" if isinstance(error, MissingWeights) else "unusable"
             finding = Finding(file="", kind=kind, fact=error.fact)
@@ -78,9 +75,6 @@ def verify_all(
 
 def verify(
     name: str,
-    *,
-    on_total: Callable[[str, int], None] = lambda _, __: None,
-    on_bytes: OnBytes = lambda _: None,
 ) -> Verified:
     """Hash every file of a model, given by name or by the path of a folder that has a record (as fetched ones have).
 
@@ -94,8 +88,8 @@ def verify(
         raise MissingWeights(what, hint=INSTALL)
     record = read_record(place)
     folder = Path(record.adopted) if record.adopted else place
-    on_total(name, record.total_bytes)
-    findings = [finding for path in sorted(record.files) if (finding := _file(folder, path, record, on_bytes))]
+    progress.begin(name, record.total_bytes, unit=progress.BYTES)
+    findings = [finding for path in sorted(record.files) if (finding := _file(folder, path, record))]
     if not record.adopted:
         findings += _not_recorded(folder, record)
     if not findings:
@@ -113,14 +107,14 @@ def verify(
     )
 
 
-def _file(folder: Path, path: str, record: ModelRecord, on_bytes: OnBytes) -> Finding | None:
+def _file(folder: Path, path: str, record: ModelRecord) -> Finding | None:
     recorded, file = record.files[path], folder / path
     try:
         size = file.stat().st_size
         if size != recorded.bytes:
             fact = f"{file} has {size:,} bytes; {recorded.bytes:,} were recorded"
             return Finding(file=path, kind="changed", fact=fact)
-        if (found := sha256_counted(file, on_bytes)) != recorded.sha256:
+        if (found := sha256_counted(file)) != recorded.sha256:
             fact = f"{file} has sha256 {found}; {recorded.sha256} was recorded"
             return Finding(file=path, kind="changed", fact=fact)
     except OSError as error:

@@ -17,7 +17,7 @@ from localmel.encode.minilm import MiniLM
 from localmel.grid.plan import GridPlan, planned
 from localmel.grid.run import run_grid
 from localmel.kb.locate import open_kb
-from localmel.runs.generate import Listener
+from localmel.store.progress import Listener, listening
 
 Run = Callable[..., Any]
 N = 12
@@ -213,14 +213,13 @@ def test_on_several_gpus_cells_run_in_processes_that_see_one_each(
         engine="scripted",
     )
     notes: list[str] = []
-    with open_kb("starter") as kb:
+    with open_kb("starter") as kb, listening(Listener(on_note=notes.append)):
         found = run_grid(
             planned(plan),
             kb,
             tmp_path / "grid",
             encoder=MiniLM(),
             gpus=("5", "7"),
-            listener=Listener(on_note=notes.append),
         )
     assert found.finished == ("sees+first", "none+first")
     assert len(found.failed) == 2

@@ -19,8 +19,9 @@ from localmel.errors import BadInput, MissingExtra, UsageError
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kgmel.fused import load_network
 from localmel.matchers.train.settings import TrainingSettings
+from localmel.store.progress import Listener, listening
 from localmel.training.data import checksum_of, encoded_splits, read_datasets
-from localmel.training.run import Listener, Outcome, Recipe, train_networks
+from localmel.training.run import Outcome, Recipe, train_networks
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("--epochs", "2", "--batch", "8", "--width", "16")
@@ -180,7 +181,8 @@ def test_a_sentence_in_train_and_in_validation_of_any_dataset_is_refused_or_drop
     assert "--drop-leaked" in caught.value.hint
     notes: list[str] = []
     listener = Listener(on_note=notes.append)
-    outcome = trained(recipe(data, drop_leaked=True), kb, encoder, tmp_path / "run", listener=listener)
+    with listening(listener):
+        outcome = trained(recipe(data, drop_leaked=True), kb, encoder, tmp_path / "run")
     assert outcome.dropped == 1
     assert notes[0].startswith("1 validation mentions were left out")
 

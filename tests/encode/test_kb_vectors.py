@@ -23,6 +23,7 @@ from localmel.errors import BadInput, CorruptArtifact
 from localmel.kb.packed import entity_texts, phrase_texts, relation_texts
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import remove_from_kb
+from localmel.store.progress import Listener, listening
 
 ROOT = Path(__file__).resolve().parents[2]
 ChangeKb = Callable[..., Path]
@@ -200,7 +201,7 @@ def test_progress_adds_up(change_kb: ChangeKb, open_kb: Any) -> None:
     done: dict[str, int] = {}
     steps: list[str] = []
 
-    def on_total(what: str, total: int) -> None:
+    def on_step(what: str, total: int, _unit: str) -> None:
         totals[what] = total
         steps.append(what)
 
@@ -208,7 +209,8 @@ def test_progress_adds_up(change_kb: ChangeKb, open_kb: Any) -> None:
         done[steps[-1]] = done.get(steps[-1], 0) + more
 
     many = [{"id": f"Q{number}", "label": f"Town {number}"} for number in range(5000)]
-    index_kb(open_kb(change_kb(many)), Scripted(), on_total=on_total, on_done=on_done)
+    with listening(Listener(on_step=on_step, on_done=on_done)):
+        index_kb(open_kb(change_kb(many)), Scripted())
     assert done == totals == {"reading triples": 5000, "encoding": 5000}
 
 

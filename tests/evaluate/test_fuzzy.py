@@ -13,6 +13,7 @@ from rapidfuzz import fuzz
 
 from localmel.evaluate.fuzzy import TOP, FuzzyOutcome, NamePool, fuzzy_counts
 from localmel.report.fuzzy import fuzzy_json, fuzzy_markdown
+from localmel.store.progress import Listener, listening
 
 WORDS = "ada byron byrom jordan michael michel chicago bulls of the new york yorkshire st louis an".split()
 NAMES = st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(" ".join), max_size=40)
@@ -51,7 +52,8 @@ def test_threads_pieces_and_repeats_decide_nothing() -> None:
     pool = NamePool(names)
     one = pool.candidates(surfaces, nearest=50, workers=1)
     done: list[int] = []
-    two = NamePool(names).candidates(surfaces[::-1], nearest=50, workers=2, on_done=done.append)[::-1]
+    with listening(Listener(on_done=done.append)):
+        two = NamePool(names).candidates(surfaces[::-1], nearest=50, workers=2)[::-1]
     assert [each.places.tolist() for each in one] == [each.places.tolist() for each in two]
     assert sum(done) == len(surfaces)
     alone = pool.candidates([surfaces[7]], nearest=50)[0]

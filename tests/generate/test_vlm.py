@@ -18,6 +18,7 @@ from localmel.generate.vlm import Generated, describe
 from localmel.records import Description, Mention, Span, Unparsed
 from localmel.settings import EngineSettings, GenerateSettings
 from localmel.store.journal import Journal
+from localmel.store.progress import Listener, listening
 
 SETTINGS = GenerateSettings(backend="vlm", model=EngineSettings(engine="scripted"))
 SENTENCE = "Students protesting outside the UK parliament in November."
@@ -312,7 +313,8 @@ def test_progress_and_costs_are_told(tmp_path: Path) -> None:
     heard: list[Response] = []
     with Journal(tmp_path / "j") as journal:
         for _ in range(2):
-            results(mentions(), Model(), journal=journal, on_done=done.append, on_response=heard.append)
+            with listening(Listener(on_done=done.append)):
+                results(mentions(), Model(), journal=journal, on_response=heard.append)
     assert sum(done) == 4
     assert len(heard) == 2
     assert heard[0].prompt_tokens == heard[1].prompt_tokens > 100

@@ -18,7 +18,7 @@ from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import build_kb
 from localmel.matchers.kgmel.fused import fuse_kb, load_network
 from localmel.retrieve.profile_models import ProfileModels
-from localmel.runs.generate import Listener
+from localmel.store.progress import Listener, listening
 from tests.runs.reranked_world import entities_and_facts, models_of, write_benchmark
 
 N = 24
@@ -51,10 +51,8 @@ class World:
         return models_of(self.encoder, grid.base)
 
     def run(self, grid: Grid, out: Path, *, notes: list[str] | None = None) -> GridMade:
-        listener = Listener(on_note=(notes if notes is not None else []).append)
-        return run_grid(
-            grid, self.kb, out, models=self.models, encoder=self.encoder, command="localmel compare", listener=listener
-        )
+        with listening(Listener(on_note=(notes if notes is not None else []).append)):
+            return run_grid(grid, self.kb, out, models=self.models, encoder=self.encoder, command="localmel compare")
 
 
 @contextmanager

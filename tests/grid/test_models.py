@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from localmel.errors import BadInput, MissingWeights, UsageError
+from localmel.grid.cells import refuse_grids
 from localmel.grid.estimate import estimate_of
-from localmel.runs.compare import ComparePlan, compare_runs
 from tests.grid.grid_world import World
 from tests.runs.reranked_world import lines_of
 
@@ -68,9 +68,9 @@ def test_answers_that_are_made_up_are_noted_and_those_of_a_script_are_not(run: P
 # --- a folder of a grid, and steps that were removed --------------------------------------------------------------
 
 
-def test_the_folder_of_a_grid_is_no_run_and_its_runs_are_named(run: Path, world: World) -> None:
+def test_the_folder_of_a_grid_is_no_run_and_its_runs_are_named(run: Path) -> None:
     with pytest.raises(BadInput, match=r"is a grid; its runs are in .*/cells/") as refused:
-        compare_runs(ComparePlan(runs=(run,)), world.encoder)
+        refuse_grids([run])
     names = ("lava+none", "lava+prob", "lava+silent", "lava+works")
     assert refused.value.hint == " ".join(["localmel compare", *(f"{run}/cells/{name}" for name in names)])
 

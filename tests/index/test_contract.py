@@ -21,6 +21,7 @@ from localmel.index import (
     load_index,
     recall_against_exact,
 )
+from localmel.store.progress import Listener, listening
 
 N, WIDTH, K = 300, 24, 5
 Agrees = Callable[..., None]
@@ -193,7 +194,8 @@ def test_float16_and_mapped_vectors_are_taken_as_they_are(
     np.save(tmp_path / "vectors.npy", VECTORS.astype(np.float16))
     mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
     done: list[int] = []
-    index = build_index(mapped, settings, on_done=done.append)
+    with listening(Listener(on_done=done.append)):
+        index = build_index(mapped, settings)
     agrees(index.search(QUERIES, K), dict(enumerate(mapped.astype(np.float32))), QUERIES)
     assert sum(done) == N
 

@@ -18,6 +18,7 @@ from localmel.kb.importers import Problems, TablesSource
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import Changed, build_kb
 from localmel.records import Entity
+from localmel.store.progress import Listener, listening
 
 
 def bytes_of(folder: Path) -> tuple[bytes, bytes]:
@@ -121,7 +122,8 @@ def strip(value: object) -> object:
 def test_progress_is_told_a_total_that_it_reaches(people: KnowledgeBase, tmp_path: Path) -> None:
     totals: list[int] = []
     done: list[int] = []
-    export_kb(people, tmp_path, on_total=lambda what, total: totals.append(total), on_done=done.append)
+    with listening(Listener(on_step=lambda what, total, _: totals.append(total), on_done=done.append)):
+        export_kb(people, tmp_path)
     assert totals == [sum(done)] == [21 + 7]
 
 

@@ -29,6 +29,7 @@ from localmel.kb.texts import (
     texts_state,
 )
 from localmel.kb.write import add_to_kb, build_kb, remove_from_kb
+from localmel.store.progress import Listener, listening
 
 MakeKb = Callable[..., Path]
 
@@ -142,8 +143,8 @@ def test_an_import_that_is_interrupted_changes_nothing(kb: Path, tmp_path: Path)
         if len(pieces) == 2:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        import_abstracts(kb, [tmp_path / "long.jsonl"], Problems(), on_bytes=stop)
+    with pytest.raises(KeyboardInterrupt), listening(Listener(on_done=stop)):
+        import_abstracts(kb, [tmp_path / "long.jsonl"], Problems())
     assert state_of(kb) == before
 
 

@@ -21,6 +21,7 @@ from localmel.kb.texts import KeptText, keep_texts, texts_of
 from localmel.runs.describe import JOURNAL, Described, describe_kb
 from localmel.settings import EngineSettings
 from localmel.store.journal import Journal, JournalBusy
+from localmel.store.progress import Listener, listening
 
 SETTINGS = EngineSettings(engine="scripted", weights="a-model")
 ENTITIES: list[dict[str, object]] = [
@@ -110,7 +111,8 @@ def test_where_nothing_could_be_used_it_says_so(kb: Path) -> None:
     notes: list[str] = []
     with closing(KnowledgeBase(kb)) as base:
         engine = ScriptedEngine(SETTINGS, lambda _: "I cannot say.")
-        done = describe_kb(base, engine, SETTINGS, on_note=notes.append)
+        with listening(Listener(on_note=notes.append)):
+            done = describe_kb(base, engine, SETTINGS)
     assert (done.asked, done.written) == (3, 0)
     assert notes[-1].startswith("nothing was written: of 3 entities no answer could be used, such as: ")
 

@@ -26,13 +26,13 @@ from localmel.runs.generate import (
     DESCRIPTIONS,
     GENERATE,
     UNPARSED,
-    Listener,
     generate_stage,
     mentions_sha256,
     read_descriptions,
 )
 from localmel.settings import EngineSettings, GenerateSettings
 from localmel.store.journal import Journal, JournalBusy
+from localmel.store.progress import Listener, listening
 
 ROOT = Path(__file__).resolve().parents[2]
 UNDER_TEST = Path(__file__).with_name("stage_under_test.py")
@@ -153,7 +153,8 @@ def test_an_engine_that_stops_leaves_no_folder_and_the_next_run_asks_the_rest(tm
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["journals"]
     notes: list[str] = []
     again = Counting()
-    generate_stage(mentions(), SETTINGS, again, tmp_path / "run", listener=Listener(on_note=notes.append))
+    with listening(Listener(on_note=notes.append)):
+        generate_stage(mentions(), SETTINGS, again, tmp_path / "run")
     assert again.sent == 2
     assert notes == [f"going on: 3 answers of earlier runs are in {journal_of(tmp_path / 'run', GENERATE)}"]
 
@@ -188,7 +189,8 @@ def test_a_damaged_journal_is_told_and_the_damaged_answer_asked_again(tmp_path: 
     path.write_bytes(b"".join([*lines[:2], lines[2].replace(b":", b";", 1), *lines[3:]]))
     notes: list[str] = []
     again = Counting()
-    generate_stage(mentions(), SETTINGS, again, tmp_path / "run", listener=Listener(on_note=notes.append))
+    with listening(Listener(on_note=notes.append)):
+        generate_stage(mentions(), SETTINGS, again, tmp_path / "run")
     assert again.sent == 1
     assert "1 line is damaged" in notes[0]
     assert (stage.folder / DESCRIPTIONS).read_bytes() == expected

@@ -16,6 +16,7 @@ from localmel.see.vlm_attributes import LONGEST, picture_attributes, schema_for
 from localmel.settings import EngineSettings
 from localmel.settings.picture_attributes import AttributeSettings, attributes
 from localmel.store.journal import Journal
+from localmel.store.progress import Listener, listening
 
 SOME = AttributeSettings(asked=("role", "number", "text", "setting"))
 PLAYER = {"subject": "person", "role": "athlete", "number": "23", "text": "CHICAGO BULLS", "setting": "stadium"}
@@ -78,8 +79,8 @@ def test_the_same_picture_is_asked_once_and_a_journal_answers_the_next_run(
     pictures: list[Path], tmp_path: Path
 ) -> None:
     engine, done = Answers(PLAYER, PLAYER), list[int]()
-    with Journal(tmp_path / "journal.jsonl") as journal:
-        found = picture_attributes([pictures[0], pictures[1], pictures[0]], engine, SOME, journal, on_done=done.append)
+    with Journal(tmp_path / "journal.jsonl") as journal, listening(Listener(on_done=done.append)):
+        found = picture_attributes([pictures[0], pictures[1], pictures[0]], engine, SOME, journal)
     assert (len(engine.asked), len(found), done) == (2, 3, [1, 1])
     with Journal(tmp_path / "journal.jsonl") as journal:
         again = picture_attributes([pictures[1]], Answers(), SOME, journal)

@@ -24,9 +24,10 @@ from localmel.matchers.kgmel.mention_vectors import mention_arrays, mention_pict
 from localmel.matchers.train.settings import TrainingSettings
 from localmel.records import Mention, Span
 from localmel.retrieve.indexing import index_entities
+from localmel.store.progress import Listener, listening
 from localmel.training.data import read_datasets
 from localmel.training.pictures import encoded_pictures
-from localmel.training.run import Listener, Outcome, Recipe, train_networks
+from localmel.training.run import Outcome, Recipe, train_networks
 from tests.encode.colours import Colours
 
 N = 24
@@ -164,7 +165,8 @@ def test_pictures_that_cannot_be_read_are_counted_and_their_mentions_are_trained
     (pictures_folder(kb) / "3.jpg").unlink()
     notes: list[str] = []
     recipe = Recipe(data=data, training=TrainingSettings(epochs=1, batch=48), width=16)
-    train_networks(recipe, kb, clip, tmp_path / "run", images=clip, listener=Listener(on_note=notes.append))
+    with listening(Listener(on_note=notes.append)):
+        train_networks(recipe, kb, clip, tmp_path / "run", images=clip)
     assert [note for note in notes if note.startswith("2 of 96 train mentions name a picture")]
     assert [note for note in notes if note.startswith("1 of 48 val mentions name a picture")]
     assert [note for note in notes if "the KB names: 24, missing: 1, broken: 0" in note]

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from localmel.errors import BadInput, CorruptArtifact, LocalmelError, MissingWeights, OutOfSpace
+from localmel.store.progress import Listener, listening
 from localmel.weights import install as installing
 from localmel.weights.contents import UnsafeWeights
 from localmel.weights.find import model_facts, model_folder
@@ -250,8 +251,8 @@ def test_a_configuration_that_asks_for_code_is_refused_before_gigabytes_are_unpa
 ) -> None:
     files = small.language_model(rows=300_000) | {"config.json": b'{"auto_map": {}}'}
     told: list[int] = []
-    with pytest.raises(UnsafeWeights, match="auto_map"):
-        install_bundle(small.forge(tmp_path / "b.tar", files), on_bytes=told.append)
+    with pytest.raises(UnsafeWeights, match="auto_map"), listening(Listener(on_done=told.append)):
+        install_bundle(small.forge(tmp_path / "b.tar", files))
     assert sum(told) < 10_000
 
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from localmel.errors import BadInput, ImportProblem
 from localmel.kb.importers.lines import read_blocks, size_of, stem_suffix
-from localmel.kb.importers.source import OnBytes, Problems, excerpt, no_progress
+from localmel.kb.importers.source import Problems, excerpt
 from localmel.kb.importers.tables import json_object
 
 JSON_LINES, STATEMENTS = (".jsonl", ".ndjson", ".json"), (".ttl", ".nt")
@@ -55,14 +55,18 @@ class AbstractSource:
     """The abstracts of one file."""
 
     def __init__(
-        self, path: Path, *, language: str = "en", problems: Problems, on_bytes: OnBytes = no_progress
+        self,
+        path: Path,
+        *,
+        language: str = "en",
+        problems: Problems,
     ) -> None:
         """language: that of a text that names one; JSON lines name none."""
         if stem_suffix(path) not in JSON_LINES + STATEMENTS:
             known = ", ".join(JSON_LINES + STATEMENTS)
             raise BadInput(f"{path} is no file of abstracts by its name; read are {known}, plain or .gz, .bz2, .zst")
         self._path, self._language = path, language.casefold()
-        self._problems, self._on_bytes = problems, on_bytes
+        self._problems = problems
         self.passed_over: Counter[str] = Counter()
         "What was read and is no abstract in the language, by reason."
 
@@ -75,7 +79,7 @@ class AbstractSource:
         """Every abstract.  Lines that cannot be used are reported as problems."""
         read = self._from_json if stem_suffix(self._path) in JSON_LINES else self._from_statement
         source = str(self._path)
-        for block in read_blocks(self._path, self._problems, self._on_bytes):
+        for block in read_blocks(self._path, self._problems):
             for number, line in enumerate(block.lines, block.first):
                 if not line or line.isspace():
                     continue

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
 from localmel.errors import BadInput, ImportProblem, MissingExtra
-from localmel.kb.importers.source import OnBytes, Problems, excerpt
+from localmel.kb.importers.source import Problems, excerpt
+from localmel.store import progress
 
 MAX_LINE = 64 << 20
 "Bytes; the longest line of Wikidata has about 5 MB."
@@ -63,7 +64,7 @@ def size_of(path: Path | None) -> int:
     return path.stat().st_size if path is not None and path.is_file() else 0
 
 
-def read_blocks(path: Path, problems: Problems, on_bytes: OnBytes, *, max_line: int = MAX_LINE) -> Iterator[Block]:
+def read_blocks(path: Path, problems: Problems, *, max_line: int = MAX_LINE) -> Iterator[Block]:
     """All lines of the file.  Raises BadInput for a file that cannot be read to its end."""
     try:
         raw = path.open("rb")
@@ -73,7 +74,7 @@ def read_blocks(path: Path, problems: Problems, on_bytes: OnBytes, *, max_line: 
         number, told, pending, waiting = 1, 0, list[bytes](), 0
         try:
             for piece in _pieces(path, raw):
-                on_bytes(raw.tell() - told)
+                progress.advance(raw.tell() - told)
                 told = raw.tell()
                 end = piece.rfind(b"\n")
                 if end >= 0:
@@ -91,7 +92,7 @@ def read_blocks(path: Path, problems: Problems, on_bytes: OnBytes, *, max_line: 
             raise BadInput(f"{path} is cut off: {_so_far(number)}", hint=_AGAIN) from None
         except (OSError, zlib.error, ValueError) as error:
             raise BadInput(f"{path} is damaged ({error}): {_so_far(number)}", hint=_AGAIN) from None
-        on_bytes(raw.tell() - told)
+        progress.advance(raw.tell() - told)
         if last := b"".join(pending):
             yield Block(number, _decoded(last, path, number, problems))
 

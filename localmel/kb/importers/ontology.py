@@ -18,7 +18,7 @@ from typing import Any
 
 from localmel.errors import BadInput, ImportProblem
 from localmel.kb.importers.lines import clean, read_blocks, size_of, stem_suffix
-from localmel.kb.importers.source import EntityRow, OnBytes, Problems, TripleRow, excerpt, no_progress
+from localmel.kb.importers.source import EntityRow, Problems, TripleRow, excerpt
 from localmel.kb.importers.tables import aliases_of, json_object, popularity_of, text_of
 from localmel.records import Entity, EntityId
 
@@ -65,10 +65,14 @@ class _Names:
 class OntologySource:
     """One file, read twice: for the entities, then for the triples, which may point to any of them."""
 
-    def __init__(self, path: Path, *, problems: Problems, on_bytes: OnBytes = no_progress) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        problems: Problems,
+    ) -> None:
         self._path = path
         self._problems = problems
-        self._on_bytes = on_bytes
         self._names: _Names | None = None
 
     @property
@@ -109,7 +113,7 @@ class OntologySource:
         """Each row with its line, the values under our own keys, and its facts."""
         lines = (
             (number, line)
-            for block in read_blocks(self._path, problems, self._on_bytes)
+            for block in read_blocks(self._path, problems)
             for number, line in enumerate(block.lines, block.first)
         )
         read = _json_rows if stem_suffix(self._path) in _JSON_LINES else _csv_rows

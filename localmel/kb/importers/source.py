@@ -12,7 +12,6 @@ from typing import NamedTuple, Protocol
 from localmel.errors import BadInput, ImportProblem
 from localmel.records import Entity
 
-OnBytes = Callable[[int], None]
 "Told how many more bytes of the files (as they lie on disk, compressed) have been read."
 
 
@@ -83,10 +82,6 @@ class Problems:
     def _raise(self, fact: str) -> None:
         listed = [f"  {problem.fact}" + (f" ({problem.hint})" if problem.hint else "") for problem in self._collected]
         raise BadInput("\n".join([f"{fact}:", *listed]), hint="mend them, or add --skip-bad to import all the others")
-
-
-def no_progress(_count: int) -> None:
-    """An `on_bytes` that nobody watches."""
 
 
 def excerpt(value: object, width: int = 60) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from localmel.errors import BadInput, ImportProblem
 from localmel.kb.importers.lines import Block, clean, read_blocks, size_of
-from localmel.kb.importers.source import EntityRow, OnBytes, Problems, TripleRow, excerpt, no_progress
+from localmel.kb.importers.source import EntityRow, Problems, TripleRow, excerpt
 from localmel.records import Entity
 
 COLUMNS = ("head", "predicate", "relation", "tail_id", "tail")
@@ -31,12 +31,10 @@ class TablesSource:
         entities: Path | None = None,
         triples: Path | None = None,
         problems: Problems,
-        on_bytes: OnBytes = no_progress,
     ) -> None:
         self._entities = entities
         self._triples = triples
         self._problems = problems
-        self._on_bytes = on_bytes
 
     @property
     def total_bytes(self) -> int:
@@ -48,7 +46,7 @@ class TablesSource:
         if self._entities is None:
             return
         source = str(self._entities)
-        for block in read_blocks(self._entities, self._problems, self._on_bytes):
+        for block in read_blocks(self._entities, self._problems):
             for number, line in enumerate(block.lines, block.first):
                 if not line or line.isspace():
                     continue
@@ -64,7 +62,7 @@ class TablesSource:
         if self._triples is None:
             return
         source = str(self._triples)
-        blocks = read_blocks(self._triples, self._problems, self._on_bytes)
+        blocks = read_blocks(self._triples, self._problems)
         block = next(blocks, Block(1, [""]))
         order = _order(block.lines[0], source)
         yield from self._rows(Block(2, block.lines[1:]), source, order)

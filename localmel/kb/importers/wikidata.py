@@ -15,7 +15,7 @@ from typing import Any
 
 from localmel.errors import BadInput, ImportProblem
 from localmel.kb.importers.lines import MAX_LINE, clean, read_blocks, size_of
-from localmel.kb.importers.source import EntityRow, OnBytes, Problems, TripleRow, excerpt, no_progress
+from localmel.kb.importers.source import EntityRow, Problems, TripleRow, excerpt
 from localmel.kb.importers.tables import json_value
 from localmel.kb.importers.wikidata_claims import (
     IMAGE,
@@ -61,7 +61,6 @@ class WikidataSource:
         problems: Problems,
         languages: Sequence[str] = ("en",),
         classes: Collection[str] | None = None,
-        on_bytes: OnBytes = no_progress,
     ) -> None:
         """`languages`: the first that has a label gives it, labels in the others become aliases; Wikidata's "mul"
         (the same in every language) always comes last.  `classes`: keep only what is an instance of one of them,
@@ -72,7 +71,6 @@ class WikidataSource:
         self._problems = problems
         self._languages = tuple(dict.fromkeys((*languages, _ANY_LANGUAGE)))
         self._classes = None if classes is None else frozenset(classes)
-        self._on_bytes = on_bytes
         self._labels: Labels | None = None
         self.left_out: Counter[str] = Counter()
         "How many entities and statements were left out on purpose, by reason."
@@ -164,7 +162,7 @@ class WikidataSource:
         """The JSON values of the file: one per line, or the file as a whole."""
         lines = (
             (number, line.strip())
-            for block in read_blocks(self._path, problems, self._on_bytes)
+            for block in read_blocks(self._path, problems)
             for number, line in enumerate(block.lines, block.first)
             if line and not line.isspace()
         )

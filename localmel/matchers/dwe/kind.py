@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from localmel.encode.kb_vectors import KbVectors
     from localmel.kb.packed import PackedKb
     from localmel.kb.store import KnowledgeBase
-    from localmel.matchers.registry import Advance, Announce
 
 _SHOWN = ("image", "objects", "faces", "attributes", "identity")
 "Parts that come from a picture."
@@ -120,17 +119,11 @@ class DweKind(MatcherKind):
         packed: PackedKb,
         encoders: TokenEncoders,
         images: KbImages | None,
-        *,
-        on_total: Announce = lambda _what, _total: None,
-        on_done: Advance = lambda _: None,
     ) -> int:
         """Texts beside the KB's own, and faces in its pictures, where they are chosen."""
-        encoded = sum(
-            index_texts(kb, encoders.text, source, model=by, on_total=on_total, on_done=on_done)
-            for source, by in self._texts(kb)
-        )
+        encoded = sum(index_texts(kb, encoders.text, source, model=by) for source, by in self._texts(kb))
         if (faces := self._sight.faces) and self._sight.choice.identity and images and encoders.image:
-            index_faces(kb, packed, images, faces, encoders.image, on_total=on_total, on_done=on_done)
+            index_faces(kb, packed, images, faces, encoders.image)
         return encoded
 
     def entities(self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None) -> DweTable:
@@ -144,13 +137,9 @@ class DweKind(MatcherKind):
         encoders: TokenEncoders,
         *,
         folder: Path | None = None,
-        on_total: Announce = lambda _what, _total: None,
-        on_done: Advance = lambda _: None,
     ) -> DweTable:
         """See `dwe_mentions`."""
-        return dwe_mentions(
-            mentions, encoders, sight=self._sight, own=self._own, folder=folder, on_total=on_total, on_done=on_done
-        )
+        return dwe_mentions(mentions, encoders, sight=self._sight, own=self._own, folder=folder)
 
     def save(
         self, folder: Path, network: nn.Module, text_space: Space, image_space: Space | None, facts: Mapping[str, Any]

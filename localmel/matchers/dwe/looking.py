@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from localmel.encode.mention_images import vectors_of_files
 from localmel.encode.mention_texts import mention_text
@@ -25,12 +26,11 @@ from localmel.see.identity import FACES, Likeness, Portraits, identities, identi
 from localmel.see.objects import objects_of_files
 from localmel.see.vlm_attributes import picture_attributes
 from localmel.settings.picture_attributes import Shown
+from localmel.store import progress
 from localmel.store.journal import Journal
 from localmel.weights.open import open_model
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from localmel.matchers.dwe.sight import DweSight
 
 
@@ -117,7 +117,8 @@ class Looking:
             return [() for _ in paths]
         with open_model(choice.model) as engine, ExitStack() as stack:
             journal = stack.enter_context(Journal(kept / "answers.jsonl")) if kept else None
-            answers = picture_attributes(different, engine, choice.attribute_settings, journal, model=choice.model)
+            with progress.silence():  # the step counts mentions, not pictures
+                answers = picture_attributes(different, engine, choice.attribute_settings, journal, model=choice.model)
         shown = {answer.picture: answer.shown for answer in answers}
         return [shown[path] if path else () for path in paths]
 

@@ -6,23 +6,23 @@ them; a run that was stopped goes on behind its last piece.  Used alike in train
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from localmel.encode.token_encoders import TokenEncoders
 from localmel.kb.packed import Lists
 from localmel.matchers.dwe.features import DweTable, Several, Singles
 from localmel.matchers.dwe.looking import Looking, OwnPortraits
 from localmel.records import Mention
+from localmel.store import progress
 from localmel.store.arrays import GrowingColumns, column, read_columns, starts_of
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from localmel.encode.kb_images import KbImages
     from localmel.encode.kb_vectors import KbVectors
     from localmel.encode.text_vectors import TextVectors
@@ -60,8 +60,6 @@ def dwe_mentions(
     sight: DweSight | None = None,
     own: OwnPortraits | None = None,
     folder: Path | None = None,
-    on_total: Callable[[str, int], None] = lambda _what, _total: None,
-    on_done: Callable[[int], None] = lambda _: None,
 ) -> DweTable:
     """A row for each mention.  Pictures are looked at only where the encoders see some; one that cannot be read counts
     as none.  own: what identities are looked for in, where they are chosen."""
@@ -73,13 +71,13 @@ def dwe_mentions(
         manifest, arrays = read_columns(folder, kind=KIND, version=VERSION)
         if all(manifest.get(name) == value for name, value in facts.items()):
             return _table({name: column(folder, arrays, name) for name in arrays}, len(mentions))
-    on_total(f"encoding mentions of {folder.name}", len(mentions))
+    progress.begin(f"encoding mentions of {folder.name}", len(mentions))
     growing = GrowingColumns(folder, facts)
     for number, first in enumerate(range(0, max(len(mentions), 1), _AT_ONCE)):
         some = mentions[first : first + _AT_ONCE]
         if number >= growing.pieces:
             growing.add(looking.at(some))
-        on_done(len(some))
+        progress.advance(len(some))
     growing.seal(kind=KIND, version=VERSION)
     _, arrays = read_columns(folder, kind=KIND, version=VERSION)
     return _table(arrays, len(mentions))

@@ -6,9 +6,10 @@ Below a million entities `auto` needs none: a scan in memory is fast enough and 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 from localmel.encode.kb_images import load_images
 from localmel.encode.kb_vectors import load_vectors
@@ -19,11 +20,10 @@ from localmel.index.recall import recall_against_exact, sampled
 from localmel.index.settings import AUTO
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kgmel.fused import Network, fused_folder, fused_state, load_fused
+from localmel.store import progress
 from localmel.store.artifacts import MANIFEST
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from localmel.kb.packed import PackedKb
 
 SCAN, INT8 = "scan", "int8"
@@ -42,16 +42,13 @@ def ensure_index(
     space: Space,
     network: Network,
     kind: str,
-    *,
-    on_total: Callable[[str, int], None] = lambda _what, _total: None,
-    on_done: Callable[[int], None] = lambda _: None,
 ) -> Recall | None:
     """`build_entity_index` over what stands on disk for that space and network."""
     if kind == SCAN:
         return None
     packed, _ = load_vectors(kb, space)
     fused = load_fused(kb, packed, network)
-    return build_entity_index(kb, packed, fused, network, kind, on_total=on_total, on_done=on_done)
+    return build_entity_index(kb, packed, fused, network, kind)
 
 
 def build_entity_index(
@@ -60,9 +57,6 @@ def build_entity_index(
     fused: NDArray[Any],
     network: Network,
     kind: str,
-    *,
-    on_total: Callable[[str, int], None] = lambda _what, _total: None,
-    on_done: Callable[[int], None] = lambda _: None,
 ) -> Recall | None:
     """Build the index that `kind` names, unless it stands.  fused: (n, width) unit rows in position order.
 
@@ -76,8 +70,8 @@ def build_entity_index(
     except (BadInput, CorruptArtifact):
         pass
     settings = choose(kind, len(fused))
-    on_total(f"building index {kind}", len(fused))
-    index = build_index(fused, settings, on_done=on_done)
+    progress.begin(f"building index {kind}", len(fused))
+    index = build_index(fused, settings)
     index.save(index_folder(kb, network, kind), _facts(kb, packed, network))
     return recall_against_exact(index, fused, sampled(fused, _ASKED, _SEED), min(_K, len(fused)))
 

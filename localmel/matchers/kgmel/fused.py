@@ -11,7 +11,10 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.encode.kb_images import KbImages, load_images
 from localmel.encode.kb_vectors import KbVectors, how_to_index
@@ -22,6 +25,7 @@ from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kgmel.inference import FusedEncoder
 from localmel.matchers.kgmel.kb_triples import KbTriples, pieces_of
 from localmel.matchers.kgmel.settings import FusionSettings
+from localmel.store import progress
 from localmel.store.artifacts import (
     create_arrays,
     flush_arrays,
@@ -33,9 +37,6 @@ from localmel.store.artifacts import (
     temporary_folder,
     write_json,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 KIND, VERSION = "fused vectors", 1
 NETWORK_VERSION = 1
@@ -179,9 +180,6 @@ def fuse_kb(
     packed: PackedKb,
     vectors: KbVectors,
     network: Network,
-    *,
-    on_total: Callable[[str, int], None] = lambda _what, _total: None,
-    on_done: Callable[[int], None] = lambda _: None,
 ) -> NDArray[Any]:
     """Make the fused vectors of every entity, unless they stand there already, and load them.
 
@@ -198,12 +196,12 @@ def fuse_kb(
     made_from = fused_state(packed, images)
     facts = {"made_from": made_from, "network_sha256": network.sha256, "sampled": triples.n_sampled()}
     growing = _Growing(kb.folder / "fused" / f".{network.sha256[:16]}.growing", facts, (n, network.settings.width))
-    on_total("fusing", n)
+    progress.begin("fusing", n)
     for number, piece in enumerate(pieces_of(triples.counts())):
         if number >= growing.pieces:
             seen = {"image": images.vectors[piece], "has_image": images.there[piece]} if images else {}
             growing.add(piece, fuse(text=vectors.entities[piece], triples=triples.of(piece), **seen))
-        on_done(len(piece))
+        progress.advance(len(piece))
     growing.seal(fused_folder(kb, network))
     return load_fused(kb, packed, network)
 
@@ -222,7 +220,6 @@ def _not_fused(kb: KnowledgeBase, packed: PackedKb, network: Network, why: str) 
 
 def _by_torch(network: Network) -> Callable[..., NDArray[Any]]:
     """The same function on all cores, or on the GPU where there is one."""
-    import numpy as np
     import torch
 
     from localmel.matchers.kgmel.inputs import packed_triples

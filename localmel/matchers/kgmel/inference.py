@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from localmel.errors import BadInput, CorruptArtifact
 from localmel.matchers.kgmel.folded import fold
 from localmel.matchers.kgmel.settings import FusionSettings
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from localmel.matchers.kgmel.kb_triples import TripleArrays
 
 SLOPE = 0.01
@@ -28,8 +29,6 @@ class FusedEncoder:
 
     def __init__(self, weights: Mapping[str, NDArray[Any]], settings: FusionSettings) -> None:
         """Raises CorruptArtifact where a weight is missing, left over, misshapen or not finite."""
-        import numpy as np
-
         expected = _shapes(settings)
         if missing := sorted(expected.keys() - weights.keys()):
             raise CorruptArtifact(f"the fusion network lacks {', '.join(missing)}")
@@ -56,8 +55,6 @@ class FusedEncoder:
 
         `image` None: no row has one.  A row without an image or without triples is legal.  Raises BadInput where
         widths or numbers of rows differ or a value is not finite.  Source: KGMEL, section 3.2."""
-        import numpy as np
-
         inputs = self._inputs(text, triples, image, has_image)
         tail_key, hidden_key = self._folded.keys(inputs, np.matmul)
         summed = self._attend(tail_key, hidden_key, triples)
@@ -73,8 +70,6 @@ class FusedEncoder:
         has_image: NDArray[Any] | None,
     ) -> tuple[NDArray[Any], ...]:
         """Text, and image where the network has an image space, checked and without gaps."""
-        import numpy as np
-
         settings, n_rows = self.settings, len(triples.starts) - 1
         if image is not None and not settings.image_width:
             raise BadInput("this fusion network has no image space (image_width 0), and got images")
@@ -97,8 +92,6 @@ class FusedEncoder:
         self, tail_key: NDArray[Any], hidden_key: NDArray[Any], triples: TripleArrays
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """The weighted sums of tails (b, triple width) and of hidden layers (b, width), and of weights (b, 1)."""
-        import numpy as np
-
         weights = self._weights
         tail_of, relation_of = triples.pair_tail[triples.triples], triples.pair_relation[triples.triples]
         tail_part = triples.tails @ weights["tail_in.weight"].T
@@ -136,8 +129,6 @@ class FusedEncoder:
 
 def _softmax(scores: NDArray[Any], row: NDArray[Any], lengths: NDArray[Any]) -> NDArray[Any]:
     """(t,): softmax over the triples of each row; they lie side by side."""
-    import numpy as np
-
     full = lengths[lengths > 0]
     if not len(full):
         return scores
@@ -149,8 +140,6 @@ def _softmax(scores: NDArray[Any], row: NDArray[Any], lengths: NDArray[Any]) -> 
 
 def _best(weight: NDArray[Any], row: NDArray[Any], starts: NDArray[Any], kept: int) -> NDArray[Any]:
     """Which triples are among the `kept` of most weight of their row, in the order of rows."""
-    import numpy as np
-
     order = np.lexsort((-weight, row))
     place = np.arange(len(order)) - starts[row]  # order keeps rows where they were
     best: NDArray[Any] = order[place < kept]
@@ -159,14 +148,10 @@ def _best(weight: NDArray[Any], row: NDArray[Any], starts: NDArray[Any], kept: i
 
 def _sigmoid(values: NDArray[Any]) -> NDArray[Any]:
     """Without an overflow for large values."""
-    import numpy as np
-
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * values)), np.float32)
 
 
 def _checked(name: str, values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    import numpy as np
-
     if values.shape != shape:
         raise BadInput(f"{name} have the shape {values.shape}; the fusion network and these triples ask for {shape}")
     if not np.isfinite(values).all():

@@ -11,11 +11,12 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from localmel.kb.packed import Lists
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from localmel.encode.kb_vectors import KbVectors
     from localmel.kb.packed import PackedKb
 
@@ -51,20 +52,14 @@ class KbTriples:
 
     def counts(self) -> NDArray[Any]:
         """(n,) how many triples each entity hands out."""
-        import numpy as np
-
         return np.minimum(np.diff(self._usable.starts), self._most)
 
     def n_sampled(self) -> int:
         """How many entities have more triples than are handed out."""
-        import numpy as np
-
         return int((np.diff(self._usable.starts) > self._most).sum())
 
     def of(self, positions: NDArray[Any], *, without: NDArray[Any] | None = None) -> TripleArrays:
         """The triples of the entities at `positions` (b,); none for rows where `without` (b,) is true."""
-        import numpy as np
-
         phrases, owner = self._usable.of(positions)
         if without is not None and without.any():
             kept = ~without[owner]
@@ -88,8 +83,6 @@ class KbTriples:
         self, positions: NDArray[Any], phrases: NDArray[Any], owner: NDArray[Any], counts: NDArray[Any]
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """The `most` phrases of each owner with the lowest hash of (seed, entity, phrase), in their old order."""
-        import numpy as np
-
         rows = self._packed.rows[positions].astype(np.uint64)
         mixed = phrases.astype(np.uint64) + (rows[owner] << np.uint64(32)) + np.uint64(self._seed * _MIX[0] % 2**64)
         for shift, factor in ((30, _MIX[1]), (27, _MIX[2]), (31, 1)):
@@ -102,8 +95,6 @@ class KbTriples:
     @cached_property
     def _usable(self) -> Lists:
         """The phrases of each entity that have a vector."""
-        import numpy as np
-
         phrases = self._packed.phrases
         step, known = 65536, np.zeros(len(self._vectors.phrases), bool)
         for start in range(0, len(known), step):
@@ -115,8 +106,6 @@ class KbTriples:
 
 def pieces_of(counts: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """Cut n entities, the ones with few triples first, into pieces bounded in rows and in triples."""
-    import numpy as np
-
     order = np.argsort(counts, kind="stable")
     ends = np.cumsum(counts[order])
     start = 0

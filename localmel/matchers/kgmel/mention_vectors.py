@@ -6,16 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from localmel.encode.mention_images import vectors_of_files
 from localmel.encode.mention_texts import mention_text
 from localmel.encode.space import ImageEncoder
 from localmel.matchers.kgmel.kb_triples import TripleArrays
 from localmel.records import Mention, Triple
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _Value = TypeVar("_Value")
 
@@ -36,8 +36,6 @@ def mention_arrays(
     mentions: Sequence[Mention], stated: Sequence[Sequence[Triple]], encode: Callable[[Sequence[str]], NDArray[Any]]
 ) -> tuple[NDArray[Any], TripleArrays]:
     """(m, width) float32 text vectors, and the triples of the m mentions.  Each different text is encoded once."""
-    import numpy as np
-
     spoken = list(chain.from_iterable(stated))
     texts = mention_texts(mentions, stated)
     place = dict(zip(texts, range(len(texts)), strict=True))

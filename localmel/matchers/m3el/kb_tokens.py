@@ -7,12 +7,13 @@ interrupted run goes on behind its last piece."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from localmel.encode.kb_images import KbImages, picture_path
 from localmel.encode.kb_vectors import KbVectors, how_to_index
@@ -23,11 +24,9 @@ from localmel.errors import BadInput, BadPicture, CorruptArtifact, KbBusy
 from localmel.kb.packed import Lists, PackedKb, entity_texts
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.features import FeatureTable, Pictures
+from localmel.store import progress
 from localmel.store.arrays import GrowingColumns, column, read_columns, starts_of
 from localmel.store.cache import key_of
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 KIND, VERSION = "KB tokens", 1
 _TEXTS_AT_ONCE, _PICTURES_AT_ONCE = 1024, 256
@@ -39,25 +38,22 @@ def index_words(
     kb: KnowledgeBase,
     packed: PackedKb,
     encoder: WordEncoder,
-    *,
-    on_total: Callable[[str, int], None] = lambda _what, _total: None,
-    on_done: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Encode the words of each entity's text, unless they stand.  Returns how many texts were encoded."""
     with kb.reading():
         _refuse_change(kb, packed, encoder.space)
         if _stands(_folder(kb, encoder.space, "words"), _facts(packed, encoder.space)):
             return 0
-        on_total("encoding words", len(packed.rows))
+        progress.begin("encoding words", len(packed.rows))
         work = _Encoding(_folder(kb, encoder.space, "words"), _facts(packed, encoder.space), encoder.word_width)
         texts = entity_texts(kb)
-        on_done(sum(1 for _ in islice(texts, work.pieces * _TEXTS_AT_ONCE)))
+        progress.advance(sum(1 for _ in islice(texts, work.pieces * _TEXTS_AT_ONCE)))
         while some := list(islice(texts, _TEXTS_AT_ONCE)):
             keys = [key_of(text.encode("utf-8", "replace")) for text in some]
             missing = work.missing(keys)
             made = encoder.words([some[place] for place in missing])
             work.add(keys, dict(zip(missing, made, strict=True)))
-            on_done(len(some))
+            progress.advance(len(some))
     return work.seal()
 
 
@@ -66,9 +62,6 @@ def index_patches(
     packed: PackedKb,
     images: KbImages,
     encoder: PatchEncoder,
-    *,
-    on_total: Callable[[str, int], None] = lambda _what, _total: None,
-    on_done: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Encode the patches of each picture that `images` has a vector of, unless they stand.  Returns how many.
 
@@ -80,15 +73,15 @@ def index_patches(
     if _stands(_folder(kb, space, "patches"), _facts(packed, space, images)):
         return 0
     names = [named.get(row) if there else None for row, there in zip(packed.rows.tolist(), images.there, strict=True)]
-    on_total("encoding patches", len(names))
+    progress.begin("encoding patches", len(names))
     work = _Encoding(_folder(kb, space, "patches"), _facts(packed, space, images), encoder.patch_width)
     first = min(work.pieces * _PICTURES_AT_ONCE, len(names))
-    on_done(first)
+    progress.advance(first)
     for start in range(first, len(names), _PICTURES_AT_ONCE):
         some = names[start : start + _PICTURES_AT_ONCE]
         keys = [_key_of_picture(kb, name) for name in some]
         work.add(keys, _patches(kb, some, work.missing(keys), encoder))
-        on_done(len(some))
+        progress.advance(len(some))
     return work.seal()
 
 

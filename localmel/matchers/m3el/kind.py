@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from localmel.encode.kb_vectors import KbVectors
     from localmel.kb.packed import PackedKb
     from localmel.kb.store import KnowledgeBase
-    from localmel.matchers.registry import Advance, Announce
 
 
 _TEMPERATURE = 0.05
@@ -84,14 +83,11 @@ class M3elKind(MatcherKind):
         packed: PackedKb,
         encoders: TokenEncoders,
         images: KbImages | None,
-        *,
-        on_total: Announce = lambda _what, _total: None,
-        on_done: Advance = lambda _: None,
     ) -> int:
         """Words, and patches where pictures are looked at."""
-        encoded = index_words(kb, packed, encoders.text, on_total=on_total, on_done=on_done)
+        encoded = index_words(kb, packed, encoders.text)
         if encoders.image and images:
-            encoded += index_patches(kb, packed, images, encoders.image, on_total=on_total, on_done=on_done)
+            encoded += index_patches(kb, packed, images, encoders.image)
         return encoded
 
     def entities(
@@ -106,11 +102,9 @@ class M3elKind(MatcherKind):
         encoders: TokenEncoders,
         *,
         folder: Path | None = None,
-        on_total: Announce = lambda _what, _total: None,
-        on_done: Advance = lambda _: None,
     ) -> FeatureTable:
         """See `mention_features`."""
-        return mention_features(mentions, encoders, folder=folder, on_total=on_total, on_done=on_done)
+        return mention_features(mentions, encoders, folder=folder)
 
     def save(
         self, folder: Path, network: nn.Module, text_space: Space, image_space: Space | None, facts: Mapping[str, Any]

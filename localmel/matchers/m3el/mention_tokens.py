@@ -7,12 +7,13 @@ behind its last piece.  Used alike in training, evaluation and linking.  Knows n
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from localmel.encode.mention_images import vectors_of_files
 from localmel.encode.mention_texts import mention_text
@@ -22,10 +23,8 @@ from localmel.errors import BadPicture
 from localmel.kb.packed import Lists
 from localmel.matchers.features import FeatureTable, Pictures
 from localmel.records import Mention
+from localmel.store import progress
 from localmel.store.arrays import GrowingColumns, column, read_columns, starts_of
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 KIND, VERSION = "mention tokens", 1
 _AT_ONCE = 1024
@@ -38,8 +37,6 @@ def mention_features(
     encoders: TokenEncoders,
     *,
     folder: Path | None = None,
-    on_total: Callable[[str, int], None] = lambda _what, _total: None,
-    on_done: Callable[[int], None] = lambda _: None,
 ) -> FeatureTable:
     """A row for each mention.  A picture that cannot be read counts as none."""
     if folder is None:
@@ -49,13 +46,13 @@ def mention_features(
         manifest, arrays = read_columns(folder, kind=KIND, version=VERSION)
         if all(manifest.get(name) == value for name, value in facts.items()):
             return _table({name: column(folder, arrays, name) for name in arrays})
-    on_total(f"encoding words of {folder.name}", len(mentions))
+    progress.begin(f"encoding words of {folder.name}", len(mentions))
     growing = GrowingColumns(folder, facts)
     for number, first in enumerate(range(0, max(len(mentions), 1), _AT_ONCE)):
         some = mentions[first : first + _AT_ONCE]
         if number >= growing.pieces:
             growing.add(_encoded(some, encoders))
-        on_done(len(some))
+        progress.advance(len(some))
     growing.seal(kind=KIND, version=VERSION)
     _, arrays = read_columns(folder, kind=KIND, version=VERSION)
     return _table(arrays)

@@ -6,7 +6,7 @@ give, with gradients where the caller has them on.  A picture that cannot be rea
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from localmel.kb.store import KnowledgeBase
 from localmel.matchers.features import Features
 from localmel.matchers.train.tuning_encoder import TunableEncoder
 from localmel.records import Mention
+from localmel.store import progress
 from localmel.store.arrays import starts_of
 
 _TEXTS_AT_ONCE = 4096
@@ -40,14 +41,16 @@ class Rows:
     pictures: Sequence[Path | None] | None = None
     "None where none are looked at."
 
-    def pictures_state(self, on_done: Callable[[int], None] = lambda _: None) -> str:
+    def pictures_state(
+        self,
+    ) -> str:
         """Changes with every byte of a picture."""
         digest, known = hashlib.sha256(), dict[Path, bytes]()
         for path in self.pictures or ():
             if path is not None and path not in known:
                 known[path] = _bytes_of(path)
             digest.update(b"none" if path is None else known[path])
-            on_done(1)
+            progress.advance(1)
         return digest.hexdigest()
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from localmel.errors import BadInput, ImportProblem, LocalmelError, MissingExtra
 from localmel.kb.importers.lines import read_blocks, stem_suffix
-from localmel.kb.importers.source import Problems, no_progress
+from localmel.kb.importers.source import Problems
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
@@ -35,7 +35,7 @@ def written(folder: Path, name: str, data: bytes) -> Path:
 
 def numbered(path: Path, *, max_line: int = 1 << 20) -> tuple[list[tuple[int, str]], list[ImportProblem]]:
     problems: list[ImportProblem] = []
-    blocks = read_blocks(path, Problems(on_problem=problems.append), no_progress, max_line=max_line)
+    blocks = read_blocks(path, Problems(on_problem=problems.append), max_line=max_line)
     return [(number, line) for block in blocks for number, line in enumerate(block.lines, block.first)], problems
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from localmel.errors import BadInput, ImportProblem, LocalmelError
 from localmel.kb.importers import EntityRow, OntologySource, Problems, TripleRow
 from localmel.records import Entity
+from localmel.store.progress import Listener, listening
 
 Read = tuple[list[EntityRow], list[TripleRow], list[ImportProblem]]
 
@@ -198,8 +199,9 @@ def test_triples_may_be_asked_for_alone_and_progress_adds_up(tmp_path: Path) -> 
     path = tmp_path / "o.csv"
     path.write_text("name,in\nA,B\nB,\n")
     told: list[int] = []
-    source = OntologySource(path, problems=Problems(), on_bytes=told.append)
-    assert facts(list(source.triples())) == [("local:a", "in", "local:b", "B")]
+    source = OntologySource(path, problems=Problems())
+    with listening(Listener(on_done=told.append)):
+        assert facts(list(source.triples())) == [("local:a", "in", "local:b", "B")]
     assert sum(told) == source.total_bytes == 2 * path.stat().st_size
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from localmel.errors import BadInput, ImportProblem, LocalmelError
 from localmel.kb.importers import EntityRow, Problems, TablesSource, TripleRow
 from localmel.records import Entity
+from localmel.store.progress import Listener, listening
 
 SHARED = Path(os.environ.get("LOCALMEL_SHARED", Path(__file__).resolve().parents[4] / "shared"))
 HEADER = "head\tpredicate\trelation\ttail_id\ttail\n"
@@ -186,9 +187,10 @@ def test_absent_files_give_nothing_and_progress_covers_both(tmp_path: Path) -> N
     entities.write_text('{"id": "Q1", "label": "x"}\n')
     triples.write_text(HEADER)
     told: list[int] = []
-    source = TablesSource(entities=entities, triples=triples, problems=Problems(), on_bytes=told.append)
-    assert len(list(source.entities())) == 1
-    assert list(source.triples()) == []
+    source = TablesSource(entities=entities, triples=triples, problems=Problems())
+    with listening(Listener(on_done=told.append)):
+        assert len(list(source.entities())) == 1
+        assert list(source.triples()) == []
     assert sum(told) == source.total_bytes == entities.stat().st_size + triples.stat().st_size
 
 

@@ -19,6 +19,7 @@ from localmel.errors import BadInput, ImportProblem, LocalmelError
 from localmel.kb.importers import EntityRow, Problems, TripleRow, WikidataSource
 from localmel.kb.importers.wikidata_labels import Labels, shipped_property_labels
 from localmel.records import Entity
+from localmel.store.progress import Listener, listening
 
 Json = dict[str, Any]
 
@@ -138,8 +139,9 @@ def test_every_form_of_file_gives_the_same(tmp_path: Path, name: str) -> None:
 def test_compressed_dumps_read_the_same_and_cut_off_ones_say_so(tmp_path: Path, suffix: str, compress: Any) -> None:
     data = compress(array(DUMP).encode())
     told: list[int] = []
-    source, _ = source_of(tmp_path, data, f"dump.json{suffix}", on_bytes=told.append)
-    assert [len(rows) for rows in everything(source)] == [4, 3]
+    source, _ = source_of(tmp_path, data, f"dump.json{suffix}")
+    with listening(Listener(on_done=told.append)):
+        assert [len(rows) for rows in everything(source)] == [4, 3]
     assert sum(told) == source.total_bytes == 2 * len(data)
     source, _ = source_of(tmp_path, data[: len(data) // 2], f"cut.json{suffix}")
     with pytest.raises(BadInput, match="is cut off"):

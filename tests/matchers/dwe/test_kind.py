@@ -30,6 +30,7 @@ from localmel.matchers.dwe.sight import open_sight
 from localmel.matchers.registry import MATCHERS, load_matcher, matcher_kind
 from localmel.records import Mention, Span
 from localmel.see.identity import portraits_of_pictures
+from localmel.store.progress import Listener, listening
 
 ROOT = Path(__file__).resolve().parents[3]
 IMAGES = Path(os.environ.get("LOCALMEL_SHARED", ROOT.parent / "shared")) / "data" / "images"
@@ -99,16 +100,18 @@ def test_the_text_half_tells_namesakes_apart_by_their_sentences(
 def test_mentions_are_kept_and_what_is_kept_is_what_was_made(minilm: TokenEncoders, tmp_path: Path) -> None:
     some = [mention(WRITER), mention(PLAYER), mention(WRITER)]
     said: list[str] = []
-    made = [
-        rows_of(dwe_mentions(some, minilm, folder=folder, on_total=lambda what, _: said.append(what)))
-        for folder in (None, tmp_path / "kept", tmp_path / "kept")
-    ]
+    with listening(Listener(on_step=lambda what, _, __: said.append(what))):
+        made = [
+            rows_of(dwe_mentions(some, minilm, folder=folder))
+            for folder in (None, tmp_path / "kept", tmp_path / "kept")
+        ]
     for one in made[1:]:
         assert set(one.parts) == set(made[0].parts) == {"name", "text", "words"}
         for name, part in one.parts.items():
             assert torch.equal(part.values, made[0].parts[name].values)
     assert said == ["encoding mentions of kept"]
-    other = dwe_mentions(some[:2], minilm, folder=tmp_path / "kept", on_total=lambda what, _: said.append(what))
+    with listening(Listener(on_step=lambda what, _, __: said.append(what))):
+        other = dwe_mentions(some[:2], minilm, folder=tmp_path / "kept")
     assert (len(other), len(said)) == (2, 2)  # other mentions: made anew
     assert len(dwe_mentions([], minilm)) == 0
 

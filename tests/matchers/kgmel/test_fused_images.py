@@ -22,6 +22,7 @@ from localmel.matchers.kgmel.fused import Network, fuse_kb, fused_folder, load_f
 from localmel.matchers.kgmel.kb_triples import KbTriples
 from localmel.matchers.kgmel.settings import FusionSettings
 from localmel.retrieve.indexing import index_entities
+from localmel.store.progress import Listener, listening
 from tests.encode.colours import Colours
 
 WIDTH, N = 6, 24
@@ -93,7 +94,8 @@ def test_every_entity_gets_the_vector_it_has_alone_with_its_picture(
     monkeypatch.setattr(module, "_BY_TORCH", 0 if by_torch else N + 1)
     monkeypatch.setattr("localmel.matchers.kgmel.kb_triples._ROWS_AT_ONCE", 7)
     notes: list[str] = []
-    encoded = index_entities(kb, Lengths(), network, images=Colours(), on_note=notes.append)
+    with listening(Listener(on_note=notes.append)):
+        encoded = index_entities(kb, Lengths(), network, images=Colours())
     assert encoded > N
     assert "the KB names: 16, missing: 1, broken: 1" in notes[0]
     fused = load_fused(kb, load_packed(kb), network)

@@ -32,6 +32,7 @@ from localmel.matchers.m3el.kb_tokens import index_patches, index_words, kb_feat
 from localmel.matchers.m3el.network import M3el, M3elSettings
 from localmel.matchers.prepared import index_sides, prepare_entities
 from localmel.matchers.two_step import TwoStepSearch
+from localmel.store.progress import Listener, listening
 
 WIDTH = 4
 SPACE = Space(name="letters", width=WIDTH, weights_sha256="1" * 64)
@@ -169,7 +170,8 @@ def test_a_stopped_run_goes_on_where_it_was(opened: OpenKb, folder: Path, monkey
         load_words(kb, packed, SPACE)
     heard: list[int] = []
     encoder = Letters()
-    assert index_words(kb, packed, encoder, on_done=heard.append) == 3
+    with listening(Listener(on_done=heard.append)):
+        assert index_words(kb, packed, encoder) == 3
     assert (sum(heard), len(encoder.encoded)) == (5, 3)
     stopped = (folder / "vectors" / "letters.words" / "columns.safetensors").read_bytes()
     again = Letters()

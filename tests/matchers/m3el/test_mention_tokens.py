@@ -21,6 +21,7 @@ from localmel.matchers.features import Features, FeatureTable
 from localmel.matchers.m3el import mention_tokens
 from localmel.matchers.m3el.mention_tokens import mention_features
 from localmel.records import Mention, Span
+from localmel.store.progress import Listener, listening
 from tests.matchers.hashed_tokens import HashedTokens, token_encoders
 
 
@@ -88,7 +89,8 @@ def test_a_run_that_was_stopped_goes_on_behind_its_last_piece(tmp_path: Path, mo
     with pytest.raises(KeyboardInterrupt):
         mention_features(mentions, token_encoders(HashedTokens(stop_after=3)), folder=tmp_path / "train")
     encoder, heard = HashedTokens(), list[int]()
-    found = mention_features(mentions, token_encoders(encoder), folder=tmp_path / "train", on_done=heard.append)
+    with listening(Listener(on_done=heard.append)):
+        found = mention_features(mentions, token_encoders(encoder), folder=tmp_path / "train")
     assert len(encoder.texts) == 3
     assert sum(heard) == 5
     np.testing.assert_array_equal(seen(found).words, seen(mention_features(mentions, token_encoders())).words)
