@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.kb.conftest import shared_data as shared_data
+
 Row = dict[str, Any]
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from localmel.benchmarks.json_lists import read_list, read_object
 from localmel.errors import BadInput
+from localmel.store.progress import Listener, listening
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -67,7 +68,8 @@ def test_elements_carry_their_number_and_line(tmp_path: Path) -> None:
 def test_progress_adds_up_to_the_size_of_the_file(tmp_path: Path) -> None:
     path = written(tmp_path, json.dumps([{"a": "x" * 100}] * 50))
     told: list[int] = []
-    list(read_list(path, told.append, piece=64))
+    with listening(Listener(on_done=told.append)):
+        list(read_list(path, piece=64))
     assert sum(told) == path.stat().st_size
 
 
@@ -106,8 +108,8 @@ def test_a_broken_element_is_not_looked_for_in_the_whole_file(tmp_path: Path) ->
         nonlocal read
         read += more
 
-    with pytest.raises(BadInput, match="more than 100 characters"):
-        list(read_list(path, count, piece=64, max_element=100))
+    with pytest.raises(BadInput, match="more than 100 characters"), listening(Listener(on_done=count)):
+        list(read_list(path, piece=64, max_element=100))
     assert read < 1000
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from localmel.errors import BadInput, ImportProblem, LocalmelError, MissingExtra
 from localmel.kb.importers.lines import read_blocks, stem_suffix
 from localmel.kb.importers.source import Problems
+from localmel.store.progress import Listener, listening
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
@@ -138,8 +139,8 @@ def test_a_line_without_end_is_refused_before_memory_runs_out(tmp_path: Path) ->
 def test_progress_adds_up_to_the_size_of_the_file(tmp_path: Path, suffix: str) -> None:
     path = written(tmp_path, f"a{suffix}", COMPRESS[suffix](b"some line or other\n" * 100_000))
     told: list[int] = []
-    for _ in read_blocks(path, Problems(), told.append):
-        pass
+    with listening(Listener(on_done=told.append)):
+        list(read_blocks(path, Problems()))
     assert sum(told) == path.stat().st_size
     assert min(told) >= 0
 
