@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +13,7 @@ from localmel.errors import BadInput, CorruptArtifact, KbBusy, shell_line
 from localmel.index.protocol import IndexFacts
 from localmel.index.settings import IndexSettings
 from localmel.store.artifacts import MANIFEST, failed_writes_are_reported, new_folder, read_manifest, sha256_of
+from localmel.store.codec import from_json, to_json
 
 KIND, VERSION = "vector index", 1
 ARRAYS = "index.safetensors"
@@ -62,7 +62,7 @@ def saving(
             ) from None
         try:
             origin.check(folder)
-            written = {**asdict(facts), "count": count, "index": settings.kind, "settings": asdict(settings)}
+            written = {**to_json(facts), "count": count, "index": settings.kind, "settings": to_json(settings)}
             with new_folder(folder, kind=KIND, version=VERSION, facts=written) as temporary:
                 yield temporary
             origin.remember(folder)
@@ -73,26 +73,26 @@ def saving(
 def checked_manifest(folder: Path, facts: IndexFacts) -> dict[str, Any]:
     """The manifest, when the index was made in that space from those vectors."""
     manifest = read_manifest(folder, kind=KIND, version=VERSION)
-    for name, asked in asdict(facts).items():
+    for name, asked in to_json(facts).items():
         if (found := manifest.get(name)) != asked:
             what = {"space": "space", "width": "width", "made_from": "hash of the vectors"}[name]
             raise BadInput(
                 f"index {folder} is of other vectors: its {what} is {found!r}, asked for is {asked!r}",
-                hint=shell_line("rm -r", folder, note="then run again what made it"),
+                hint=_again(folder),
             )
     return manifest
 
 
 def settings_from(manifest: dict[str, Any], kind: type[_Settings], folder: Path, **changed: object) -> _Settings:
     """The settings an index was built with."""
-    try:
-        return kind(**{**manifest["settings"], **changed})
-    except (KeyError, TypeError) as error:
-        raise damaged(folder, f"settings that cannot be read ({error})") from None
+    given = {**manifest.get("settings", {}), **changed}
+    return from_json(kind, given, where=f"the settings of index {folder}", again=_again(folder))
 
 
 def damaged(folder: Path, what: str) -> CorruptArtifact:
     """The error for a sealed folder whose inside does not fit together."""
-    return CorruptArtifact(
-        f"index {folder} holds {what}", hint=shell_line("rm -r", folder, note="then run again what made it")
-    )
+    return CorruptArtifact(f"index {folder} holds {what}", hint=_again(folder))
+
+
+def _again(folder: Path) -> str:
+    return shell_line("rm -r", folder, note="then run again what made it")
