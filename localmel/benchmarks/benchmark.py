@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from localmel.benchmarks.json_lines import place_mention
 from localmel.errors import BadMention
-from localmel.kb.importers.source import KbSource, Problems
+from localmel.kb.importers.reading import KbSource, Problems
 from localmel.kb.mentions import listed_mentions
 from localmel.records import EntityId, Mention, MentionId, Span, Split
 
@@ -132,6 +131,19 @@ class SplitBuilder:
             repeated_ids=tuple(self._repeated),
             empty=tuple(self._empty),
         )
+
+
+def place_mention(
+    mention_id: MentionId, surface: str, sentence: str, *, image: Path | None = None, span: Span | None = None
+) -> Mention:
+    """A mention at `span`, or where its surface first stands, or else in front of its sentence."""
+    if span is None:
+        try:
+            span = listed_mentions(sentence, [surface])[0]
+        except BadMention:
+            sentence = f"{surface}: {sentence}"
+            span = Span(start=0, end=len(surface))
+    return Mention(id=mention_id, surface=sentence[span.start : span.end], context=sentence, span=span, image=image)
 
 
 def whole(text: str) -> str:

@@ -8,13 +8,17 @@ not looked at; a path that leads out of the folder of the file is refused."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from localmel.errors import BadInput, BadMention, ImportProblem, shell_line
-from localmel.kb.mentions import listed_mentions
-from localmel.records import EntityId, Mention, MentionId, Span, Split
+from localmel.benchmarks.benchmark import SPLITS, Benchmark, SplitBuilder, place_mention
+from localmel.errors import BadInput, ImportProblem, shell_line
+from localmel.kb.importers.reading import Problems
+from localmel.kb.importers.tables import TablesSource
+from localmel.records import EntityId, MentionId, Split
 
 
 class SplitLine(NamedTuple):
@@ -56,19 +60,6 @@ def split_lines(path: Path) -> Iterator[SplitLine]:
             yield found
 
 
-def place_mention(
-    mention_id: MentionId, surface: str, sentence: str, *, image: Path | None = None, span: Span | None = None
-) -> Mention:
-    """A mention at `span`, or where its surface first stands, or else in front of its sentence."""
-    if span is None:
-        try:
-            span = listed_mentions(sentence, [surface])[0]
-        except BadMention:
-            sentence = f"{surface}: {sentence}"
-            span = Span(start=0, end=len(surface))
-    return Mention(id=mention_id, surface=sentence[span.start : span.end], context=sentence, span=span, image=image)
-
-
 def _split_line(row: dict[str, Any], folder: Path) -> SplitLine:
     if not isinstance(row, dict):
         raise TypeError(f"it is {type(row).__name__}, not an object")
@@ -96,3 +87,58 @@ def _image(named: object, folder: Path) -> Path | None:
     if path.is_absolute() or ".." in path.parts or "\0" in named:
         raise ValueError(f"image {named!r:.200} leads out of the folder of the file")
     return folder / path
+
+
+WANTED = "NAME-train.jsonl, NAME-val.jsonl, NAME-test.jsonl"
+_FILE = re.compile(r"(.+)-(train|val|test)\.jsonl")
+_COMPRESSED = ("", ".gz", ".bz2", ".zst")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinesFolder:
+    """One dataset in this form."""
+
+    name: str
+    folder: Path
+    files: Mapping[str, Path]
+    "Split -> its file."
+    layout: str = "JSON lines"
+
+    def read(self) -> Benchmark:
+        """Every mention of every file."""
+        builders = {name: SplitBuilder(name) for name in SPLITS if name in self.files}
+        for name, builder in builders.items():
+            for line in split_lines(self.files[name]):
+                builder.add(line.mention_id, line.surface, line.sentence, line.answer, image=line.image)
+        return Benchmark(
+            name=self.name,
+            layout=self.layout,
+            folder=self.folder,
+            splits={name: builder.split() for name, builder in builders.items()},
+            remarks={name: builder.remarks() for name, builder in builders.items()},
+        )
+
+    def kb_source(
+        self,
+        *,
+        problems: Problems,
+    ) -> TablesSource:
+        """The tables in the folder, or in kb/ below it."""
+        entities, triples = (self._table(name) for name in ("entities.jsonl", "triples.tsv"))
+        if entities is None:
+            fact = f"{self.folder} has no entities.jsonl, nor has kb/ in it: no KB comes with {self.name}"
+            raise BadInput(fact, hint="localmel kb build NAME --entities FILE --triples FILE")
+        return TablesSource(entities=entities, triples=triples, problems=problems)
+
+    def _table(self, name: str) -> Path | None:
+        places = [folder / f"{name}{suffix}" for folder in (self.folder, self.folder / "kb") for suffix in _COMPRESSED]
+        return next((path for path in places if path.is_file()), None)
+
+
+def find_own(folder: Path) -> list[LinesFolder]:
+    """The datasets in this folder, by the names of their files."""
+    files: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if (match := _FILE.fullmatch(path.name)) and path.is_file():
+            files.setdefault(match[1], {})[match[2]] = path
+    return [LinesFolder(name=name, folder=folder, files=found) for name, found in files.items()]

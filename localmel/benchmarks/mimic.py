@@ -18,8 +18,7 @@ from localmel.benchmarks.benchmark import SPLITS, Benchmark, Remarks, SplitBuild
 from localmel.benchmarks.json_lists import Element, read_list
 from localmel.benchmarks.leaks import sentences_of
 from localmel.errors import BadInput, ImportProblem, shell_line
-from localmel.kb.importers.lines import clean, size_of
-from localmel.kb.importers.source import EntityRow, Problems, TripleRow, excerpt
+from localmel.kb.importers.reading import EntityRow, Problems, TripleRow, clean, excerpt, size_of
 from localmel.kb.importers.tables import text_of
 from localmel.records import Entity, MentionId, Split
 

@@ -9,10 +9,10 @@ import os
 import re
 from pathlib import Path
 
-from localmel.benchmarks import kgmel, mimic, own
+from localmel.benchmarks import json_lines, kgmel, mimic
 from localmel.benchmarks.benchmark import Benchmark, BenchmarkFolder
 from localmel.errors import BadInput, shell_line
-from localmel.kb.importers.source import KbSource, Problems
+from localmel.kb.importers.reading import KbSource, Problems
 
 _SHOWN = 12
 
@@ -49,7 +49,11 @@ def find_benchmark(folder: Path, name: str | None = None) -> BenchmarkFolder:
 
 def _all_in(folder: Path) -> list[BenchmarkFolder]:
     try:
-        here: list[BenchmarkFolder] = [*mimic.find_mimic(folder), *kgmel.find_kgmel(folder), *own.find_own(folder)]
+        here: list[BenchmarkFolder] = [
+            *mimic.find_mimic(folder),
+            *kgmel.find_kgmel(folder),
+            *json_lines.find_own(folder),
+        ]
         if here:
             return here
         below = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
@@ -75,5 +79,5 @@ def _unknown(folder: Path) -> str:
     more = f" and {len(there) - _SHOWN:,} more" if len(there) > _SHOWN else ""
     return (
         f"{folder} is no benchmark that localmel knows.  Looked for: {mimic.WANTED} (MIMIC, also one folder below); "
-        f"{kgmel.WANTED} (KGMEL); {own.WANTED} (JSON lines).  There is: {listed}{more}"
+        f"{kgmel.WANTED} (KGMEL); {json_lines.WANTED} (JSON lines).  There is: {listed}{more}"
     )

@@ -144,8 +144,7 @@ _SOURCES = {"text": "text", "ocr": "picture", "image": "picture", "kb": "kb"}
 
 def _origin(triple: Triple) -> str:
     """Where a triple was read; one that nobody wrote, but that the context suggests, is marked."""
-    from localmel.generate.appositions import RELATION
-    from localmel.generate.embedded import VISIBLE
+    from localmel.generate.embedded import RELATION, VISIBLE
 
     source = _SOURCES[triple.source]
     return source if triple.relation in (RELATION, VISIBLE) else f"{source} (suggested)"

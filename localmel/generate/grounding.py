@@ -12,9 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from localmel.kb.demonyms import places_of
-from localmel.kb.folding import fold_mention
-from localmel.kb.words import FUNCTION_WORDS, MONTHS, TITLES, WEEKDAYS
+from localmel.kb.words import FUNCTION_WORDS, MONTHS, TITLES, WEEKDAYS, fold_mention, places_of
 
 _WORD = re.compile(r"[^\W\d_][\w'’&-]*(?:\.[^\W\d_][\w'’&-]*)*")
 _INSIDE = frozenset("of de del della der den di da do dos du van von zu la le el al bin ibn".split())

@@ -14,8 +14,7 @@ from localmel.engines.journaled import ask
 from localmel.engines.pictures import open_picture
 from localmel.engines.protocol import Engine, Request, Response
 from localmel.errors import BadPicture
-from localmel.generate.answer import Said, Unread, read_json
-from localmel.generate.line_format import read_lines
+from localmel.generate.answer import Said, Unread, read_json, read_lines
 from localmel.generate.question import Asked, Name, Question, questions_of, shortened
 from localmel.records import Description, Mention, Triple, Unparsed
 from localmel.settings import GenerateSettings

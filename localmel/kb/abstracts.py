@@ -14,10 +14,8 @@ from itertools import islice
 from pathlib import Path
 
 from localmel.errors import BadInput, ImportProblem, UsageError
-from localmel.kb.abstract_text import MOST_CHARACTERS, plain_abstract
-from localmel.kb.importers.abstracts import AbstractRow, AbstractSource, page_title
-from localmel.kb.importers.lines import read_blocks, size_of
-from localmel.kb.importers.source import Problems, excerpt
+from localmel.kb.importers.abstracts import MOST_CHARACTERS, AbstractRow, AbstractSource, page_title, plain_abstract
+from localmel.kb.importers.reading import Problems, excerpt, read_blocks, size_of
 from localmel.kb.texts import ABSTRACT, keep_rows, prepare_texts, rows_of
 from localmel.kb.write import writing
 from localmel.records import EntityId

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 
 from localmel.errors import BadInput, BadMention
-from localmel.kb.folding import fold
 from localmel.kb.store import KnowledgeBase
-from localmel.kb.words import CAPTION_WORDS, FUNCTION_WORDS, MONTHS, TITLES, WEEKDAYS
+from localmel.kb.words import CAPTION_WORDS, FUNCTION_WORDS, MONTHS, TITLES, WEEKDAYS, fold
 from localmel.records import Span
 
 MOST_CHARACTERS = 20_000

@@ -16,10 +16,8 @@ from typing import Any, Literal
 from rapidfuzz import fuzz, process
 from rapidfuzz.distance import OSA
 
-from localmel.kb.demonyms import places_of
-from localmel.kb.folding import fold_mention
 from localmel.kb.store import KnowledgeBase
-from localmel.kb.words import FUNCTION_WORDS
+from localmel.kb.words import FUNCTION_WORDS, fold_mention, places_of
 
 Kind = Literal["exact", "demonym", "part", "some words", "fuzzy"]
 _FIELDS = "n.entity, n.text, n.folded, n.is_label, e.popularity, e.n_triples"

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localmel.errors import BadInput, CorruptArtifact, KbBusy, shell_line
-from localmel.kb.folding import fold
 from localmel.kb.store import KnowledgeBase
-from localmel.kb.words import stems
+from localmel.kb.words import fold, stems
 from localmel.records import Triple
 from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from localmel.errors import BadInput, CorruptArtifact, UsageError, shell_line
-from localmel.kb.folding import fold
 from localmel.kb.store import KnowledgeBase
+from localmel.kb.words import fold
 from localmel.kb.write import writing
 from localmel.records import EntityId
 

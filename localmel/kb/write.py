@@ -15,10 +15,9 @@ from itertools import count, islice
 from pathlib import Path
 
 from localmel.errors import BadInput, ImportProblem, shell_line
-from localmel.kb.folding import fold
-from localmel.kb.importers.lines import clean
-from localmel.kb.importers.source import EntityRow, KbSource, Problems, TripleRow
+from localmel.kb.importers.reading import EntityRow, KbSource, Problems, TripleRow, clean
 from localmel.kb.schema import BUSY_SECONDS, DATABASE, INDEXES, connect, create, translated
+from localmel.kb.words import fold
 from localmel.records import Entity, EntityId
 from localmel.store.artifacts import behind_links, failed_writes_are_reported, replace_folder, temporary_folder
 

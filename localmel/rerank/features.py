@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from rapidfuzz import fuzz
 from rapidfuzz.distance import Prefix
 
-from localmel.kb.folding import fold_mention
-from localmel.kb.words import stems_of
+from localmel.kb.words import fold_mention, stems_of
 
 if TYPE_CHECKING:
     from localmel.encode.kb_vectors import KbVectors

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from localmel.encode.kb_vectors import KbVectors
 from localmel.encode.mention_texts import mention_text
-from localmel.kb.folding import fold
 from localmel.kb.packed import PackedKb
 from localmel.kb.store import KnowledgeBase
+from localmel.kb.words import fold
 from localmel.records import Alike, Candidate, Description, Entity, Evidence, Mention, Ranking, Triple, Unparsed
 from localmel.rerank.evidence import evidence_for, induced_triples
 from localmel.rerank.features import Support, context_of, features_of, support_of

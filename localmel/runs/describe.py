@@ -17,8 +17,7 @@ from typing import Any
 
 from localmel.engines.protocol import Engine, EngineFacts, Response
 from localmel.errors import BadInput, shell_line
-from localmel.generate.entity_describing import Unwritten, Written, describe_entities
-from localmel.generate.entity_question import EntityRecord
+from localmel.generate.entity_describing import EntityRecord, Unwritten, Written, describe_entities
 from localmel.generate.grounding import ungrounded
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.texts import ABSTRACT, WRITTEN, EntityText, KeptText, keep_texts, texts_at

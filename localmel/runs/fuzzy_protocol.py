@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from localmel.captions import Caption
 from localmel.evaluate.fuzzy import CANDIDATES, FuzzyCandidates, FuzzyCounts, FuzzyOutcome, NamePool, fuzzy_counts
-from localmel.kb.folding import fold, fold_mention
 from localmel.kb.names import NameIndex, NameMatch
+from localmel.kb.words import fold, fold_mention
 from localmel.linker import Linker
 from localmel.matchers.kb_search import MatcherSearch
 from localmel.records import Triple

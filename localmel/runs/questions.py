@@ -15,8 +15,8 @@ from localmel.benchmarks import Benchmark, drop_leaked, refuse_leaks
 from localmel.benchmarks.leaks import sentences_of
 from localmel.errors import BadInput, UsageError
 from localmel.evaluate.protocol import Facts
-from localmel.kb.folding import fold_mention
 from localmel.kb.store import KnowledgeBase
+from localmel.kb.words import fold_mention
 from localmel.records import EntityId, Mention, MentionId, Split
 from localmel.runs.clusters import clusters_of
 from localmel.store.artifacts import sha256_of

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from localmel.encode.space import ImageEncoder, Space, TextEncoder
 from localmel.errors import BadInput
-from localmel.settings.picture_attributes import Attribute, AttributeSettings, Shown, told
+from localmel.see.picture_attributes import Attribute, AttributeSettings, Shown, told
 
 _SCALE = 100.0
 

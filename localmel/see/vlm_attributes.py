@@ -17,8 +17,8 @@ from typing import Any
 from localmel.engines.journaled import ask
 from localmel.engines.protocol import Engine, Message, Request, Response
 from localmel.generate.answer import says_something, tidy
+from localmel.see.picture_attributes import Attribute, AttributeSettings, Shown, told
 from localmel.settings import EngineSettings
-from localmel.settings.picture_attributes import Attribute, AttributeSettings, Shown, told
 from localmel.store import progress
 from localmel.store.journal import Journal
 

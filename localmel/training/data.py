@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localmel.benchmarks import drop_leaked, read_benchmark, refuse_leaks
-from localmel.benchmarks.own import find_own
+from localmel.benchmarks.json_lines import find_own
 from localmel.encode.space import TextEncoder
 from localmel.errors import BadInput, CorruptArtifact, shell_line
 from localmel.generate.embedded import stated_triples

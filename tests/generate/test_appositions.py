@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localmel.generate.appositions import RELATION, appositions
+from localmel.generate.embedded import RELATION, appositions
 from localmel.records import Mention, Span
 
 

@@ -11,8 +11,7 @@ import pytest
 
 from localmel.engines.protocol import Request, Response
 from localmel.engines.scripted import ScriptedEngine
-from localmel.generate.entity_describing import RETRIES, Unwritten, Written, describe_entities
-from localmel.generate.entity_question import EntityRecord
+from localmel.generate.entity_describing import RETRIES, EntityRecord, Unwritten, Written, describe_entities
 from localmel.settings import EngineSettings
 from localmel.store.journal import Journal
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localmel.engines.json_schema import check_schema, fault_of
-from localmel.generate.entity_question import (
+from localmel.generate.entity_describing import (
     LONGEST_DESCRIPTION,
     MAX_TOKENS,
     MOST_TRIPLES,

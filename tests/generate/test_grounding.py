@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localmel.generate.grounding import Ungrounded, ungrounded
-from localmel.kb.folding import fold
+from localmel.kb.words import fold
 
 SOURCES = (
     "Michael Jordan",

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from localmel.generate.answer import Said, SaidTriple, Unread
-from localmel.generate.line_format import read_lines
+from localmel.generate.answer import Said, SaidTriple, Unread, read_lines
 
 ANSWER = """\
 Sure! Here is the knowledge graph.

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localmel.kb.abstract_text import plain_abstract
-from localmel.kb.importers.lines import clean
+from localmel.kb.importers.abstracts import plain_abstract
+from localmel.kb.importers.reading import clean
 
 MARKS = """{{ }} [[ ]] ( ) <ref> </ref> <ref/> <!-- --> <b > | ; ''' == a Berlin. &amp; &lt;ref&gt; ˈ 。 [1] http://x"""
 PIECES = [*MARKS.split(), " ", "\n", "\x00", "\u2028", "\ud800"]

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from localmel.kb.demonyms import _table, places_of
-from localmel.kb.folding import fold
 from localmel.kb.names import NameIndex
 from localmel.kb.store import KnowledgeBase
+from localmel.kb.words import _table, fold, places_of
 
 
 @pytest.mark.parametrize(

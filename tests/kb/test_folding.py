@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from localmel.kb.folding import fold, fold_mention
+from localmel.kb.words import fold, fold_mention
 
 
 @pytest.mark.parametrize(

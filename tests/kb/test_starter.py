@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from localmel.kb.folding import fold
 from localmel.kb.importers import Problems, TablesSource, TripleRow
+from localmel.kb.words import fold
 from localmel.records import Entity
 
 RENAMED = {"Q173399": "Ellen Page"}

@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localmel.kb.folding import fold
-from localmel.kb.words import FUNCTION_WORDS, stem, stems, stems_of
+from localmel.kb.words import FUNCTION_WORDS, fold, stem, stems, stems_of
 
 
 def test_forms_of_one_word_share_their_stem_and_others_do_not() -> None:

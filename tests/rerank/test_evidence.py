@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from localmel.kb.folding import fold
-from localmel.kb.words import stems
+from localmel.kb.words import fold, stems
 from localmel.records import Triple
 from localmel.rerank.evidence import evidence_for, induced_triples
 from localmel.rerank.features import context_of, support_of

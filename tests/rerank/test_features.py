@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from rapidfuzz import fuzz
 
-from localmel.kb.folding import fold, fold_mention
-from localmel.kb.words import stems
+from localmel.kb.words import fold, fold_mention, stems
 from localmel.rerank.features import FEATURES, MOST_PHRASES, Support, context_of, features_of, support_of
 from localmel.retrieve.candidates import Candidates
 

@@ -15,7 +15,7 @@ from localmel.engines.scripted import ScriptedEngine
 from localmel.errors import BadInput
 from localmel.kb.abstracts import import_abstracts
 from localmel.kb.importers import Problems
-from localmel.kb.importers.lines import clean
+from localmel.kb.importers.reading import clean
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.texts import KeptText, keep_texts, texts_of
 from localmel.runs.describe import JOURNAL, Described, describe_kb

@@ -17,7 +17,7 @@ from localmel.encode.mention_images import vectors_of_files
 from localmel.encode.space import Space
 from localmel.errors import BadInput, UsageError
 from localmel.see.clip_attributes import ClipAttributes, attribute_texts
-from localmel.settings.picture_attributes import Attribute, AttributeSettings, Shown, attributes, told
+from localmel.see.picture_attributes import Attribute, AttributeSettings, Shown, attributes, told
 from tests.encode.colours import Colours
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,9 +12,9 @@ from PIL import Image
 from localmel.engines.json_schema import check_schema, fault_of
 from localmel.engines.protocol import Request, Response
 from localmel.engines.scripted import ScriptedEngine
+from localmel.see.picture_attributes import AttributeSettings, attributes
 from localmel.see.vlm_attributes import LONGEST, picture_attributes, schema_for
 from localmel.settings import EngineSettings
-from localmel.settings.picture_attributes import AttributeSettings, attributes
 from localmel.store.journal import Journal
 from localmel.store.progress import Listener, listening
 

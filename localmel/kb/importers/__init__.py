@@ -1,7 +1,7 @@
 """Readers of what a KB is made from; each gives entities and triples with where they were read."""
 
 from localmel.kb.importers.ontology import OntologySource
-from localmel.kb.importers.source import EntityRow, KbSource, Problems, TripleRow
+from localmel.kb.importers.reading import EntityRow, KbSource, Problems, TripleRow
 from localmel.kb.importers.tables import TablesSource
 from localmel.kb.importers.wikidata import WikidataSource
 

@@ -17,8 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from localmel.errors import BadInput, ImportProblem
-from localmel.kb.importers.lines import clean, read_blocks, size_of, stem_suffix
-from localmel.kb.importers.source import EntityRow, Problems, TripleRow, excerpt
+from localmel.kb.importers.reading import (
+    EntityRow,
+    Problems,
+    TripleRow,
+    clean,
+    excerpt,
+    read_blocks,
+    size_of,
+    stem_suffix,
+)
 from localmel.kb.importers.tables import aliases_of, json_object, popularity_of, text_of
 from localmel.records import Entity, EntityId
 

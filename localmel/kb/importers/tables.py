@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from localmel.errors import BadInput, ImportProblem
-from localmel.kb.importers.lines import Block, clean, read_blocks, size_of
-from localmel.kb.importers.source import EntityRow, Problems, TripleRow, excerpt
+from localmel.kb.importers.reading import Block, EntityRow, Problems, TripleRow, clean, excerpt, read_blocks, size_of
 from localmel.records import Entity
 
 COLUMNS = ("head", "predicate", "relation", "tail_id", "tail")

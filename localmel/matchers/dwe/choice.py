@@ -12,8 +12,8 @@ from typing import Any
 from localmel.errors import UsageError
 from localmel.kb.texts import ABSTRACT, WRITTEN, TextSource
 from localmel.see.identity import IdentitySettings
+from localmel.see.picture_attributes import AttributeSettings
 from localmel.settings import EngineSettings
-from localmel.settings.picture_attributes import AttributeSettings
 
 TILES, NONE = "tiles", "none"
 CLIP, VLM = "clip", "vlm"

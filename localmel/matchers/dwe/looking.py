@@ -24,8 +24,8 @@ from localmel.records import Mention
 from localmel.see.clip_attributes import ClipAttributes, attribute_texts
 from localmel.see.identity import FACES, Likeness, Portraits, identities, identity_texts
 from localmel.see.objects import objects_of_files
+from localmel.see.picture_attributes import Shown
 from localmel.see.vlm_attributes import picture_attributes
-from localmel.settings.picture_attributes import Shown
 from localmel.store import progress
 from localmel.store.journal import Journal
 from localmel.weights.open import open_model

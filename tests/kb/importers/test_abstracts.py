@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from localmel.errors import BadInput
 from localmel.kb.importers.abstracts import OTHER_LANGUAGE, OTHER_STATEMENT, AbstractSource, page_title
-from localmel.kb.importers.source import Problems
+from localmel.kb.importers.reading import Problems
 
 ABSTRACT, PAGE = "http://dbpedia.org/ontology/abstract", "http://dbpedia.org/resource/A"
 

@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localmel.errors import BadInput, ImportProblem, LocalmelError, MissingExtra
-from localmel.kb.importers.lines import read_blocks, stem_suffix
-from localmel.kb.importers.source import Problems
+from localmel.kb.importers.reading import Problems, read_blocks, stem_suffix
 from localmel.store.progress import Listener, listening
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from localmel.errors import BadInput, ImportProblem
-from localmel.kb.importers.source import Problems, excerpt
+from localmel.kb.importers.reading import Problems, excerpt
 
 
 def problem(line: int) -> ImportProblem:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from localmel.errors import BadInput, ImportProblem, LocalmelError
 from localmel.kb.importers import EntityRow, Problems, TripleRow, WikidataSource
-from localmel.kb.importers.wikidata_labels import Labels, shipped_property_labels
+from localmel.kb.importers.wikidata import Labels, shipped_property_labels
 from localmel.records import Entity
 from localmel.store.progress import Listener, listening
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from localmel.kb.importers.wikidata_claims import KEPT, SKIPPED, Fact, Unkept, best, fact, first_text, item_ids
+from localmel.kb.importers.wikidata_entity import KEPT, SKIPPED, Fact, Unkept, best, fact, first_text, item_ids
 
 
 def snak(datatype: str, form: str, value: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 
 from localmel.errors import BadInput, ImportProblem
 from localmel.kb.importers import EntityRow, Problems, TripleRow, WikidataSource
-from localmel.kb.importers.wikidata_labels import shipped_property_labels
+from localmel.kb.importers.wikidata import shipped_property_labels
 
 SHARED = Path(os.environ.get("LOCALMEL_SHARED", Path(__file__).resolve().parents[4] / "shared"))
 SAMPLES = SHARED / "data" / "wikidata_json"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from localmel.errors import UsageError
 from localmel.matchers.dwe.choice import DweChoice, choice_from
 from localmel.matchers.dwe.settings import SWITCHES
+from localmel.see.picture_attributes import attributes
 from localmel.settings import EngineSettings
-from localmel.settings.picture_attributes import attributes
 
 MODEL = EngineSettings(engine="scripted", weights="./script.jsonl")
 spoken = [name for name, one in attributes().items() if one.choices]
