@@ -1,6 +1,6 @@
-"""A captioned picture as the linker takes it, and the links as it gives them.
+"""Define what the linker takes, a captioned picture, and what it returns, its links.
 
-In: a text, a picture, where names stand.  Out: one LinkedCaption for each, also as the JSON that the command prints.
+In: a text, a picture, the spans of names.  Out: one LinkedCaption each, also as the JSON that the command prints.
 Knows no model and no KB."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from localmel.records import Alike, Description, Entity, Link, Mention, Span, Tr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caption:
-    """A text, the picture that goes with it, and where its names stand (None: find them)."""
+    """A text, the picture that goes with it, and the spans of its names (None: find them)."""
 
     text: str
     image: Path | None = None
@@ -26,7 +26,8 @@ class Caption:
             self.text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise BadInput(
-                f"character {error.start} of the text is half of one ({self.text[error.start]!r})", hint="pass UTF-8"
+                f"character {error.start} of the text is half a surrogate pair ({self.text[error.start]!r})",
+                hint="pass UTF-8",
             ) from None
         for span in self.spans or ():
             if span.end > len(self.text):
@@ -37,16 +38,16 @@ class Caption:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkedMention:
-    """One mention with its link and all that led to it."""
+    """One mention with its link and everything that led to it."""
 
     mention: Mention
     link: Link
     entity: Entity | None
     candidates: tuple[Entity, ...]
-    "In the order of `link.ranking`."
+    "The candidates, in the order of `link.ranking`."
     description: Description
     alike: tuple[Alike, ...] = ()
-    "Entities whose pictures in the KB are like the mention's, where a matcher was trained to look for them."
+    "Entities whose KB pictures resemble the mention's, if the matcher was trained to look for them."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +59,11 @@ class LinkedCaption:
     caption: Caption
     mentions: tuple[LinkedMention, ...]
     notes: tuple[str, ...]
-    "What was done to the picture before it was read."
+    "What was done to the picture before it was read, and what went wrong."
     seconds: dict[str, float]
 
     def to_json(self, *, explain: bool = False) -> dict[str, Any]:
-        """The form that `localmel link --json` prints; `explain` adds each mention's triples and the notes."""
+        """Return what `localmel link --json` prints; `explain` adds each mention's triples and the notes."""
         return {
             "profile": self.profile,
             "kb": self.kb,

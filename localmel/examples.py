@@ -1,4 +1,4 @@
-"""The shipped examples: pictures drawn for this project whose writing decides who is meant.
+"""Link the shipped examples: pictures drawn for this project whose writing decides who is meant.
 
 In: a linker.  Out: each example linked with its picture and without."""
 
@@ -38,16 +38,16 @@ class ExampleResult:
 
     @property
     def is_right(self) -> bool:
-        """Whether the expected entity comes out with the picture."""
+        """Whether the mention is linked to the expected entity with the picture."""
         return self.with_picture.link.entity_id == self.example.answer
 
     @property
     def is_right_without(self) -> bool:
-        """Whether it comes out although the picture is withheld."""
+        """Whether the mention is linked to the expected entity even without the picture."""
         return self.without_picture.link.entity_id == self.example.answer
 
     def to_json(self) -> dict[str, Any]:
-        """For `localmel demo --json`."""
+        """Return what `localmel demo --json` prints."""
         return {
             "id": self.example.id,
             "image": str(self.example.picture),
@@ -61,7 +61,7 @@ class ExampleResult:
 
 
 def read_examples() -> Iterator[Example]:
-    """The examples in their shipped order."""
+    """Read the examples in their shipped order."""
     folder = shipped("examples")
     for line in (folder / "examples.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -76,7 +76,7 @@ def read_examples() -> Iterator[Example]:
 
 
 def link_examples(linker: Linker) -> list[ExampleResult]:
-    """Every example with and without its picture."""
+    """Link every example with and without its picture."""
     return [
         ExampleResult(
             example=example,

@@ -1,10 +1,10 @@
-"""The pipeline on one page, in memory: a captioned picture in, links with their evidence out.
+"""Run the whole pipeline in memory: captioned pictures in, links with their evidence out.
 
     text + picture -> mentions -> triples -> vectors -> candidates -> evidence -> link or NIL
 
-Every stage is a function of the layer that bears its name; this page only hands results on.  Where a profile names a
-model for the triples or for the choice, each is in memory for its own stage only, and many captions go through a stage
-together."""
+Each stage is a function of the package with its name; this page only passes results from one to the next.  If a
+profile names a model for the triples or for the choice, that model is in memory during its own stage only, and many
+captions go through a stage together."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from localmel.captions import Caption, LinkedCaption, LinkedMention
 from localmel.encode.kb_vectors import load_vectors
 from localmel.encode.registry import Encoders
 from localmel.encode.space import TextEncoder
-from localmel.engines.pictures import open_picture
 from localmel.engines.protocol import Engine
-from localmel.errors import BadPicture, UsageError
-from localmel.generate.embedded import described, stated_triples
+from localmel.errors import UsageError
+from localmel.generate.embedded import described
 from localmel.generate.question import asked_of
-from localmel.generate.visible_text import VisibleLine, visible_lines
+from localmel.generate.statements import Statements, stated_by
+from localmel.generate.visible_text import VisibleLine
 from localmel.generate.vlm import Generated, describe
 from localmel.kb.mentions import check_text, detected_mentions, listed_mentions, marked_mentions
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kgmel.fused import Network
 from localmel.matchers.kgmel.mention_vectors import mention_texts
-from localmel.records import Description, Entity, Link, Mention, Unparsed
+from localmel.records import Description, Entity, Link, Mention, MentionId, Unparsed
 from localmel.rerank.calibration import check_fits, load_calibration
 from localmel.rerank.choice import NO_CANDIDATE, link_of
 from localmel.rerank.llm import choose
 from localmel.rerank.questions import QuestionWriter, Retrieved
 from localmel.rerank.scorer import EvidenceScorer
-from localmel.rerank.weighing import Spoken, Weighed, Weigher, retrieved, with_model
+from localmel.rerank.weighing import Spoken, Weighed, Weigher, retrieved
 from localmel.retrieve.candidates import Finder
 from localmel.retrieve.finder import open_finder, shown_to
 from localmel.retrieve.profile_models import ProfileModels, open_models, ready_for
@@ -50,14 +50,14 @@ go_offline()
 
 _CAPTIONS_AT_ONCE, _MENTIONS_AT_ONCE = 64, 128
 _WITH_MODELS_AT_ONCE = 1024
-"Each stage's model is loaded once for so many captions."
+"How many captions go through a stage each time its model is loaded."
 EVIDENCE_SCORER = "evidence scorer"
 
 
 class Linker:
-    """Links names to one KB with one profile.  Models are loaded when they are first needed.
+    """Links names to one KB with one profile.
 
-    The embedded ones are kept; a model that a profile names lives for one stage."""
+    Embedded models are loaded when first needed and kept; a language model is loaded for one stage at a time."""
 
     def __init__(
         self,
@@ -72,11 +72,13 @@ class Linker:
         open_engine: Callable[[EngineSettings], Engine] | None = None,
         among: Callable[[Finder], Finder] | None = None,
     ) -> None:
-        """What is given stands in for what the profile names: `models` for encoders and network together, each alone
-        for itself, `scorer` (a folder) for the evidence scorer, `open_engine` for its language models.  `among` makes
-        a finder of candidates of the profile's own."""
+        """Open the KB and the models.  Raises UsageError, UnknownKb, BadInput or MissingWeights.
+
+        Every argument that is given replaces what the profile names: `models` the encoders and the network together,
+        `encoder` and `network` one of them, `scorer` (a folder) the evidence scorer, `open_engine` the language
+        models.  `among` wraps the profile's own finder of candidates in another."""
         if top_k < 1:
-            raise UsageError(f"top-k is {top_k}; at least one candidate is needed")
+            raise UsageError(f"top-k must be at least 1, not {top_k}")
         self.profile = load_profile(profile) if isinstance(profile, str) else profile
         self._top_k = top_k
         self._open_engine = open_engine or _open_model
@@ -89,7 +91,7 @@ class Linker:
             models = replace(models, network=network, matcher=None, tokens=None)
         self._models, self._encoder = models, models.encoders.text
         if not isinstance(kb, KnowledgeBase | Path | str):
-            raise UsageError(f"kb is {type(kb).__name__}; it is a name, a path or a KnowledgeBase")
+            raise UsageError(f"kb must be a name, a path or a KnowledgeBase, not {type(kb).__name__}")
         if isinstance(kb, Path):
             kb = KnowledgeBase(kb)
         self.kb = ready_for(kb, models, self.profile) if isinstance(kb, str) else kb
@@ -103,12 +105,14 @@ class Linker:
     def link(self, image: Path | str | None, text: str, mentions: Sequence[str] | None = None) -> LinkedCaption:
         """Link the names in one captioned picture.
 
-        Names are those in `mentions` and in [[ ]] in the text; where there are none, those that the KB finds.
-        Raises BadPicture, BadMention or BadInput; with a profile that names models, EngineStopped."""
+        Names are those in `mentions` and those marked [[ ]] in the text; if there are none, the KB's names are looked
+        for.  Raises BadPicture, BadMention or BadInput, and EngineStopped if the profile names a model.
+
+            linker.link("photo.jpg", "Messi has scored over 700 goals").mentions[0].entity"""
         if isinstance(mentions, str):
-            raise UsageError(f"mentions is one text, {mentions!r}; it is to be a list", hint=f"mentions=[{mentions!r}]")
+            raise UsageError(f"mentions must be a list, not the string {mentions!r}", hint=f"mentions=[{mentions!r}]")
         if not isinstance(text, str):
-            raise UsageError(f"the text is {type(text).__name__}, not a string")
+            raise UsageError(f"the text must be a string, not {type(text).__name__}")
         check_text(text)
         plain, spans = marked_mentions(text)
         if mentions:
@@ -118,28 +122,28 @@ class Linker:
         return next(iter(self.link_many([caption])))
 
     def link_many(self, captions: Iterable[Caption], *, without_bad_pictures: bool = False) -> Iterator[LinkedCaption]:
-        """Link many captions in order, some at a time, so that vectors are made and compared in batches.
+        """Link many captions in order, in batches, so that vectors are made and compared together.
 
-        A picture that cannot be read raises BadPicture; with `without_bad_pictures` its caption is linked without
-        it, and `notes` says so."""
+        A picture that cannot be read raises BadPicture, or, with `without_bad_pictures`, its caption is linked without
+        it and a note says so."""
         remaining = iter(captions)
         at_once = _WITH_MODELS_AT_ONCE if self._uses_models else _CAPTIONS_AT_ONCE
         while batch := list(islice(remaining, at_once)):
             yield from self._link_batch(batch, without_bad_pictures)
 
     def weigh_many(self, captions: Iterable[tuple[Caption, Sequence[VisibleLine]]]) -> Iterator[Weighed]:
-        """Everything known about each mention before a decision; what a scorer is fitted on.
+        """Return everything known about each mention before a decision is made; a scorer is fitted on this.
 
-        Each caption comes with the lines that are read in its picture; the picture itself is not opened."""
+        Each caption comes with the lines read in its picture; the picture itself is not opened."""
         spoken = (
-            _stated(mention, lines)
+            Spoken(mention=mention, description=stated_by(mention, lines))
             for number, (caption, lines) in enumerate(captions)
             for mention in self._mentions(number, caption)
         )
         yield from self._weigh(spoken, {})
 
     def retrieve(self, spoken: Iterable[Spoken]) -> Iterator[Retrieved]:
-        """The ranking of each mention by the scorer, in order, from what is said of it already."""
+        """Rank the candidates of mentions that are described already, in order, with the evidence scorer."""
         for weighed in self._weigh(spoken, {}):
             yield retrieved(weighed.spoken, self._weigher.rank(weighed, self._top_k))
 
@@ -150,16 +154,23 @@ class Linker:
     def _link_batch(self, captions: Sequence[Caption], without_bad_pictures: bool) -> list[LinkedCaption]:
         seconds: dict[str, float] = {}
         notes: list[list[str]] = [[] for _ in captions]
+        statements = Statements(self.profile.generate)
         with _timed(seconds, "read"):
-            pictures = [self._read(caption.image, without_bad_pictures, notes[n]) for n, caption in enumerate(captions)]
+            images = [
+                self._readable(one.image, statements, without_bad_pictures, notes[n]) for n, one in enumerate(captions)
+            ]
         with _timed(seconds, "generate"):
-            spoken = [
-                _stated(mention, lines)
-                for number, (caption, (image, lines)) in enumerate(zip(captions, pictures, strict=True))
+            mentions = [
+                mention
+                for number, (caption, image) in enumerate(zip(captions, images, strict=True))
                 for mention in self._mentions(number, replace(caption, image=image))
             ]
-            if self.profile.generate.backend == "vlm" and spoken:
-                spoken = self._asked_about(spoken, notes)
+            asks = self.profile.generate.backend == "vlm" and mentions
+            said = self._asked_about(mentions, notes) if asks else {}
+            spoken = [
+                Spoken(mention=mention, description=statements.describe(mention, said.get(mention.id)))
+                for mention in mentions
+            ]
         answers: list[list[LinkedMention]] = [[] for _ in captions]
         decide = self._chosen if self.profile.rerank.backend == "llm" else self._scored
         for linked in decide(self._weigh(spoken, seconds), seconds):
@@ -177,23 +188,18 @@ class Linker:
             for caption, answer, said in zip(captions, answers, notes, strict=True)
         ]
 
-    def _read(
-        self, image: Path | None, without_bad: bool, notes: list[str]
-    ) -> tuple[Path | None, tuple[VisibleLine, ...]]:
-        """The picture, where it can be used, and the lines in it."""
+    def _readable(self, image: Path | None, statements: Statements, without_bad: bool, notes: list[str]) -> Path | None:
+        """Return the picture if it can be read; otherwise raise BadPicture, or note why and return None."""
         if image is None:
-            return None, ()
-        try:
-            picture = open_picture(Path(image))
-        except BadPicture as error:
-            if not without_bad:
-                raise
-            notes.append(f"linked without its picture: {error.fact}")
-            return None, ()
-        notes.extend(picture.notes)
-        settings = self.profile.generate
-        wanted = settings.backend == "embedded" or settings.read_writing
-        return image, visible_lines(picture, settings) if wanted else ()
+            return None
+        found = statements.read(Path(image))
+        if found.problem is None:
+            notes.extend(found.notes)
+            return Path(image)
+        if not without_bad:
+            raise found.problem
+        notes.append(f"linked without its picture: {found.problem.fact}")
+        return None
 
     def _mentions(self, number: int, caption: Caption) -> Iterator[Mention]:
         spans = caption.spans if caption.spans is not None else detected_mentions(caption.text, self.kb)
@@ -201,18 +207,18 @@ class Linker:
             surface = caption.text[span.start : span.end]
             yield Mention(id=f"{number}-{place}", surface=surface, context=caption.text, span=span, image=caption.image)
 
-    def _asked_about(self, spoken: Sequence[Spoken], notes: list[list[str]]) -> list[Spoken]:
-        """What the vision-language model says of each mention, beside what is stated already."""
+    def _asked_about(
+        self, mentions: Sequence[Mention], notes: list[list[str]]
+    ) -> dict[MentionId, Description | Unparsed]:
+        """Ask the vision-language model about each mention."""
         settings = self.profile.generate
+        answers = {}
         with self._open_engine(settings.model) as engine:
-            asked = asked_of(one.mention for one in spoken)
-            generated = {one.mention.id: one for one in describe(asked, engine, settings)}
-        both = []
-        for one in spoken:
-            answer = generated[one.mention.id]
-            notes[_number_of(one.mention)] += _notes_on(answer)
-            both.append(with_model(one, answer.result, keep_stated=settings.read_writing))
-        return both
+            for one in describe(asked_of(mentions), engine, settings):
+                answers[one.mention.id] = one
+        for mention in mentions:
+            notes[_number_of(mention)] += _notes_on(answers[mention.id])
+        return {key: one.result for key, one in answers.items()}
 
     def _weigh(self, spoken: Iterable[Spoken], seconds: dict[str, float]) -> Iterator[Weighed]:
         remaining = iter(spoken)
@@ -227,9 +233,9 @@ class Linker:
                 yield weighed
 
     def _vectors_of(self, spoken: Sequence[Spoken]) -> tuple[list[NDArray[Any]], Any]:
-        """For each mention (1 + triples, width): its own text, then its triples; and what the finder looks at.
+        """Encode each different text once.
 
-        Each different text is encoded once."""
+        Returns for each mention a (1 + n_triples, width) array, its own text first, and what the finder takes."""
         mentions = [one.mention for one in spoken]
         stated = [one.description.triples for one in spoken]
         texts = mention_texts(mentions, stated)
@@ -237,14 +243,14 @@ class Linker:
         vectors = self._encoder.encode(list(texts))
 
         def encoded(wanted: Sequence[str]) -> NDArray[Any]:
-            known: NDArray[Any] = vectors[[place[text] for text in wanted]]
-            return known
+            found: NDArray[Any] = vectors[[place[text] for text in wanted]]
+            return found
 
         shown = shown_to(self._shown_to, self._models, mentions, stated, encoded)
         return [encoded(one.said) for one in spoken], shown
 
     def _scored(self, weighed: Iterable[Weighed], seconds: dict[str, float]) -> Iterator[LinkedMention]:
-        """Decided by the evidence scorer."""
+        """Link each mention as the evidence scorer decides."""
         for one in weighed:
             with _timed(seconds, "rerank"):
                 ranked = self._weigher.rank(one, self._top_k)
@@ -262,7 +268,7 @@ class Linker:
             yield linked
 
     def _chosen(self, weighed: Iterable[Weighed], seconds: dict[str, float]) -> Iterator[LinkedMention]:
-        """Decided by a language model among the scorer's best."""
+        """Let a language model choose among the scorer's best candidates."""
         settings = self.profile.rerank
         writer = QuestionWriter(self.kb, self._packed, self._vectors, self._encoder, settings)
         calibration = load_calibration(Path(settings.calibration)) if settings.calibration else None
@@ -294,15 +300,10 @@ class Linker:
         )
 
 
-def _stated(mention: Mention, lines: Sequence[VisibleLine]) -> Spoken:
-    stated = stated_triples(mention, lines)
-    return Spoken(mention=mention, description=Description(mention_id=mention.id, triples=stated))
-
-
 def _notes_on(generated: Generated) -> list[str]:
-    """What a user should know of how the model's answer came about."""
+    """Return what a user should know about how the model's answer came about."""
     surface, result = generated.mention.surface, generated.result
-    unread = [f"nothing of the model's answer: {result.problem}"] if isinstance(result, Unparsed) else []
+    unread = [f"the model's answer cannot be used: {result.problem}"] if isinstance(result, Unparsed) else []
     return [f"{surface}: {note}" for note in (*generated.notes, *unread)]
 
 
@@ -313,7 +314,7 @@ def _open_model(settings: EngineSettings) -> Engine:
 
 
 def _number_of(mention: Mention) -> int:
-    """Which caption of its batch a mention stands in."""
+    """Return the place of a mention's caption in its batch."""
     return int(mention.id.partition("-")[0])
 
 

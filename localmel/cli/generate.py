@@ -71,7 +71,7 @@ def generate_command(
 ) -> None:
     """Let a vision-language model describe every mention; the same command goes on where it was interrupted."""
     from localmel.runs.folder import run_folder
-    from localmel.runs.mentions import mentions_from
+    from localmel.runs.questions import mentions_from
 
     model = {
         "engine": engine,

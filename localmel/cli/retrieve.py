@@ -65,7 +65,7 @@ def _retrieved(data: Path, asked: Asked, run: str, kb: str, profile: str) -> Sta
     from localmel.cli.kb import ensure_starter
     from localmel.kb.locate import open_kb
     from localmel.runs.folder import run_folder
-    from localmel.runs.mentions import mentions_from
+    from localmel.runs.questions import mentions_from
     from localmel.runs.retrieve import retrieve_stage
     from localmel.settings import load_profile
 

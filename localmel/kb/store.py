@@ -101,6 +101,13 @@ class KnowledgeBase:
         except UnicodeEncodeError as error:
             raise BadInput(f"this is no text: {error.object!r:.80} ({error.reason})") from None
 
+    def select_in(self, sql: str, values: Iterable[Any], *, before: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Run one query over many values, in batches: `IN ({})` in `sql` stands for the values of one batch.
+
+        `before` holds the values of placeholders that stand to the left of it."""
+        for batch, marks in _batches(list(values)):
+            yield from self.select(sql.format(marks), [*before, *batch])
+
     def stream(self, sql: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """As `select`, row by row."""
         try:
@@ -213,7 +220,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _batches(values: Sequence[int]) -> Iterator[tuple[Sequence[int], str]]:
+def _batches(values: Sequence[Any]) -> Iterator[tuple[Sequence[Any], str]]:
     for start in range(0, len(values), _BATCH):
         batch = values[start : start + _BATCH]
         yield batch, ",".join("?" * len(batch))

@@ -85,7 +85,7 @@ def test_a_run_is_kept_and_not_done_twice(localmel: Run, kb: str, benchmark: Pat
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (["--split", "test"], 3, "tiny has no split 'test'; there are: train, val"),
+        (["--split", "test"], 3, "tiny has no split 'test'; its splits: train, val"),
         (["--dataset", "other"], 3, "holds no dataset 'other'"),
         (["--k", "0"], 2, "--k"),
         (["--system", "oracle"], 2, "there is no system 'oracle'; there are linker, fused, matcher, zero-shot, names"),

@@ -252,7 +252,7 @@ def test_a_network_of_another_space_or_width_is_refused(run: Run, network: Make)
 def test_golds_outside_the_kb_are_refused_or_counted_as_said(run: Run, benchmark: Path, tmp_path: Path) -> None:
     path = benchmark / "tiny-val.jsonl"
     path.write_text(path.read_text().replace('"Q5"', '"Q99"'))
-    with pytest.raises(BadInput, match="the gold of 2 of 7 mentions is no entity of kb 'kb', for example 'Q99'") as no:
+    with pytest.raises(BadInput, match="the gold of 2 of 7 mentions is not in kb 'kb', for example 'Q99'") as no:
         run(systems=("names",))
     assert "--gold-outside miss" in no.value.hint
     assert "--gold-outside nil" in no.value.hint
@@ -271,7 +271,7 @@ def test_leaks_are_refused_or_dropped_and_told(run: Run, benchmark: Path) -> Non
     with pytest.raises(BadInput, match="2 of 7 mentions of val stand in train too"):
         run(systems=("names",))
     report = run(systems=("names",), drop_leaked=True)
-    assert "Dropped because they stand in train too: 2 of 7 mentions." in report.markdown
+    assert "Dropped because they are also in train: 2 of 7 mentions." in report.markdown
     assert run(systems=("names",), split="train").json["split"] == "train"
 
 

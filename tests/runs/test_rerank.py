@@ -20,7 +20,7 @@ from localmel.rerank.calibration import ChoiceCalibration, load_calibration
 from localmel.rerank.choice import BY_MODEL, BY_SCORER_FAILED
 from localmel.runs.folder import Stage, journal_of
 from localmel.runs.generate import generate_stage
-from localmel.runs.mentions import mentions_from
+from localmel.runs.questions import mentions_from
 from localmel.runs.rerank import CHOICES, LINKS, RERANK, read_choices, rerank_stage
 from localmel.runs.rerank_report import fitted_on, gold_of, read_reranked, route_curve, split_of, summary_of
 from localmel.runs.retrieve import RANKINGS, RETRIEVE, Asked, read_rankings, retrieve_stage

@@ -18,7 +18,7 @@ from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import build_kb
 from localmel.matchers.kgmel.fused import fuse_kb, load_network
 from localmel.rerank.choice import BY_MODEL
-from localmel.runs.mentions import mentions_from
+from localmel.runs.questions import mentions_from
 from localmel.runs.rerank import CHOICES, LINKS, RERANK, rerank_stage
 from localmel.runs.rerank_report import read_reranked, summary_of
 from localmel.runs.retrieve import RETRIEVE, Asked, retrieve_stage

@@ -16,7 +16,7 @@ from localmel.errors import LocalmelError
 from localmel.kb.locate import open_kb
 from localmel.kb.store import KnowledgeBase
 from localmel.rerank.closed_question import quoted
-from localmel.runs.mentions import mentions_from
+from localmel.runs.questions import mentions_from
 from localmel.runs.rerank import RERANK, rerank_stage
 from localmel.runs.rerank_report import RerankedRun, fitted_on, gold_of, read_reranked, route_curve, summary_of
 from localmel.runs.retrieve import Asked, retrieve_stage

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localmel.records import Mention, Span
-from localmel.runs.clusters import MOST_SENTENCES, clusters_of
+from localmel.runs.questions import MOST_SENTENCES, clusters_of
 
 PICTURES = {Path(f"{number}.png"): f"hash-{number % 4}" for number in range(6)}
 "Six files, of which 0 and 4, and 1 and 5, hold the same picture."
