@@ -165,4 +165,4 @@ def _checked(folder: Path, kind: str, again: str) -> Json:
     except CorruptArtifact as error:
         raise CorruptArtifact(error.fact, hint=again) from None
     except OSError as error:
-        raise CorruptArtifact(f"cannot read {folder}: {error}", hint=again) from None
+        raise CorruptArtifact(f"{folder} is not finished ({error})", hint=again) from None

@@ -254,7 +254,7 @@ def test_a_stage_carries_its_figures_and_is_of_its_kind(tmp_path: Path) -> None:
     with pytest.raises(CorruptArtifact, match="holds 'rerank', not 'generate'"):
         finished_stage(tmp_path / "run", "generate")
     (tmp_path / "run" / "retrieve").mkdir()
-    with pytest.raises(CorruptArtifact, match="no finished stage"):
+    with pytest.raises(CorruptArtifact, match="is not finished"):
         make_stage(tmp_path / "run", "retrieve", make, settings={}, inputs={})
 
 
