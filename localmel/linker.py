@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from localmel.captions import Caption, LinkedCaption, LinkedMention
 from localmel.encode.kb_vectors import load_vectors
 from localmel.encode.registry import Encoders
-from localmel.encode.space import TextEncoder
+from localmel.encode.space import WordEncoder
 from localmel.engines.protocol import Engine
 from localmel.errors import UsageError
 from localmel.generate.embedded import described
@@ -65,7 +65,7 @@ class Linker:
         profile: Profile | str = "embedded",
         *,
         top_k: int = 16,
-        encoder: TextEncoder | None = None,
+        encoder: WordEncoder | None = None,
         network: Network | None = None,
         models: ProfileModels | None = None,
         scorer: Path | None = None,

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from localmel.cli.output import progress_bar
-from localmel.encode.token_encoders import open_token_encoders
+from localmel.encode.registry import open_encoder
 from localmel.errors import BadInput
 from localmel.kb.locate import open_kb
 from localmel.matchers.kgmel.fused import load_network
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
     name = kind_in(networks["other"][0])
     words = shlex.split(card["command"])
     sizes = [int(words[words.index(one) + 1]) if one in words else 0 for one in ("--mentions", "--validation-mentions")]
-    kb, encoders = open_kb(given.kb), open_token_encoders(load_profile("embedded").encode, method="torch")
+    kb, encoders = open_kb(given.kb), open_encoder(load_profile("embedded").encode, method="torch")
     with progress_bar():
         trainees = {}
         for way, matcher in (("kgmel", "kgmel"), ("other", name)):

@@ -135,7 +135,6 @@ def _run_evaluated(
 def _evaluated(plan: Plan, kb: str, out: Path | None) -> Report:
     from localmel.cli.kb import ensure_starter
     from localmel.encode.registry import open_encoder
-    from localmel.encode.token_encoders import open_token_encoders
     from localmel.kb.locate import open_kb
     from localmel.matchers.registry import KGMEL
     from localmel.runs.evaluate import evaluate_systems
@@ -144,15 +143,14 @@ def _evaluated(plan: Plan, kb: str, out: Path | None) -> Report:
     ensure_starter(kb)
     profile = load_profile(plan.profile)
     by_matcher = plan.matcher is not None or profile.retrieve.matcher != KGMEL
-    tokens = open_token_encoders(profile.encode) if by_matcher else None
-    encoders = tokens or open_encoder(profile.encode)
+    encoders = open_encoder(profile.encode)
     with open_kb(kb) as base, progress_bar():
         return evaluate_systems(
             plan,
             base,
             encoders.text,
             images=encoders.image,
-            tokens=tokens,
+            tokens=encoders if by_matcher else None,
             out=out,
             command=command_line(),
         )

@@ -143,7 +143,6 @@ def train_command(
 
 def _trained(recipe: Recipe, kb: str, out: Path, profile: str) -> Outcome:
     from localmel.encode.registry import open_encoder
-    from localmel.encode.token_encoders import open_token_encoders
     from localmel.matchers.registry import KGMEL
     from localmel.settings import load_profile
     from localmel.training.run import train_networks
@@ -155,8 +154,8 @@ def _trained(recipe: Recipe, kb: str, out: Path, profile: str) -> Outcome:
         print_note(f"{line}, {epoch.seconds:.1f} s")
 
     chosen = load_profile(profile).encode
-    tokens = None if recipe.matcher == KGMEL else open_token_encoders(chosen, method="torch")
-    encoders = tokens or open_encoder(chosen, method="torch")
+    encoders = open_encoder(chosen, method="torch")
+    tokens = None if recipe.matcher == KGMEL else encoders
     text, image = encoders.text, encoders.image
     recipe.dwe.check_pictures(seen=image is not None and "image" not in recipe.without, encoder=text.space.name)
     try:

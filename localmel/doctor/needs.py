@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from localmel.encode.registry import encoder_kind
 from localmel.settings import EngineSettings, Profile
 from localmel.weights.needed import LOCAL_ENGINES
-from localmel.weights.tuned import is_minilm
 
 EXTRAS = {
     "vllm": {"vllm": ">=0.30"},
@@ -77,8 +77,8 @@ def packages_of(profile: Profile) -> tuple[PackageNeed, ...]:
         extras.setdefault(model.engine.engine, f"[{model.stage}.model]")
         if model.is_local and model.engine.quantization in ("4bit", "8bit"):
             extras.setdefault("quant", f"[{model.stage}.model] quantization")
-    if not is_minilm(profile.encode.model):
-        extras["clip"] = "[encode] model"
+    if extra := encoder_kind(profile.encode.model).extra:
+        extras[extra] = "[encode] model"
     return tuple(
         PackageNeed(names=(name, *_INSTEAD.get(name, ())), wanted=wanted, extra=extra, why=why)
         for extra, why in extras.items()
@@ -93,13 +93,9 @@ def base_modules() -> tuple[str, ...]:
 
 def heavy_modules_of(profile: Profile, *, thorough: bool) -> tuple[str, ...]:
     """What this profile imports beside and takes seconds; with `thorough` also what takes minutes."""
-    modules = []
     engines = {need.engine.engine for need in models_of(profile) if need.is_local}
-    clip = not is_minilm(profile.encode.model)
-    if engines or clip or thorough:
-        modules.append("torch")
-    if engines or clip:
-        modules.append("torchvision")
+    encoder = encoder_kind(profile.encode.model)
+    modules = [*(["torch"] if thorough else []), *(["torch", "torchvision"] if engines else []), *encoder.modules]
     if thorough:
-        modules += [*sorted(engines), *(["open_clip"] if clip else [])]
-    return tuple(modules)
+        modules += [*sorted(engines), *encoder.slow_modules]
+    return tuple(dict.fromkeys(modules))

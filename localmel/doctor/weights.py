@@ -13,10 +13,11 @@ from pathlib import Path
 from localmel.doctor.check import Check, fail, from_error, guarded, ok, skip
 from localmel.doctor.memory import gib
 from localmel.doctor.needs import ModelNeed, models_of
+from localmel.encode.registry import encoder_kind, open_encoder
 from localmel.errors import BadInput, MissingWeights, UsageError
 from localmel.settings import Profile
 from localmel.settings.shipped import weights_folder
-from localmel.weights.catalog import MINILM, catalog, verified_folder
+from localmel.weights.catalog import MINILM, catalog
 from localmel.weights.find import model_facts
 from localmel.weights.needed import uses_network
 from localmel.weights.network import network_folder, training_line
@@ -79,27 +80,17 @@ def _how_to_get(weights: str) -> str:
 def encoder(name: str, profile: Profile, *, thorough: bool) -> Iterator[Check]:
     """The model that makes vectors."""
     model = profile.encode.model
-    if model == MINILM.name:
-        yield ok(name, f"{verified_folder(MINILM)}: sha256 as published")
-        return
-    from localmel.encode.clip_folder import read_clip_folder
-    from localmel.encode.minilm import tuned_space
-    from localmel.encode.registry import folder_of_tuned_minilm
-
     try:
-        tuned = folder_of_tuned_minilm(profile.encode)
-        space = tuned_space(tuned) if tuned else None
+        open_encoder(profile.encode)  # hashes every byte
         facts = model_facts(model)
-        if space is None:
-            read_clip_folder(facts.folder)
     except MissingWeights as error:
         yield fail(name, error.fact, hint=_how_to_get(model) or error.hint, exit_code=error.exit_code)
         return
     if thorough and facts.record and (damage := verify(model).error()):
         yield from_error(name, damage, needed=True)
     else:
-        what = f"{MINILM.name}, tuned" if tuned else "CLIP"
-        yield ok(name, f"{what}, {gib(facts.weight_bytes)} in {facts.folder}")
+        title = encoder_kind(model).title
+        yield ok(name, f"{title}, {gib(facts.weight_bytes)} in {facts.folder}")
 
 
 def network(name: str, profile: Profile) -> Iterator[Check]:

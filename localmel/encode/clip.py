@@ -1,11 +1,12 @@
-"""CLIP: texts and pictures -> unit vectors of one space, by a model that lies in a folder.
+"""CLIP: texts and pictures -> unit vectors of one space, and the states of their words and patches.
 
-In: texts, or opened pictures.  Out: vectors in their order.  float32 on a CPU, bfloat16 or float16 on a GPU.  The
-space is named after everything that its vectors depend on, so that those of two models are never compared."""
+In: the folder of a model; texts, or opened pictures.  Out: vectors in the order of what came in.  The model runs in
+float32 on a CPU, in bfloat16 or float16 on a GPU.  The name of the space includes a hash of everything that the vectors
+depend on, so that vectors of two models are never compared."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
@@ -14,76 +15,133 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from localmel.encode.batches import batches_by_length
 from localmel.encode.clip_folder import read_clip_folder
-from localmel.encode.clip_model import ClipModel, load_clip
-from localmel.encode.space import Space
+from localmel.encode.clip_model import ClipModel, bounded, load_clip
+from localmel.encode.space import MOST_WORDS, Space, batches_by_length
 from localmel.engines.pictures import Picture
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
+    from localmel.encode.clip_tunable import TunableClip
+
 _TEXTS_AT_ONCE = 4096
-"Tokenized and sorted together."
+"How many texts are tokenized and sorted together."
 _TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 65_536}
 _PICTURES_AT_ONCE = {"cpu": 16, "cuda": 256}
-_LONGEST_SHAPE = 16
-"Of a picture longer than this many times its short side the middle is taken: scaled up it would fill the memory."
 
 
 class Clip:
-    """A text encoder and an image encoder over one folder.  The model is loaded when it is first needed."""
+    """An encoder of texts, words, pictures and patches.  The model is loaded when it is first needed."""
 
     def __init__(self, folder: Path, *, device: str = "auto", precision: str = "auto") -> None:
-        """Raises MissingWeights or CorruptArtifact for a folder that cannot be used as it is."""
+        """Check the folder.  Raises MissingWeights or CorruptArtifact where it cannot be used."""
         self.folder = folder
         self._folder = read_clip_folder(folder)
         self._device, self._precision = device, precision
 
     @property
     def space(self) -> Space:
-        """Of texts, and of pictures too: a caption lies near its picture."""
+        """Return the space of texts, which is that of pictures too: a caption lies near its picture."""
         width, sha256 = self._folder.width, self._folder.sha256
         return Space(name=f"clip-{width}-{sha256[:12]}", width=width, weights_sha256=sha256)
 
     @property
     def image_space(self) -> Space:
-        """The same."""
+        """Return the space of pictures, which is that of texts too."""
         return self.space
 
+    @property
+    def word_width(self) -> int:
+        """Return the width of the text tower."""
+        return int(self._folder.model["text_cfg"].get("width", 512))
+
+    @property
+    def patch_width(self) -> int:
+        """Return the width of the image tower."""
+        return int(self._folder.model["vision_cfg"].get("width", 768))
+
     def encode(self, texts: Sequence[str], on_texts: Callable[[int], None] = lambda _: None) -> NDArray[Any]:
-        """(n,) texts -> (n, width) float32, unit rows.  What lies beyond the model's context is not read."""
+        """Return one unit vector per text, shape (n, width) float32.
+
+        Tokens beyond the model's context are not read.  open_clip pads each text to the whole context; for a causal
+        model the padding changes nothing and is left out."""
         vectors = np.empty((len(texts), self._folder.width), np.float32)
-        for first in range(0, len(texts), _TEXTS_AT_ONCE):
-            some = [text.encode("utf-8", "replace").decode() for text in texts[first : first + _TEXTS_AT_ONCE]]
-            tokens = self._model.tokenize(some)
-            lengths = _lengths(self._model.network, tokens)
-            for batch in batches_by_length(lengths, _TOKENS_AT_ONCE[self._kind]):
-                longest = lengths[batch[-1]]
-                made = _text_vectors(self._model.network, tokens[batch, :longest].to(self._model.device))
-                vectors[[first + place for place in batch]] = self._unit_rows(made)
+        if not len(texts):
+            return vectors
+        import torch
+
+        model = self._model
+        for first, tokens in self._tokens(texts):
+            ends = (model.ends(tokens) if model.is_causal else torch.full((len(tokens),), tokens.shape[1] - 1)).tolist()
+            for batch in batches_by_length([end + 1 for end in ends], _TOKENS_AT_ONCE[self._kind]):
+                given = tokens[batch, : ends[batch[-1]] + 1].to(model.device)
+                with torch.inference_mode():
+                    if model.is_causal:
+                        last = model.text_states(given)[range(len(batch)), [ends[place] for place in batch]]
+                        made = model.projected(last)
+                    else:
+                        made = model.network.encode_text(given)
+                vectors[[first + place for place in batch]] = _unit_rows(made)
                 on_texts(len(batch))
         return vectors
+
+    def words(self, texts: Sequence[str], on_texts: Callable[[int], None] = lambda _: None) -> list[NDArray[Any]]:
+        """Return the states of each text's words, after the text tower's last norm; see `WordEncoder`.
+
+        Raises BadInput for a model whose text tower reads its padding."""
+        import torch
+
+        model = self._model
+        model.check_words()
+        made: dict[int, NDArray[Any]] = {}
+        for first, tokens in self._tokens(texts):
+            n_words = (model.ends(tokens) - 1).clamp(max=MOST_WORDS).tolist()
+            for batch in batches_by_length([n + 1 for n in n_words], _TOKENS_AT_ONCE[self._kind]):
+                longest = n_words[batch[-1]] + 1  # the begin token included
+                with torch.inference_mode():
+                    states = model.text_states(tokens[batch, :longest].to(model.device)).half().cpu()
+                for place, own in zip(batch, states, strict=True):
+                    made[first + place] = own[1 : 1 + n_words[place]].numpy().copy()
+                on_texts(len(batch))
+        return [made[place] for place in range(len(texts))]
 
     def encode_images(
         self, pictures: Iterable[Picture], on_pictures: Callable[[int], None] = lambda _: None
     ) -> NDArray[Any]:
-        """n pictures -> (n, width) float32, unit rows."""
-        parts = [np.empty((0, self._folder.width), np.float32)]
-        remaining = iter(pictures)
-        if (first := next(remaining, None)) is None:
-            return parts[0]
+        """Return one unit vector per picture, shape (n, width) float32."""
         import torch
 
-        prepared = (self._model.prepare(bounded(picture.image)) for picture in chain([first], remaining))
-        while batch := list(islice(prepared, _PICTURES_AT_ONCE[self._kind])):
-            pixels = torch.stack(batch).to(self._model.device, self._model.dtype)
+        parts = [np.empty((0, self._folder.width), np.float32)]
+        for pixels in self._pixels(pictures):
             with torch.inference_mode():
                 made = self._model.network.encode_image(pixels)
-            parts.append(self._unit_rows(made))
-            on_pictures(len(batch))
+            parts.append(_unit_rows(made))
+            on_pictures(len(pixels))
         return np.concatenate(parts)
+
+    def patches(
+        self, pictures: Iterable[Picture], on_pictures: Callable[[int], None] = lambda _: None
+    ) -> list[NDArray[Any]]:
+        """Return the states of each picture's patches, before the image tower's last norm; see `PatchEncoder`.
+
+        Raises BadInput for a model whose image tower is not a transformer of patches."""
+        import torch
+
+        self._model.check_patches()
+        made: list[NDArray[Any]] = []
+        for pixels in self._pixels(pictures):
+            with torch.inference_mode():
+                patches = self._model.whole_and_patches(pixels)[1]
+            made += [own.copy() for own in patches.half().cpu().numpy()]
+            on_pictures(len(pixels))
+        return made
+
+    def tunable(self, *, sees: bool, recompute: bool) -> TunableClip:
+        """Return a copy with gradients; see `tunable.py`.  Raises BadInput for a model without words or patches."""
+        from localmel.encode.clip_tunable import TunableClip
+
+        return TunableClip(self.folder, self.space, sees=sees, recompute=recompute)
 
     @cached_property
     def _model(self) -> ClipModel:
@@ -93,71 +151,26 @@ class Clip:
     def _kind(self) -> str:
         return "cuda" if self._model.device.type == "cuda" else "cpu"
 
-    @staticmethod
-    def _unit_rows(vectors: Tensor) -> NDArray[Any]:
-        from torch.nn.functional import normalize
+    def _tokens(self, texts: Sequence[str]) -> Iterator[tuple[int, Tensor]]:
+        """Yield the token ids of some texts, (some, context), and the position of the first one."""
+        for first in range(0, len(texts), _TEXTS_AT_ONCE):
+            some = [text.encode("utf-8", "replace").decode() for text in texts[first : first + _TEXTS_AT_ONCE]]
+            yield first, self._model.tokenize(some)
 
-        rows: NDArray[Any] = normalize(vectors.float(), dim=1).cpu().numpy()
-        return rows
+    def _pixels(self, pictures: Iterable[Picture]) -> Iterator[Tensor]:
+        """Yield batches of prepared pictures, (batch, 3, height, width); the model is not loaded for none at all."""
+        remaining = iter(pictures)
+        if (first := next(remaining, None)) is None:
+            return
+        import torch
 
-
-def is_causal(network: Any) -> bool:
-    """Whether no token sees the ones behind it, and the vector is that of the text's last token: then padding is idle.
-
-    Published CLIP models are so; SigLIP reads the padding."""
-    return getattr(network, "attn_mask", None) is not None and network.text_pool_type in ("argmax", "eos")
-
-
-def ends_of(network: Any, tokens: Tensor) -> Tensor:
-    """(n,) place of each text's last token: the highest number, or the one that the model names."""
-    marks = tokens if network.text_pool_type == "argmax" else (tokens == network.text_eos_id).int()
-    return marks.argmax(dim=1)
+        prepared = (self._model.prepare(bounded(picture.image)) for picture in chain([first], remaining))
+        while batch := list(islice(prepared, _PICTURES_AT_ONCE[self._kind])):
+            yield torch.stack(batch).to(self._model.device, self._model.dtype)
 
 
-def _lengths(network: Any, tokens: Tensor) -> list[int]:
-    """How many tokens of each text reach its vector.  tokens: (n, context)."""
-    n, context = tokens.shape
-    lengths: list[int] = (ends_of(network, tokens) + 1).tolist() if is_causal(network) else [context] * n
-    return lengths
+def _unit_rows(vectors: Tensor) -> NDArray[Any]:
+    from torch.nn.functional import normalize
 
-
-def _text_vectors(network: Any, tokens: Tensor) -> Tensor:
-    """(n, width), not normalised.  tokens: (n, length), of a causal model without the padding that all of them have.
-
-    open_clip pads every text to the model's whole context; the arithmetic is its own."""
-    import torch
-
-    with torch.inference_mode():
-        if not is_causal(network):
-            whole: Tensor = network.encode_text(tokens)
-            return whole
-        places = torch.arange(len(tokens), device=tokens.device)
-        return projected(network, network.ln_final(text_states(network, tokens)[places, ends_of(network, tokens)]))
-
-
-def text_states(network: Any, tokens: Tensor) -> Tensor:
-    """(n, length, width) of a causal text tower, before its last norm.  tokens: (n, length), cut anywhere."""
-    dtype, length = network.transformer.get_cast_dtype(), tokens.shape[1]
-    states = network.token_embedding(tokens).to(dtype) + network.positional_embedding[:length].to(dtype)
-    found: Tensor = network.transformer(states, attn_mask=network.attn_mask[:length, :length])
-    return found
-
-
-def projected(network: Any, states: Tensor) -> Tensor:
-    """States of last tokens behind the last norm (n, width of the tower) -> vectors (n, width), not normalised."""
-    import torch
-
-    if (projection := network.text_projection) is None:
-        return states
-    made: Tensor = projection(states) if isinstance(projection, torch.nn.Module) else states @ projection
-    return made
-
-
-def bounded(image: Image) -> Image:
-    """The picture, or the middle of one that is extremely long."""
-    width, height = image.size
-    most = _LONGEST_SHAPE * min(width, height)
-    if max(width, height) <= most:
-        return image
-    left, top = max(0, (width - most) // 2), max(0, (height - most) // 2)
-    return image.crop((left, top, left + min(width, most), top + min(height, most)))
+    rows: NDArray[Any] = normalize(vectors.float(), dim=1).cpu().numpy()
+    return rows

@@ -1,7 +1,7 @@
-"""Load a CLIP model from its folder through open_clip, and hold what was built against what the folder says.
+"""Load a CLIP model from its folder through open_clip, and compare what was built with what the folder says.
 
-In: a folder's facts and a device.  Out: the model at rest, its tokenizer and its preparation of pictures.  Only the
-folder is read: no hub is asked, no pickle is opened, a text tower named by a hub is refused before."""
+In: the facts of a folder, and a device.  Out: the model in evaluation mode, with its tokenizer, its preparation of
+pictures and the arithmetic of its towers.  Only the folder is read: no hub is asked and no pickle is opened."""
 
 from __future__ import annotations
 
@@ -12,35 +12,101 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from localmel.encode.clip_folder import ClipFolder, same
-from localmel.errors import CorruptArtifact, MissingExtra, UsageError, shell_line
+from localmel.errors import BadInput, CorruptArtifact, MissingExtra, UnknownChoice, shell_line
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
+    from torch import Tensor
 
 _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-"Our names and open_clip's.  In the short ones norms stay in float32, as the models were trained."
+"Our names and open_clip's.  In 16 bits, norms stay in float32, as the models were trained."
+_LONGEST_SHAPE = 16
+"A picture longer than this many times its short side is cropped to its middle; scaled up it would fill the memory."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClipModel:
     """A loaded model."""
 
+    name: str
+    "The folder, as errors name it."
     network: Any
-    "open_clip's; at rest, without gradients."
-    tokenize: Callable[[list[str]], torch.Tensor]
-    "n texts -> (n, context) int64, padded."
-    prepare: Callable[[Image], torch.Tensor]
-    "An RGB picture -> (3, height, width) float32."
+    "The model of open_clip, in evaluation mode and without gradients."
+    tokenize: Callable[[list[str]], Tensor]
+    "Turns n texts into token ids, (n, context) int64, padded."
+    prepare: Callable[[Image], Tensor]
+    "Turns an RGB picture into (3, height, width) float32."
     device: torch.device
     dtype: torch.dtype
-    "Of the pictures that go in."
+    "The type of the prepared pictures that the network takes."
+
+    @property
+    def is_causal(self) -> bool:
+        """Return whether no token sees those after it and the last one stands for the text, so that padding is idle.
+
+        Published CLIP models are causal; SigLIP reads the padding."""
+        text_pool: str = getattr(self.network, "text_pool_type", "")
+        return getattr(self.network, "attn_mask", None) is not None and text_pool in ("argmax", "eos")
+
+    def check_words(self) -> None:
+        """Raise BadInput unless words can be told from padding."""
+        if not self.is_causal:
+            raise BadInput(f"cannot encode single words with {self.name}: its text tower reads the padding")
+
+    def check_patches(self) -> None:
+        """Raise BadInput unless the image tower is a transformer of patches."""
+        if getattr(self.network.visual, "transformer", None) is None:
+            raise BadInput(f"cannot encode patches with {self.name}: its image tower is not a transformer of patches")
+
+    def ends(self, tokens: Tensor) -> Tensor:
+        """Return where each text's last token is, (n,): the highest id, or the one that the model names."""
+        marks = tokens if self.network.text_pool_type == "argmax" else (tokens == self.network.text_eos_id).int()
+        return marks.argmax(dim=1)
+
+    def text_states(self, tokens: Tensor) -> Tensor:
+        """Return the states of a causal text tower after its last norm, (n, length, tower width).
+
+        tokens: (n, length), cut after any token: no state depends on what follows it."""
+        network, length = self.network, tokens.shape[1]
+        dtype = network.transformer.get_cast_dtype()
+        states = network.token_embedding(tokens).to(dtype) + network.positional_embedding[:length].to(dtype)
+        found: Tensor = network.ln_final(network.transformer(states, attn_mask=network.attn_mask[:length, :length]))
+        return found
+
+    def projected(self, states: Tensor) -> Tensor:
+        """Return vectors of texts, (n, width), not normalised.  states: those of the last tokens, (n, tower width)."""
+        if (projection := self.network.text_projection) is None:
+            return states
+        made: Tensor = projection(states) if callable(projection) else states @ projection
+        return made
+
+    def whole_and_patches(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return vectors of pictures (n, width), not normalised, and their patches (n, patches, tower width)."""
+        held: list[Tensor] = []
+        hook = self.network.visual.transformer.register_forward_hook(lambda _, _given, states: held.append(states))
+        try:
+            whole: Tensor = self.network.encode_image(pixels)
+        finally:
+            hook.remove()
+        return whole, held[0][:, 1:]  # the first state is that of the whole picture
+
+
+def bounded(image: Image) -> Image:
+    """Return the picture, or the middle of an extremely long one."""
+    width, height = image.size
+    most = _LONGEST_SHAPE * min(width, height)
+    if max(width, height) <= most:
+        return image
+    left, top = max(0, (width - most) // 2), max(0, (height - most) // 2)
+    return image.crop((left, top, left + min(width, most), top + min(height, most)))
 
 
 def load_clip(folder: ClipFolder, *, device: str = "auto", precision: str = "auto") -> ClipModel:
-    """Build and check.  `auto`: CUDA where there is a GPU, in bfloat16 or float16; else the CPU, in float32.
+    """Build the model and check it.  `auto` takes a GPU, in bfloat16 or float16, or else the CPU in float32.
 
-    Raises MissingExtra without open_clip, CorruptArtifact where weights or preparation are not the folder's own."""
+    Raises MissingExtra without open_clip, CorruptArtifact where the weights or the preparation of pictures differ from
+    what the folder says."""
     open_clip = _open_clip()
     import torch
 
@@ -49,17 +115,17 @@ def load_clip(folder: ClipFolder, *, device: str = "auto", precision: str = "aut
         short = "bfloat16" if place.type == "cuda" and torch.cuda.is_bf16_supported() else "float16"
         precision = "float32" if place.type == "cpu" else short
     if precision not in _PRECISIONS:
-        raise UsageError(f"precision is {precision!r}; it is one of auto, {', '.join(_PRECISIONS)}")
-    with _quiet(), torch.random.fork_rng(devices=[]):  # random weights are drawn first; the caller's chance stays its
+        raise UnknownChoice("precision", precision, ("auto", *_PRECISIONS))
+    with _quiet(), torch.random.fork_rng(devices=[]):  # random weights are drawn first; keep the caller's random state
         try:
             model = _built(folder, open_clip, place, precision)
             _check_vectors(folder, model)
         except CorruptArtifact:
             raise
-        except Exception as error:  # noqa: BLE001 - of a folder that does not fit itself it raises whatever it meets
+        except Exception as error:  # noqa: BLE001 - open_clip raises anything for an inconsistent folder
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise CorruptArtifact(
-                f"{folder.path} does not load through open_clip ({reason})", hint=shell_line("ls -l", folder.path)
+                f"cannot load {folder.path} with open_clip ({reason})", hint=shell_line("ls -l", folder.path)
             ) from None
     return model
 
@@ -80,7 +146,9 @@ def _built(folder: ClipFolder, open_clip: Any, device: torch.device, precision: 
     prepare = preparing.image_transform_v2(preparing.PreprocessCfg(**network.visual.preprocess_cfg), is_train=False)
     _check_preparation(folder, network, prepare)
     dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(precision, torch.float32)
-    return ClipModel(network=network, tokenize=tokenizer, prepare=prepare, device=device, dtype=dtype)
+    return ClipModel(
+        name=str(folder.path), network=network, tokenize=tokenizer, prepare=prepare, device=device, dtype=dtype
+    )
 
 
 def _open_clip() -> Any:
@@ -89,18 +157,19 @@ def _open_clip() -> Any:
             import open_clip
     except ImportError as error:
         raise MissingExtra(
-            f"CLIP models need open_clip, which cannot be imported ({error})", hint="pip install 'localmel[clip]'"
+            f"cannot import open_clip, which CLIP models need ({error})", hint="pip install 'localmel[clip]'"
         ) from None
-    except RuntimeError as error:  # torchvision says so where its binary was built for another torch
+    except RuntimeError as error:  # how torchvision fails when its binary was built for another torch
         raise MissingExtra(
-            f"CLIP models need a torchvision that fits this torch ({error})", hint="pip install torch torchvision"
+            f"cannot import torchvision, which CLIP models need: it was built for another torch ({error})",
+            hint="pip install torch torchvision",
         ) from None
     return open_clip
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """open_clip speaks to the root logger, which gets a handler by that, and warns of weights we load ourselves."""
+    """Silence open_clip: it logs to the root logger, and warns of weights that are loaded afterwards."""
     root, silent, before = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
     root.addHandler(silent)
     logging.disable(max(before, logging.WARNING))
@@ -112,7 +181,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _check_shapes(folder: ClipFolder, network: Any) -> None:
-    """The weights are for pictures and texts of the configured size; open_clip would stretch them to another."""
+    """Refuse weights for pictures or texts of another size, which open_clip would silently interpolate."""
     from safetensors import safe_open
 
     built = network.state_dict()
@@ -125,7 +194,7 @@ def _check_shapes(folder: ClipFolder, network: Any) -> None:
 
 
 def _check_preparation(folder: ClipFolder, network: Any, prepare: Any) -> None:
-    """What stands in the configuration is what pictures go through, step by step."""
+    """Refuse a preparation of pictures in which a step differs from the configuration."""
     from PIL import Image
 
     said = asdict(folder.preparation)
@@ -146,7 +215,7 @@ def _check_preparation(folder: ClipFolder, network: Any, prepare: Any) -> None:
 
 
 def _check_tokenizer(folder: ClipFolder, network: Any, tokenizer: Any) -> None:
-    """Texts are cut where the model ends, by the tokenizer it was trained with."""
+    """Refuse a tokenizer with another context length or vocabulary than the model's."""
     text = getattr(network, "text", network)
     context = folder.context or text.context_length
     for built in (text.context_length, tokenizer.context_length, tokenizer(["a"]).shape[1]):
@@ -159,7 +228,7 @@ def _check_tokenizer(folder: ClipFolder, network: Any, tokenizer: Any) -> None:
 
 
 def _check_vectors(folder: ClipFolder, model: ClipModel) -> None:
-    """A text and a picture pass, and come out as vectors of the width that the folder names."""
+    """Encode one text and one picture; refuse vectors of another width, or with values that are not finite."""
     import torch
     from PIL import Image
 
@@ -173,11 +242,12 @@ def _check_vectors(folder: ClipFolder, model: ClipModel) -> None:
         if tuple(vectors.shape) != (1, folder.width):
             raise _otherwise(folder, f"vectors of {what} of shape", (1, folder.width), tuple(vectors.shape))
         if not bool(torch.isfinite(vectors).all()):
-            fact = f"{folder.weights} is damaged: its vectors of {what} hold values that are no numbers"
+            fact = f"{folder.weights} is damaged: its vectors of {what} are not finite"
             raise CorruptArtifact(fact, hint=shell_line("sha256sum", folder.weights))
 
 
 def _otherwise(folder: ClipFolder, what: str, said: object, built: object) -> CorruptArtifact:
     return CorruptArtifact(
-        f"{folder.path} is not used: it has {what} {said}, open_clip built {built}", hint=shell_line("ls", folder.path)
+        f"cannot use {folder.path}: it has {what} {said}, but open_clip built {built}",
+        hint=shell_line("ls", folder.path),
     )

@@ -1,79 +1,136 @@
-"""The encoders that a profile names.
+"""The registry of encoders: every kind that `[encode] model` may name, and what it needs.
 
-In: settings.  Out: what makes vectors of texts, and what makes them of pictures where the model can.  Loads nothing
-heavy until something is encoded."""
+In: a name or path from a profile.  Out: an encoder of texts, and one of pictures where the model reads them.
+To add an encoder, write its class in a file of its own and add a line to ENCODERS.  Nothing large is loaded before
+something is encoded."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from localmel.encode.space import ImageEncoder, TextEncoder
-from localmel.errors import CorruptArtifact, MissingWeights
+from localmel.encode.space import Method, PatchEncoder, Space, WordEncoder
+from localmel.errors import CorruptArtifact, LocalmelError, MissingWeights, UsageError
 from localmel.settings import EncodeSettings
 from localmel.weights.catalog import MINILM
-from localmel.weights.tuned import CARD, MADE_AGAIN, folder_named, looks_tuned, tuned_card
+from localmel.weights.complete import OPEN_CLIP, whole_model
+from localmel.weights.find import model_folder
+from localmel.weights.tuned import CARD, CLIP, MADE_AGAIN, folder_named, looks_tuned, tuned_card
 
 if TYPE_CHECKING:
-    from localmel.encode.minilm import Method
+    from localmel.encode.tunable import TunableEncoder  # imports torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoders:
-    """What makes the vectors of one profile."""
+    """The encoders of one profile."""
 
-    text: TextEncoder
-    image: ImageEncoder | None
-    "None where the model reads texts only."
+    text: WordEncoder
+    image: PatchEncoder | None
+    "None where the model reads texts only, or pictures are to be ignored."
+
+    @property
+    def image_space(self) -> Space | None:
+        """Return the space of the pictures' vectors, or None where pictures are not encoded."""
+        return self.image.image_space if self.image else None
 
 
-def open_encoder(settings: EncodeSettings, *, method: Method | None = None) -> Encoders:
-    """Find the model and check its files.  `method` is MiniLM's, published or tuned; CLIP has one way only.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderKind:
+    """One kind of encoder."""
 
-    Raises MissingWeights for a model that is not here, CorruptArtifact for one that cannot be used as it is."""
-    folder = folder_of_tuned_minilm(settings)
-    if folder or settings.model == MINILM.name:
-        from localmel.encode.minilm import MiniLM
+    title: str
+    open: Callable[[str, Path | None, Method | None], Encoders]
+    """Called with the model as the profile names it, the folder if the model was tuned here, and the method.  Raises
+    MissingWeights or CorruptArtifact for files that cannot be used."""
+    extra: str = ""
+    "The extra of localmel that installs its packages; empty where the default installation has them."
+    modules: tuple[str, ...] = ()
+    "What it imports that takes seconds."
+    slow_modules: tuple[str, ...] = ()
+    "What it imports that may take a minute."
 
-        return Encoders(text=MiniLM(method=method, tuned=folder), image=None)
+
+def _open_minilm(_model: str, tuned: Path | None, method: Method | None) -> Encoders:
+    from localmel.encode.minilm import MiniLM
+
+    return Encoders(text=MiniLM(method=method, tuned=tuned), image=None)
+
+
+def _open_clip(model: str, tuned: Path | None, _method: Method | None) -> Encoders:
     from localmel.encode.clip import Clip
-    from localmel.weights.find import model_folder
 
-    clip = Clip(model_folder(settings.model))
+    if tuned and (card := tuned_card(tuned)):
+        _check_whole(tuned)
+        card.check_files(tuned)
+    clip = Clip(model_folder(model))
     return Encoders(text=clip, image=clip)
 
 
-def folder_of_tuned_minilm(settings: EncodeSettings) -> Path | None:
-    """Where the settings name a MiniLM that was tuned; None for the published one, and for CLIP.
-
-    Raises MissingWeights or CorruptArtifact for a tuned encoder, of whatever kind, that is not there as a whole."""
-    if settings.model == MINILM.name or (folder := folder_named(settings.model)) is None:
-        return None
-    if not looks_tuned(folder):
-        return None
-    if "/" in settings.model:
-        return _as_tuned(folder)
-    from localmel.weights.find import model_folder
-
-    card = tuned_card(model_folder(settings.model))  # which holds the files against what was installed
-    return folder if card and card.model == MINILM.name else None
+ENCODERS = {
+    MINILM.name: EncoderKind(title="MiniLM", open=_open_minilm),
+    CLIP: EncoderKind(
+        title="CLIP", open=_open_clip, extra="clip", modules=("torch", "torchvision"), slow_modules=("open_clip",)
+    ),
+}
+"By the name that the card of a tuned encoder gives its kind.  A folder without a card is read as CLIP."
 
 
-def _as_tuned(folder: Path) -> Path | None:
-    """Of a folder that training wrote, as the errors say; None where CLIP reads it."""
-    from localmel.weights.complete import OPEN_CLIP, whole_model
+def open_encoder(settings: EncodeSettings, *, method: Method | None = None) -> Encoders:
+    """Find the model, check its files and return its encoders.
 
-    card = tuned_card(folder)
-    if card and card.model == MINILM.name:
-        return folder  # MiniLM looks at every byte itself
-    if card is None and (folder / OPEN_CLIP).is_file():
-        return None  # a published CLIP may be called so too
+    Raises MissingWeights for a model that is not on this machine, CorruptArtifact for one that cannot be used."""
+    kind, tuned = _find(settings.model)
+    return ENCODERS[kind].open(settings.model, tuned, method)
+
+
+def tunable(encoders: Encoders, *, recompute: bool) -> TunableEncoder:
+    """Return a copy of a profile's encoder in float32, to be trained.
+
+    recompute: whether to save memory by running each layer again for its gradient.
+    Raises UsageError for an encoder that cannot be tuned."""
+    make = getattr(encoders.text, "tunable", None)
+    if make is None:
+        names = " and ".join(kind.title for kind in ENCODERS.values())
+        fact = f"cannot tune {encoders.text.space.name}: only {names} models can be tuned"
+        raise UsageError(fact, hint="--profile NAME")
+    encoder: TunableEncoder = make(sees=encoders.image is not None, recompute=recompute)
+    return encoder
+
+
+def encoder_kind(model: str) -> EncoderKind:
+    """Return the kind of encoder that a profile names, without checking that it can be used.
+
+    A folder that does not exist, or whose card cannot be read, counts as CLIP; opening it says what is wrong."""
+    try:
+        return ENCODERS[_find(model)[0]]
+    except LocalmelError:
+        return ENCODERS[CLIP]
+
+
+def _find(model: str) -> tuple[str, Path | None]:
+    """Return the key of a model's kind, and its folder if it was tuned here.
+
+    Raises MissingWeights or CorruptArtifact for a tuned encoder that is incomplete."""
+    if model in ENCODERS:
+        return model, None
+    folder = folder_named(model)
+    if folder is None or not looks_tuned(folder):
+        return CLIP, None
+    by_path = "/" in model
+    card = tuned_card(folder if by_path else model_folder(model))
+    if card:
+        return card.model, folder
+    if by_path and not (folder / OPEN_CLIP).is_file():  # a published CLIP may be in a folder of this name too
+        _check_whole(folder)
+        raise MissingWeights(f"{folder} is not a tuned encoder: {CARD} is missing", hint=MADE_AGAIN)
+    return CLIP, None
+
+
+def _check_whole(folder: Path) -> None:
     try:
         whole_model(folder)
     except (MissingWeights, CorruptArtifact) as error:
         raise type(error)(error.fact, hint=MADE_AGAIN) from None
-    if card is None:
-        raise MissingWeights(f"{folder} holds no tuned encoder: {CARD} is missing", hint=MADE_AGAIN)
-    card.check_files(folder)
-    return None

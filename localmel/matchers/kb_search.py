@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from localmel.encode.kb_images import KbImages, index_images, load_images
 from localmel.encode.kb_vectors import KbVectors, index_kb, load_vectors
-from localmel.encode.token_encoders import TokenEncoders
+from localmel.encode.registry import Encoders
 from localmel.errors import BadInput, CorruptArtifact, shell_line
 from localmel.index import ExactSettings, choose
 from localmel.kb.packed import PackedKb
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 def index_for_kind(
     kb: KnowledgeBase,
     kind: MatcherKind,
-    encoders: TokenEncoders,
+    encoders: Encoders,
 ) -> int:
     """Encode what any matcher of this kind looks at: whole texts and pictures, and their parts.
 
@@ -57,7 +57,7 @@ def index_for_kind(
 def index_for_matcher(
     kb: KnowledgeBase,
     matcher: MatcherFolder[Any],
-    encoders: TokenEncoders,
+    encoders: Encoders,
     index: str,
 ) -> int:
     """The same, and the sides that this matcher makes of the entities, with the index that `index` names.
@@ -80,7 +80,7 @@ def index_for_matcher(
 def ensure_for_matcher(
     kb: KnowledgeBase,
     matcher: MatcherFolder[Any],
-    encoders: TokenEncoders,
+    encoders: Encoders,
     index: str,
 ) -> None:
     """`index_for_matcher`, unless the KB is ready for it."""
@@ -91,16 +91,16 @@ def ensure_for_matcher(
         index_for_matcher(kb, matcher, encoders, index)
 
 
-def encoders_for(matcher: MatcherFolder[Any], encoders: TokenEncoders) -> TokenEncoders:
+def encoders_for(matcher: MatcherFolder[Any], encoders: Encoders) -> Encoders:
     """Those that it looks through: without pictures where it looks at none.  Raises BadInput for other spaces."""
     matcher.check_spaces(encoders.text.space, encoders.image_space)
-    return encoders if matcher.image_space else TokenEncoders(text=encoders.text, image=None)
+    return encoders if matcher.image_space else Encoders(text=encoders.text, image=None)
 
 
 class MatcherSearch:
     """Searches a KB for mentions, by a trained matcher, and scores entities that were found otherwise."""
 
-    def __init__(self, kb: KnowledgeBase, matcher: MatcherFolder[Any], encoders: TokenEncoders, index: str) -> None:
+    def __init__(self, kb: KnowledgeBase, matcher: MatcherFolder[Any], encoders: Encoders, index: str) -> None:
         """Raises BadInput, with the command, where the KB was never made ready for this matcher, or has changed."""
         from localmel.matchers.prepared import PreparedSides, index_sides
         from localmel.matchers.two_step import TwoStepSearch
@@ -196,7 +196,7 @@ class _Known:
     facts: dict[str, Any]
 
 
-def _known(kb: KnowledgeBase, matcher: MatcherFolder[Any], kind: MatcherKind, encoders: TokenEncoders) -> _Known:
+def _known(kb: KnowledgeBase, matcher: MatcherFolder[Any], kind: MatcherKind, encoders: Encoders) -> _Known:
     """The KB's own vectors, and what the sides hang on."""
     packed, vectors = load_vectors(kb, encoders.text.space)
     images = load_images(kb, packed, encoders.image.image_space) if encoders.image else None

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from localmel.encode.kb_images import KbImages
     from localmel.encode.kb_vectors import KbVectors
+    from localmel.encode.registry import Encoders
     from localmel.encode.space import Space
-    from localmel.encode.token_encoders import TokenEncoders
     from localmel.kb.packed import PackedKb
     from localmel.kb.store import KnowledgeBase
     from localmel.matchers.dwe.choice import DweChoice
@@ -39,7 +39,7 @@ class MatcherKind(Protocol):
     @property
     def name(self) -> str: ...
 
-    def new(self, encoders: TokenEncoders, *, width: int | None) -> nn.Module:
+    def new(self, encoders: Encoders, *, width: int | None) -> nn.Module:
         """A network that nobody has trained, with weights drawn by torch, for what these encoders make.
 
         width: of what is compared; None takes the kind's own."""
@@ -84,7 +84,7 @@ class MatcherKind(Protocol):
         return {}
 
     def index(
-        self, kb: KnowledgeBase, packed: PackedKb, encoders: TokenEncoders, images: KbImages | None,
+        self, kb: KnowledgeBase, packed: PackedKb, encoders: Encoders, images: KbImages | None,
         ) -> int:  # fmt: skip
         """Make what `entities` wants beside the vectors of whole texts and pictures.  Returns how many were encoded."""
         ...
@@ -96,7 +96,7 @@ class MatcherKind(Protocol):
         ...
 
     def mentions(
-        self, mentions: Sequence[Mention], encoders: TokenEncoders, *, folder: Path | None = None,
+        self, mentions: Sequence[Mention], encoders: Encoders, *, folder: Path | None = None,
     ) -> EntityFeatures[Any]:  # fmt: skip
         """Of some mentions.  With a folder they are kept there, and taken from there the next time."""
         ...

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localmel.encode.kb_vectors import KbVectors
-from localmel.encode.mention_texts import mention_text
+from localmel.encode.mention_inputs import mention_text
 from localmel.kb.packed import PackedKb
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.words import fold

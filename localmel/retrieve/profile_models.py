@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localmel.encode.registry import Encoders, open_encoder
-from localmel.encode.token_encoders import TokenEncoders, open_token_encoders
 from localmel.kb.locate import STARTER, open_kb, prepare_starter
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.folder import MatcherFolder
@@ -23,7 +22,7 @@ from localmel.weights.folders import is_name, weights_home
 from localmel.weights.network import network_folder
 
 if TYPE_CHECKING:
-    from localmel.encode.minilm import Method
+    from localmel.encode.space import Method
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +32,7 @@ class ProfileModels:
     encoders: Encoders
     network: Network | None
     matcher: MatcherFolder[Any] | None = None
-    tokens: TokenEncoders | None = None
+    tokens: Encoders | None = None
 
     @property
     def sha256(self) -> str:
@@ -63,10 +62,9 @@ def open_network(profile: Profile, *, method: Method | None = None) -> tuple[Enc
 
 def matcher_models(folder: Path, profile: Profile, *, method: Method | None = None) -> ProfileModels:
     """A trained matcher, with the profile's encoders.  Raises BadInput where it was trained for others."""
-    matcher, tokens = load_matcher(folder), open_token_encoders(profile.encode, method=method)
+    matcher, tokens = load_matcher(folder), open_encoder(profile.encode, method=method)
     matcher.check_spaces(tokens.text.space, tokens.image_space)
-    encoders = Encoders(text=tokens.text, image=tokens.image)
-    return ProfileModels(encoders=encoders, network=None, matcher=matcher, tokens=tokens)
+    return ProfileModels(encoders=tokens, network=None, matcher=matcher, tokens=tokens)
 
 
 def matcher_folder(wanted: str) -> Path:
@@ -83,7 +81,7 @@ def index_named(
 ) -> int:
     """Make a KB ready for a kind of matchers, or for the trained one in a folder.  Returns what was encoded."""
     if wanted in MATCHERS:
-        return index_for_kind(kb, matcher_kind(wanted), open_token_encoders(profile.encode))
+        return index_for_kind(kb, matcher_kind(wanted), open_encoder(profile.encode))
     models = matcher_models(matcher_folder(wanted), profile)
     assert models.matcher is not None
     assert models.tokens is not None

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localmel.benchmarks import read_benchmark
-from localmel.encode.registry import Encoders
-from localmel.encode.space import ImageEncoder, TextEncoder
-from localmel.encode.token_encoders import TokenEncoders, open_token_encoders
+from localmel.encode.registry import Encoders, open_encoder
+from localmel.encode.space import PatchEncoder, WordEncoder
 from localmel.errors import BadInput, CorruptArtifact, UsageError, shell_line
 from localmel.evaluate.paired import compare
 from localmel.evaluate.paper import PaperCounts, PaperMention, paper_counts
@@ -107,10 +106,10 @@ class _Models:
 def evaluate_systems(
     plan: Plan,
     kb: KnowledgeBase,
-    encoder: TextEncoder,
+    encoder: WordEncoder,
     *,
-    images: ImageEncoder | None = None,
-    tokens: TokenEncoders | None = None,
+    images: PatchEncoder | None = None,
+    tokens: Encoders | None = None,
     out: Path | None = None,
     command: str = "",
 ) -> Report:
@@ -216,7 +215,7 @@ def _bench(
     plan: Plan,
     kb: KnowledgeBase,
     encoders: Encoders,
-    tokens: TokenEncoders | None,
+    tokens: Encoders | None,
     models: _Models,
 ) -> Bench:
     from localmel.encode.kb_vectors import load_vectors
@@ -240,7 +239,7 @@ def _bench(
             network, given = parts_without(network, vectors, plan.without)
             fuse_kb(kb, packed, given, network)
         if models.matcher:
-            tokens = tokens or open_token_encoders(models.profile.encode)
+            tokens = tokens or open_encoder(models.profile.encode)
             index = models.profile.retrieve.index
             ensure_for_matcher(kb, models.matcher, tokens, index)
     return Bench(

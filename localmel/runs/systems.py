@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from localmel.encode.registry import Encoders
 from localmel.encode.space import ImageEncoder
-from localmel.encode.token_encoders import TokenEncoders
 from localmel.engines.pictures import open_picture
 from localmel.errors import BadPicture
 from localmel.evaluate.ranks import rank_in
@@ -83,7 +82,7 @@ class Bench:
     "What the network is shown of them."
     network: Network | None
     matcher: MatcherFolder[Any] | None = None
-    tokens: TokenEncoders | None = None
+    tokens: Encoders | None = None
     "What the matcher encodes with."
     scorer: Path | None
     "Folder of the evidence scorer."

@@ -14,7 +14,7 @@ import numpy as np
 
 from localmel.encode.kb_images import KbImages, index_images, load_images
 from localmel.encode.kb_vectors import KbVectors, index_kb, load_vectors
-from localmel.encode.mention_images import PictureVectors
+from localmel.encode.mention_inputs import PictureVectors
 from localmel.encode.space import ImageEncoder, Space, TextEncoder
 from localmel.errors import BadInput, CorruptArtifact, UsageError
 from localmel.kb.packed import PackedKb

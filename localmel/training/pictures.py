@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from localmel.encode.mention_images import PictureVectors, vectors_of_files
+from localmel.encode.mention_inputs import PictureVectors, vectors_of_files
 from localmel.encode.space import ImageEncoder, Space
 from localmel.errors import CorruptArtifact
 from localmel.records import Split

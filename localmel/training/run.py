@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from localmel.encode.registry import Encoders
 from localmel.encode.space import ImageEncoder, TextEncoder
-from localmel.encode.token_encoders import TokenEncoders
 from localmel.errors import BadInput, CorruptArtifact, MissingExtra
 from localmel.kb.store import KnowledgeBase
 from localmel.store import progress
@@ -85,7 +85,7 @@ def train_networks(
     folder: Path,
     *,
     images: ImageEncoder | None = None,
-    tokens: TokenEncoders | None = None,
+    tokens: Encoders | None = None,
     encoded: Path | None = None,
     on_epoch: OnEpoch = lambda _seed, _epoch: None,
 ) -> Outcome:

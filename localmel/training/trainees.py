@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from localmel.encode.kb_images import KbImages
+from localmel.encode.registry import Encoders
 from localmel.encode.space import ImageEncoder, Space, TextEncoder
-from localmel.encode.token_encoders import TokenEncoders
 from localmel.errors import UsageError
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kgmel.fused import load_network, save_network
@@ -87,7 +87,7 @@ def prepare_trainee(
     together: Together,
     *,
     images: ImageEncoder | None = None,
-    tokens: TokenEncoders | None = None,
+    tokens: Encoders | None = None,
 ) -> Trainee:
     """Read and encode what the recipe names.  tokens: the encoders of a matcher other than KGMEL's."""
     if recipe.matcher == KGMEL:
@@ -157,7 +157,7 @@ class MatcherTrainee:
     kind: MatcherKind
     network: Callable[[], nn.Module]
     inputs: MatcherInputs
-    encoders: TokenEncoders
+    encoders: Encoders
     validation_sets: Mapping[str, Any]
     made_from: Mapping[str, Any]
     dropped: int
@@ -214,7 +214,7 @@ def counts_of(train: Any, validation: Any, dropped: int) -> dict[str, int]:
     }
 
 
-def _seen_by(recipe: Recipe, encoders: TokenEncoders) -> TokenEncoders:
+def _seen_by(recipe: Recipe, encoders: Encoders) -> Encoders:
     """What a matcher other than KGMEL's looks through: no pictures where the recipe says so.  Raises UsageError."""
     if others := set(recipe.without) - {"image"}:
         raise UsageError(
@@ -226,11 +226,11 @@ def _seen_by(recipe: Recipe, encoders: TokenEncoders) -> TokenEncoders:
     if encoders.image is None:
         fact = f"a network cannot be trained without image: {encoders.text.space.name} looks at none"
         raise UsageError(fact, hint="leave --without image out")
-    return TokenEncoders(text=encoders.text, image=None)
+    return Encoders(text=encoders.text, image=None)
 
 
 def _matcher_trainee(
-    recipe: Recipe, kb: KnowledgeBase, encoders: TokenEncoders, folder: Path, together: Together
+    recipe: Recipe, kb: KnowledgeBase, encoders: Encoders, folder: Path, together: Together
 ) -> MatcherTrainee:
     """Whole texts and golds as the fusion network has them; words, patches and more as the kind makes them."""
     from localmel.matchers.train.matcher_learner import MatcherInputs

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from localmel.encode.token_encoders import TokenEncoders, open_token_encoders
+from localmel.encode.registry import Encoders, open_encoder
 from localmel.errors import CorruptArtifact, LocalmelError, shell_line
 from localmel.kb.packed import PackedKb, load_packed, pack
 from localmel.kb.store import KnowledgeBase
@@ -44,7 +44,7 @@ class TuningTrainee:
     tuning: EncoderTuning
     training: TrainingSettings
     inputs: TuningInputs
-    encoders: TokenEncoders
+    encoders: Encoders
     "As they were before."
     validation_sets: Mapping[str, Any]
     made_from: Mapping[str, Any]
@@ -66,11 +66,11 @@ class TuningTrainee:
 
     def new(self) -> NewLearner:
         """A `TuningLearner` with a fresh copy of the encoder."""
-        from localmel.matchers.train.tuning_encoder import tunable
+        from localmel.encode.registry import tunable
         from localmel.matchers.train.tuning_learner import TuningLearner
 
         def made(settings: TrainingSettings) -> TuningLearner:
-            encoder = tunable(self.encoders, self.tuning)
+            encoder = tunable(self.encoders, recompute=self.tuning.recompute)
             return TuningLearner(self.kind, self.network, encoder, self.tuning, settings, self.inputs)
 
         return made
@@ -91,7 +91,7 @@ class TuningTrainee:
             name: card[name] for name in ("seed", "data", "mentions", "best_epoch", "command") if name in card
         }
         network.encoder.save(place, {**told, **asdict(self.tuning)})
-        now = open_token_encoders(EncodeSettings(model=str(place.absolute())))
+        now = open_encoder(EncodeSettings(model=str(place.absolute())))
         images = now.image_space if self.encoders.image else None
         tuned = {"folder": place.name, "from": before.name, "from_sha256": before.weights_sha256}
         kept: Card = {**card, TUNED: tuned}
@@ -109,13 +109,13 @@ def check_encoder_beside(network: Path, card: Mapping[str, Any]) -> None:
         return
     again = shell_line("rm -r", network, note="then run the same command again: its last epoch is kept")
     try:
-        open_token_encoders(EncodeSettings(model=str(encoder_beside(network).absolute())))
+        open_encoder(EncodeSettings(model=str(encoder_beside(network).absolute())))
     except LocalmelError as error:
         raise CorruptArtifact(f"the encoder of {network} cannot be used ({error.fact})", hint=again) from None
 
 
 def tuning_trainee(
-    recipe: Recipe, kb: KnowledgeBase, encoders: TokenEncoders, folder: Path, together: Together
+    recipe: Recipe, kb: KnowledgeBase, encoders: Encoders, folder: Path, together: Together
 ) -> TuningTrainee:
     """encoders: without those of pictures where the recipe looks at none."""
     from localmel.matchers.train.tuning_learner import TuningInputs

@@ -161,7 +161,7 @@ def test_every_chosen_part_is_learnt_and_taking_it_away_changes_the_mention(seei
     """Gates begin at zero: where one is not zero any more, a gradient has come through the part behind it."""
     import torch
 
-    from localmel.encode.token_encoders import open_token_encoders
+    from localmel.encode.registry import open_encoder
     from localmel.matchers.protocol import Tokens
     from localmel.matchers.registry import kind_of, load_matcher
     from localmel.records import Mention, Span
@@ -178,7 +178,7 @@ def test_every_chosen_part_is_learnt_and_taking_it_away_changes_the_mention(seei
     from localmel.kb.store import KnowledgeBase
     from localmel.matchers.kb_search import MatcherSearch
 
-    encoders = open_token_encoders(load_profile(str(seeing.folder / "clip.toml")).encode)
+    encoders = open_encoder(load_profile(str(seeing.folder / "clip.toml")).encode)
     image = seeing.folder / "data" / "pictures" / "3-3.jpg"
     one = Mention(id="m", surface="Sign", context="Sign", span=Span(start=0, end=4), image=image)
     assert type(kind_of(matcher)).__name__ == "DweKind"

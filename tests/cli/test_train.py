@@ -266,7 +266,7 @@ def test_mentions_that_were_drawn_keep_their_own_texts_and_golds(
     data: Path, kb: Path, encoder: Any, tmp_path: Path
 ) -> None:
     from localmel.encode.kb_vectors import index_kb, load_vectors
-    from localmel.encode.mention_texts import mention_text
+    from localmel.encode.mention_inputs import mention_text
 
     drawn = read_datasets(data, most=(20, 9))
     assert (len(drawn.train.mentions), len(drawn.validation.mentions)) == (20, 9)

@@ -11,7 +11,7 @@ import pytest
 from localmel.doctor.check import Check
 from localmel.doctor.kbs import look_at_kbs
 from localmel.encode.minilm import MiniLM
-from localmel.encode.token_encoders import open_token_encoders
+from localmel.encode.registry import open_encoder
 from localmel.kb.schema import DATABASE
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.folder import SIDES_KIND, SIDES_VERSION
@@ -80,7 +80,7 @@ def test_a_kb_has_to_be_ready_for_the_matcher_of_the_profile(
     own = profile(f'[retrieve]\nmatcher = "{tmp_path}/m3el"\n')
     folder = indexed(change_kb(ENTITIES, FACTS), encoder)
     assert looked(folder, profile=own)["kb.kb.index"].status == "skip"
-    kind, encoders = M3elKind(), open_token_encoders(own.encode, method="onnxruntime")
+    kind, encoders = M3elKind(), open_encoder(own.encode, method="onnxruntime")
     kind.save(tmp_path / "m3el", kind.new(encoders, width=8), encoders.text.space, None, {})
     with KnowledgeBase(folder) as kb:
         index_for_kind(kb, kind, encoders)
@@ -107,7 +107,7 @@ def test_the_index_is_that_of_the_profiles_own_encoder(
     tuned = profile(f'[encode]\nmodel = "{place}"\n')
     assert "was trained on vectors of all-MiniLM-L6-v2" in looked(folder, profile=tuned)["kb.kb.index"].fact
     space = MiniLM(tuned=place).space
-    kind, encoders = M3elKind(), open_token_encoders(tuned.encode)
+    kind, encoders = M3elKind(), open_encoder(tuned.encode)
     kind.save(tmp_path / "m3el", kind.new(encoders, width=8), space, None, {})
     tuned = profile(f'[encode]\nmodel = "{place}"\n[retrieve]\nmatcher = "{tmp_path}/m3el"\n')
     check = looked(folder, profile=tuned)["kb.kb.index"]

@@ -150,7 +150,7 @@ def test_a_tuned_minilm_is_looked_at_by_path_and_by_name(
     for model in (str(place), "encoder"):
         own = profile(f'[encode]\nmodel = "{model}"\n')
         check = looked(own)["weights.encoder"]
-        assert (check.status, "all-MiniLM-L6-v2, tuned" in check.fact) == ("ok", True)
+        assert (check.status, check.fact.startswith("MiniLM, ")) == ("ok", True)
         assert not packages_of(own)  # none of CLIP's
     (place / "model.safetensors").write_bytes(b"")
     by_path, by_name = (looked(profile(f'[encode]\nmodel = "{one}"\n')) for one in (str(place), "encoder"))

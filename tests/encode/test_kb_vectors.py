@@ -209,8 +209,9 @@ def test_progress_adds_up(change_kb: ChangeKb, open_kb: Any) -> None:
         done[steps[-1]] = done.get(steps[-1], 0) + more
 
     many = [{"id": f"Q{number}", "label": f"Town {number}"} for number in range(5000)]
+    kb = open_kb(change_kb(many))
     with listening(Listener(on_step=on_step, on_done=on_done)):
-        index_kb(open_kb(change_kb(many)), Scripted())
+        index_kb(kb, Scripted())
     assert done == totals == {"reading triples": 5000, "encoding": 5000}
 
 

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from localmel.encode.minilm import MAX_TOKENS, WIDTH, Method, MiniLM, best_method, read_weights
+from localmel.encode.minilm import MAX_TOKENS, MiniLM, best_method
+from localmel.encode.minilm_weights import WIDTH, read_weights
+from localmel.encode.space import Method
 from localmel.errors import CorruptArtifact, MissingWeights
 from localmel.weights.catalog import MINILM, verified_folder
 

@@ -12,7 +12,7 @@ import pytest
 
 from localmel.encode.clip import Clip
 from localmel.encode.kb_images import index_images, load_images
-from localmel.encode.mention_images import vectors_of_files
+from localmel.encode.mention_inputs import vectors_of_files
 from localmel.kb.packed import pack
 from localmel.kb.store import KnowledgeBase
 from tests.encode.clip_folders import ROOT

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from localmel.encode.space import Space
-from localmel.encode.token_encoders import MOST_WORDS, TokenEncoders
+from localmel.encode.registry import Encoders
+from localmel.encode.space import MOST_WORDS, Space
 
 WIDTH = 16
 
@@ -41,9 +41,9 @@ class HashedTokens:
                 if text else none for text in texts]  # fmt: skip
 
 
-def token_encoders(encoder: HashedTokens | None = None) -> TokenEncoders:
+def token_encoders(encoder: HashedTokens | None = None) -> Encoders:
     """Without pictures."""
-    return TokenEncoders(text=encoder or HashedTokens(), image=None)
+    return Encoders(text=encoder or HashedTokens(), image=None)
 
 
 def _words(text: str) -> list[str]:

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from localmel.encode.clip_tokens import ClipTokens
-from localmel.encode.token_encoders import TokenEncoders
+from localmel.encode.clip import Clip
+from localmel.encode.registry import Encoders
 from localmel.matchers.m3el.kind import M3elKind
 from localmel.matchers.train.loop import Epoch, Trained, train_learner
 from localmel.matchers.train.settings import TrainingSettings
-from localmel.matchers.train.tuning_clip import TunableClip
 from localmel.matchers.train.tuning_learner import TuningInputs, TuningLearner
 from localmel.matchers.train.tuning_rows import Rows
 from localmel.matchers.train.tuning_settings import EncoderTuning
@@ -46,7 +45,7 @@ def people(broken: Path | None = None, *, every: int = 2) -> TuningInputs:
 
 
 def trained_on(
-    clip: ClipTokens,
+    clip: Clip,
     inputs: TuningInputs,
     folder: Path,
     settings: TrainingSettings = QUICK,
@@ -54,10 +53,10 @@ def trained_on(
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     on_step: Callable[..., None] = lambda *_: None,
 ) -> Trained:
-    kind, encoders = M3elKind(), TokenEncoders(text=clip, image=clip)
+    kind, encoders = M3elKind(), Encoders(text=clip, image=clip)
 
     def new(chosen: TrainingSettings) -> TuningLearner:
-        encoder = TunableClip(clip, sees=True, recompute=tuning.recompute)
+        encoder = clip.tunable(sees=True, recompute=tuning.recompute)
         return TuningLearner(kind, lambda: kind.new(encoders, width=8), encoder, tuning, chosen, inputs)
 
     made_from = {"people": len(PEOPLE)}
@@ -76,7 +75,7 @@ def main(model: Path, folder: Path, *, accumulate: int = 1, stop_after: int = 0,
             os.kill(os.getpid(), signal.SIGKILL)
 
     trained = trained_on(
-        ClipTokens(model, device="cpu"), people(every=len(PEOPLE)), folder / "checkpoint",
+        Clip(model, device="cpu"), people(every=len(PEOPLE)), folder / "checkpoint",
         replace(QUICK, accumulate=accumulate, batch=3), replace(TUNING, recompute=bool(recompute)),
         on_epoch=done.append, on_step=kill_in_the_middle,
     )  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from localmel.encode.clip import Clip
-from localmel.encode.mention_images import vectors_of_files
+from localmel.encode.mention_inputs import vectors_of_files
 from localmel.encode.space import Space
 from localmel.errors import BadInput, UsageError
 from localmel.see.clip_attributes import ClipAttributes, attribute_texts

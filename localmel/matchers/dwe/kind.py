@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from localmel.encode.registry import Encoders
 from localmel.encode.space import Space
 from localmel.encode.text_vectors import TextVectors, index_texts, load_texts
-from localmel.encode.token_encoders import TokenEncoders
 from localmel.errors import CorruptArtifact, UsageError
 from localmel.kb.texts import WRITTEN, TextSource, texts_state, the_model
 from localmel.matchers.dwe.choice import DweChoice
@@ -52,7 +52,7 @@ class DweKind(MatcherKind):
         """sight: what is to be seen, tiles alone where none is given; own: the portraits of the KB beside it."""
         self._sight, self._own = sight or open_sight(DweChoice()), own
 
-    def new(self, encoders: TokenEncoders, *, width: int | None) -> Dwe:
+    def new(self, encoders: Encoders, *, width: int | None) -> Dwe:
         """With pictures where they are encoded, else the text half alone.  As wide as texts unless `width` is given."""
         text = encoders.text.space.width
         width = width or text
@@ -117,7 +117,7 @@ class DweKind(MatcherKind):
         self,
         kb: KnowledgeBase,
         packed: PackedKb,
-        encoders: TokenEncoders,
+        encoders: Encoders,
         images: KbImages | None,
     ) -> int:
         """Texts beside the KB's own, and faces in its pictures, where they are chosen."""
@@ -134,7 +134,7 @@ class DweKind(MatcherKind):
     def mentions(
         self,
         mentions: Sequence[Mention],
-        encoders: TokenEncoders,
+        encoders: Encoders,
         *,
         folder: Path | None = None,
     ) -> DweTable:

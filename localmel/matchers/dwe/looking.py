@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from localmel.encode.mention_images import vectors_of_files
-from localmel.encode.mention_texts import mention_text
-from localmel.encode.token_encoders import MOST_WORDS, TokenEncoders
+from localmel.encode.mention_inputs import mention_text, vectors_of_files
+from localmel.encode.registry import Encoders
+from localmel.encode.space import MOST_WORDS
 from localmel.matchers.dwe.choice import CLIP
 from localmel.matchers.features import laid_end_to_end
 from localmel.records import Mention
@@ -48,7 +48,7 @@ class Looking:
     """All that looks at mentions."""
 
     def __init__(
-        self, encoders: TokenEncoders, sight: DweSight | None, own: OwnPortraits | None, folder: Path | None
+        self, encoders: Encoders, sight: DweSight | None, own: OwnPortraits | None, folder: Path | None
     ) -> None:
         """sight: without one, only whole pictures are seen.  folder: where what was found in pictures is kept."""
         self._encoders, self._sight, self._own, self._folder = encoders, sight, own, folder
@@ -148,7 +148,7 @@ class Looking:
 class _Both:
     """The two encoders of a profile as one, where their space is one."""
 
-    def __init__(self, encoders: TokenEncoders) -> None:
+    def __init__(self, encoders: Encoders) -> None:
         assert encoders.image is not None
         self.space, self.encode = encoders.text.space, encoders.text.encode
         self.image_space, self.encode_images = encoders.image.image_space, encoders.image.encode_images

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from localmel.encode.token_encoders import TokenEncoders
+from localmel.encode.registry import Encoders
 from localmel.kb.packed import Lists
 from localmel.matchers.dwe.features import DweTable, Several, Singles
 from localmel.matchers.dwe.looking import Looking, OwnPortraits
@@ -55,7 +55,7 @@ def _written(texts: Sequence[TextVectors], n: int) -> Singles | Several:
 
 def dwe_mentions(
     mentions: Sequence[Mention],
-    encoders: TokenEncoders,
+    encoders: Encoders,
     *,
     sight: DweSight | None = None,
     own: OwnPortraits | None = None,

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from localmel.encode.mention_images import vectors_of_files
-from localmel.encode.mention_texts import mention_text
+from localmel.encode.mention_inputs import mention_text, vectors_of_files
 from localmel.encode.space import ImageEncoder
 from localmel.matchers.kgmel.kb_triples import TripleArrays
 from localmel.records import Mention, Triple

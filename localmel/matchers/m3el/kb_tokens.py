@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from localmel.encode.kb_images import KbImages, picture_path
 from localmel.encode.kb_vectors import KbVectors, how_to_index
-from localmel.encode.space import Space
-from localmel.encode.token_encoders import MOST_WORDS, PatchEncoder, WordEncoder
+from localmel.encode.space import MOST_WORDS, PatchEncoder, Space, WordEncoder
 from localmel.engines.pictures import Picture, open_picture
 from localmel.errors import BadInput, BadPicture, CorruptArtifact, KbBusy
 from localmel.kb.packed import Lists, PackedKb, entity_texts

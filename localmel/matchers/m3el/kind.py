@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from localmel.encode.registry import Encoders
 from localmel.encode.space import Space
-from localmel.encode.token_encoders import TokenEncoders
 from localmel.matchers.features import Features, FeatureTable
 from localmel.matchers.m3el.folder import KIND, M3elFolder, load_m3el, save_m3el
 from localmel.matchers.m3el.kb_tokens import index_patches, index_words, kb_features
@@ -38,7 +38,7 @@ class M3elKind(MatcherKind):
     name = KIND
     loss_settings = M3elLossSettings()
 
-    def new(self, encoders: TokenEncoders, *, width: int | None) -> M3el:
+    def new(self, encoders: Encoders, *, width: int | None) -> M3el:
         """With pictures where they are encoded, else the text half alone.
 
         Scores of wholes begin as cosines over _TEMPERATURE.  As published their norms begin at 1: scores of frozen
@@ -81,7 +81,7 @@ class M3elKind(MatcherKind):
         self,
         kb: KnowledgeBase,
         packed: PackedKb,
-        encoders: TokenEncoders,
+        encoders: Encoders,
         images: KbImages | None,
     ) -> int:
         """Words, and patches where pictures are looked at."""
@@ -99,7 +99,7 @@ class M3elKind(MatcherKind):
     def mentions(
         self,
         mentions: Sequence[Mention],
-        encoders: TokenEncoders,
+        encoders: Encoders,
         *,
         folder: Path | None = None,
     ) -> FeatureTable:

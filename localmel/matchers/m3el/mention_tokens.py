@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from localmel.encode.mention_images import vectors_of_files
-from localmel.encode.mention_texts import mention_text
-from localmel.encode.token_encoders import MOST_WORDS, PatchEncoder, TokenEncoders
+from localmel.encode.mention_inputs import mention_text, vectors_of_files
+from localmel.encode.registry import Encoders
+from localmel.encode.space import MOST_WORDS, PatchEncoder
 from localmel.engines.pictures import Picture, open_picture
 from localmel.errors import BadPicture
 from localmel.kb.packed import Lists
@@ -34,7 +34,7 @@ Columns = dict[str, "NDArray[Any]"]
 
 def mention_features(
     mentions: Sequence[Mention],
-    encoders: TokenEncoders,
+    encoders: Encoders,
     *,
     folder: Path | None = None,
 ) -> FeatureTable:
@@ -58,7 +58,7 @@ def mention_features(
     return _table(arrays)
 
 
-def _encoded(mentions: Sequence[Mention], encoders: TokenEncoders) -> Columns:
+def _encoded(mentions: Sequence[Mention], encoders: Encoders) -> Columns:
     """Each different text and picture is encoded once."""
     texts = [mention_text(mention) for mention in mentions]
     place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
@@ -108,7 +108,7 @@ def _table(columns: Columns) -> FeatureTable:
     return FeatureTable(text=columns["text"], words=words, pictures=Pictures(whole=columns["image"], patches=patches))
 
 
-def _facts(mentions: Sequence[Mention], encoders: TokenEncoders) -> dict[str, Any]:
+def _facts(mentions: Sequence[Mention], encoders: Encoders) -> dict[str, Any]:
     text, image = encoders.text.space, encoders.image_space
     digest, known = hashlib.sha256(), dict[Path, bytes]()
     for mention in mentions:

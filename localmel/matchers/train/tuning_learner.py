@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from localmel.encode.space import Space
+from localmel.encode.tunable import TunableEncoder
 from localmel.matchers.kgmel.ranking import Workers
 from localmel.matchers.registry import MatcherKind
 from localmel.matchers.train.batches import Part
 from localmel.matchers.train.learner import Validated, WeightsApart
 from localmel.matchers.train.matcher_learner import MatcherInputs, MatcherLearner, SearchQuality, appraised
 from localmel.matchers.train.settings import TrainingSettings
-from localmel.matchers.train.tuning_encoder import TunableEncoder
 from localmel.matchers.train.tuning_rows import LiveFeatures, Rows
 from localmel.matchers.train.tuning_settings import EncoderTuning
 
@@ -85,8 +85,8 @@ class TuningLearner:
 
     @property
     def apart(self) -> Sequence[WeightsApart]:
-        """The encoder's weights."""
-        return self._encoder.apart(self._tuning)
+        """Return the weights of the encoder."""
+        return encoder_weights(self._encoder, self._tuning)
 
     def facts(self) -> dict[str, Any]:
         """Of the kind, and of the tuning."""
@@ -108,6 +108,16 @@ class _Step(nn.Module):
     def forward(self, part: Part) -> tuple[Tensor, Tensor]:
         found: tuple[Tensor, Tensor] = self.matched(part)
         return found
+
+
+def encoder_weights(encoder: TunableEncoder, tuning: EncoderTuning) -> tuple[WeightsApart, ...]:
+    """Return the trained weights in two groups: matrices, which decay, and all others, which do not."""
+    trained = [weight for weight in encoder.parameters() if weight.requires_grad]
+    matrices, others = ([weight for weight in trained if (weight.dim() > 1) is wide] for wide in (True, False))
+    return tuple(
+        WeightsApart(weights=tuple(weights), rate=tuning.rate, weight_decay=decay, epsilon=tuning.epsilon)
+        for weights, decay in ((matrices, tuning.weight_decay), (others, 0.0))
+    )
 
 
 def tuning_facts(origin: Space, tuning: EncoderTuning) -> dict[str, Any]:

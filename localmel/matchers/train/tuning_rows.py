@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from localmel.encode.batches import batches_by_length
 from localmel.encode.kb_images import picture_path
-from localmel.encode.mention_texts import mention_text
+from localmel.encode.mention_inputs import mention_text
+from localmel.encode.space import batches_by_length
+from localmel.encode.tunable import TunableEncoder
 from localmel.engines.pictures import open_picture
 from localmel.errors import BadPicture
 from localmel.kb.packed import Lists, entity_texts
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.features import Features
-from localmel.matchers.train.tuning_encoder import TunableEncoder
 from localmel.records import Mention
 from localmel.store import progress
 from localmel.store.arrays import starts_of

@@ -13,7 +13,7 @@ from PIL import Image
 
 from localmel.encode.kb_images import index_images, load_images
 from localmel.encode.kb_vectors import load_vectors
-from localmel.encode.token_encoders import TokenEncoders
+from localmel.encode.registry import Encoders
 from localmel.errors import BadInput, CorruptArtifact, UsageError
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.texts import ABSTRACT, WRITTEN, KeptText, TextSource, keep_texts
@@ -34,11 +34,11 @@ LEVELS = {"search": {"first": 0.9, "last": 0.1}}
 RED, GREEN, BLUE = (250, 5, 5), (5, 250, 5), (5, 5, 250)
 
 
-def seeing() -> TokenEncoders:
-    return TokenEncoders(text=HashedTokens(), image=Colours())  # type: ignore[arg-type]  # no patches are wanted
+def seeing() -> Encoders:
+    return Encoders(text=HashedTokens(), image=Colours())  # type: ignore[arg-type]  # no patches are wanted
 
 
-def trained(folder: Path, choice: DweChoice, encoders: TokenEncoders) -> Any:
+def trained(folder: Path, choice: DweChoice, encoders: Encoders) -> Any:
     kind = DweKind(open_sight(choice))
     torch.manual_seed(0)
     network = kind.new(encoders, width=None)

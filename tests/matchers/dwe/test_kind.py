@@ -15,8 +15,8 @@ from PIL import Image
 
 from localmel.encode.kb_images import index_images, load_images
 from localmel.encode.kb_vectors import index_kb, load_vectors
-from localmel.encode.minilm_words import MiniLmWords
-from localmel.encode.token_encoders import TokenEncoders
+from localmel.encode.minilm import MiniLM
+from localmel.encode.registry import Encoders
 from localmel.errors import UsageError
 from localmel.kb.packed import pack
 from localmel.kb.store import KnowledgeBase
@@ -45,8 +45,8 @@ def mention(sentence: str, image: Path | None = None, surface: str = "Jordan") -
 
 
 @pytest.fixture(scope="module")
-def minilm() -> TokenEncoders:
-    return TokenEncoders(text=MiniLmWords(method="torch"), image=None)
+def minilm() -> Encoders:
+    return Encoders(text=MiniLM(method="torch"), image=None)
 
 
 @pytest.fixture
@@ -77,9 +77,7 @@ def test_it_is_one_of_the_kinds() -> None:
         matcher_kind("dwe2")
 
 
-def test_the_text_half_tells_namesakes_apart_by_their_sentences(
-    kb: Path, minilm: TokenEncoders, tmp_path: Path
-) -> None:
+def test_the_text_half_tells_namesakes_apart_by_their_sentences(kb: Path, minilm: Encoders, tmp_path: Path) -> None:
     """Untrained, it is MiniLM's own likeness, with a real KB and real vectors."""
     kind = DweKind()
     torch.manual_seed(0)
@@ -97,7 +95,7 @@ def test_the_text_half_tells_namesakes_apart_by_their_sentences(
     assert (found.kind, best(found.network, table, entities)) == ("dwe", best(network, table, entities))
 
 
-def test_mentions_are_kept_and_what_is_kept_is_what_was_made(minilm: TokenEncoders, tmp_path: Path) -> None:
+def test_mentions_are_kept_and_what_is_kept_is_what_was_made(minilm: Encoders, tmp_path: Path) -> None:
     some = [mention(WRITER), mention(PLAYER), mention(WRITER)]
     said: list[str] = []
     with listening(Listener(on_step=lambda what, _, __: said.append(what))):
@@ -116,7 +114,7 @@ def test_mentions_are_kept_and_what_is_kept_is_what_was_made(minilm: TokenEncode
     assert len(dwe_mentions([], minilm)) == 0
 
 
-def test_a_batch_is_learnt_from_and_hidden_pictures_are_not_looked_at(minilm: TokenEncoders) -> None:
+def test_a_batch_is_learnt_from_and_hidden_pictures_are_not_looked_at(minilm: Encoders) -> None:
     kind = DweKind()
     torch.manual_seed(0)
     network = kind.new(minilm, width=32)
@@ -140,15 +138,15 @@ def test_a_batch_is_learnt_from_and_hidden_pictures_are_not_looked_at(minilm: To
 
 
 @pytest.fixture(scope="module")
-def clip(tiny_models: Callable[[str], Path]) -> TokenEncoders:
-    from localmel.encode.clip_tokens import ClipTokens
+def clip(tiny_models: Callable[[str], Path]) -> Encoders:
+    from localmel.encode.clip import Clip
 
-    made = ClipTokens(tiny_models("tiny-clip"), device="cpu")
-    return TokenEncoders(text=made, image=made)
+    made = Clip(tiny_models("tiny-clip"), device="cpu")
+    return Encoders(text=made, image=made)
 
 
 @with_clip
-def test_pictures_are_seen_whole_in_pieces_and_by_attributes(clip: TokenEncoders, tmp_path: Path) -> None:
+def test_pictures_are_seen_whole_in_pieces_and_by_attributes(clip: Encoders, tmp_path: Path) -> None:
     Image.new("RGB", (64, 48), "red").save(tmp_path / "red.png")
     Image.new("RGB", (5, 5), "red").save(tmp_path / "dot.png")  # nothing can be cut out of it
     (tmp_path / "broken.png").write_bytes(b"none")
@@ -180,7 +178,7 @@ def test_pictures_are_seen_whole_in_pieces_and_by_attributes(clip: TokenEncoders
     [("flags", "kb_flat", "mention_flat64", 240), ("presidents", "kb_view", "mention_view", 44)],
 )
 def test_real_pictures_go_the_whole_way(
-    clip: TokenEncoders, change_kb: Callable[..., Path], kind: str, kb_view: str, mention_view: str, n: int
+    clip: Encoders, change_kb: Callable[..., Path], kind: str, kb_view: str, mention_view: str, n: int
 ) -> None:
     """Through detector, encoder, identity and network.  The tiny model's answers mean nothing but that it all fits."""
     views = [{path.stem: path for path in sorted((IMAGES / kind / view).iterdir())} for view in (kb_view, mention_view)]

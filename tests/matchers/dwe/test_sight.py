@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from localmel.encode.registry import Encoders
 from localmel.encode.space import Space
-from localmel.encode.token_encoders import TokenEncoders
 from localmel.errors import BadInput, CorruptArtifact, LocalmelError, MissingExtra, MissingWeights, UsageError
 from localmel.matchers.dwe import sight as dwe_sight
 from localmel.matchers.dwe.choice import DweChoice
@@ -181,8 +181,8 @@ def seeing(boxes: Sequence[Box] = (), **choice: Any) -> DweSight:
 
 
 @pytest.fixture(scope="module")
-def encoders() -> TokenEncoders:
-    return TokenEncoders(text=HashedTokens(), image=Colours())  # type: ignore[arg-type]  # no patches are wanted
+def encoders() -> Encoders:
+    return Encoders(text=HashedTokens(), image=Colours())  # type: ignore[arg-type]  # no patches are wanted
 
 
 @pytest.fixture(scope="module")
@@ -196,9 +196,7 @@ number = st.one_of(st.floats(-100, 200), st.sampled_from([math.nan, math.inf, -m
 
 
 @given(st.lists(st.builds(Box, left=number, top=number, right=number, bottom=number, score=number), max_size=40))
-def test_whatever_a_detector_says_the_table_holds_numbers(
-    encoders: TokenEncoders, picture: Path, boxes: list[Box]
-) -> None:
+def test_whatever_a_detector_says_the_table_holds_numbers(encoders: Encoders, picture: Path, boxes: list[Box]) -> None:
     table = dwe_mentions([mention(picture), mention(None)], encoders, sight=seeing(boxes, faces="tiles"))
     seen = table.of(np.arange(2))
     for part in ("objects", "faces"):
@@ -207,7 +205,7 @@ def test_whatever_a_detector_says_the_table_holds_numbers(
         assert bool(seen.parts[part].values.isfinite().all())
 
 
-def test_boxes_outside_none_at_all_and_three_hundred(encoders: TokenEncoders, picture: Path) -> None:
+def test_boxes_outside_none_at_all_and_three_hundred(encoders: Encoders, picture: Path) -> None:
     def n_objects(boxes: Sequence[Box]) -> int:
         seen = dwe_mentions([mention(picture)], encoders, sight=seeing(boxes)).of(np.arange(1))
         return int(seen.parts["objects"].there.sum())
@@ -219,9 +217,7 @@ def test_boxes_outside_none_at_all_and_three_hundred(encoders: TokenEncoders, pi
     assert n_objects(many) == 16
 
 
-def test_likenesses_are_told_and_become_texts_only_where_they_are_looked_for(
-    encoders: TokenEncoders, picture: Path
-) -> None:
+def test_likenesses_are_told_and_become_texts_only_where_they_are_looked_for(encoders: Encoders, picture: Path) -> None:
     from localmel.see.identity import FACES, WHOLE, Portraits
 
     space: Space = encoders.image_space  # type: ignore[assignment]
@@ -243,7 +239,7 @@ def test_likenesses_are_told_and_become_texts_only_where_they_are_looked_for(
 
 
 def test_a_model_is_asked_once_for_each_picture_and_never_again_for_what_it_has_answered(
-    encoders: TokenEncoders, picture: Path, tmp_path: Path
+    encoders: Encoders, picture: Path, tmp_path: Path
 ) -> None:
     script = tmp_path / "script.jsonl"
     script.write_text('{"answer": {"subject": "person", "text": "BULLS", "role": "athlete"}}\n')

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from localmel.encode.mention_texts import context_around, mention_text
+from localmel.encode.mention_inputs import context_around, mention_text
 from localmel.matchers.kgmel.mention_vectors import mention_arrays, mention_pictures, mention_texts
 from localmel.records import Mention, Span, Triple
 from tests.encode.colours import Colours

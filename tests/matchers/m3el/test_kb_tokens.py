@@ -16,12 +16,11 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
-from localmel.encode.clip_tokens import ClipTokens
+from localmel.encode.clip import Clip
 from localmel.encode.kb_images import index_images, load_images
 from localmel.encode.kb_vectors import index_kb, load_vectors
-from localmel.encode.minilm_words import MiniLmWords
-from localmel.encode.space import Space
-from localmel.encode.token_encoders import WordEncoder
+from localmel.encode.minilm import MiniLM
+from localmel.encode.space import Space, WordEncoder
 from localmel.engines.pictures import Picture
 from localmel.errors import BadInput, CorruptArtifact, KbBusy
 from localmel.index import ExactSettings
@@ -259,7 +258,7 @@ def test_all_that_a_matcher_sees_of_a_kb_stands_side_by_side(opened: OpenKb) -> 
 def test_a_kb_goes_through_both_steps_with_the_words_of_minilm(opened: OpenKb, tmp_path: Path) -> None:
     """Its entities are asked for by their own texts.  The network is not trained: whole texts are near themselves."""
     kb, _ = opened()
-    encoder = MiniLmWords(method="onnxruntime")
+    encoder = MiniLM(method="onnxruntime")
     index_kb(kb, encoder)
     packed, vectors = load_vectors(kb, encoder.space)
     index_words(kb, packed, encoder)
@@ -273,7 +272,7 @@ def test_a_kb_goes_through_both_steps_with_the_words_and_patches_of_clip(
 ) -> None:
     pytest.importorskip("open_clip", reason="open_clip is not installed here: pip install 'localmel[clip]'")
     kb, _ = opened()
-    encoder = ClipTokens(tiny_models("tiny-clip"), device="cpu")
+    encoder = Clip(tiny_models("tiny-clip"), device="cpu")
     index_kb(kb, encoder)
     packed, vectors = load_vectors(kb, encoder.space)
     index_images(kb, packed, encoder)

@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from localmel.encode.mention_texts import mention_text
+from localmel.encode.mention_inputs import mention_text
+from localmel.encode.registry import Encoders
 from localmel.encode.space import Space
-from localmel.encode.token_encoders import TokenEncoders
 from localmel.engines.pictures import Picture
 from localmel.matchers.features import Features, FeatureTable
 from localmel.matchers.m3el import mention_tokens
@@ -102,7 +102,7 @@ def test_no_mentions_are_a_table_without_rows(tmp_path: Path) -> None:
 
 
 def test_a_mention_without_a_readable_picture_has_none_and_a_changed_one_is_looked_at_again(tmp_path: Path) -> None:
-    encoders = TokenEncoders(text=HashedTokens(), image=Corners())
+    encoders = Encoders(text=HashedTokens(), image=Corners())
     red, broken = coloured(tmp_path / "red.png", (255, 0, 0)), tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     mentions = [mention(1, red), mention(2), mention(3, broken), mention(4, tmp_path / "gone.png"), mention(5, red)]

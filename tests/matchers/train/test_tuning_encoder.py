@@ -17,16 +17,15 @@ from torch import Tensor
 
 from localmel.encode import minilm_torch
 from localmel.encode.clip import Clip
-from localmel.encode.clip_tokens import ClipTokens
+from localmel.encode.clip_tunable import TunableClip
 from localmel.encode.minilm import MiniLM
-from localmel.encode.minilm_words import MiniLmWords
-from localmel.encode.registry import open_encoder
-from localmel.encode.token_encoders import MOST_WORDS, TokenEncoders, open_token_encoders
+from localmel.encode.minilm_torch import TunableMiniLm
+from localmel.encode.registry import Encoders, open_encoder, tunable
+from localmel.encode.space import MOST_WORDS
+from localmel.encode.tunable import TunableEncoder
 from localmel.engines.pictures import open_picture
 from localmel.errors import BadInput, CorruptArtifact, MissingWeights, UsageError
-from localmel.matchers.train.tuning_clip import TunableClip
-from localmel.matchers.train.tuning_encoder import TunableEncoder, tunable
-from localmel.matchers.train.tuning_minilm import TunableMiniLm
+from localmel.matchers.train.tuning_learner import encoder_weights
 from localmel.matchers.train.tuning_settings import EncoderTuning
 from localmel.settings import EncodeSettings
 from localmel.weights.catalog import MINILM, verified_folder
@@ -39,14 +38,14 @@ MINILM_FIRST, MINILM_LAST = ("weights.words", "weights.positions", "weights.0/qk
 
 
 @pytest.fixture(scope="module")
-def clip(tiny_models: Callable[[str], Path]) -> ClipTokens:
+def clip(tiny_models: Callable[[str], Path]) -> Clip:
     pytest.importorskip("open_clip", reason="open_clip is not installed here: pip install 'localmel[clip]'")
-    return ClipTokens(tiny_models("tiny-clip"), device="cpu")
+    return Clip(tiny_models("tiny-clip"), device="cpu")
 
 
 @pytest.fixture(scope="module")
-def minilm() -> MiniLmWords:
-    return MiniLmWords(method="onnxruntime", threads=1)
+def minilm() -> MiniLM:
+    return MiniLM(method="onnxruntime", threads=1)
 
 
 def trained(encoder: TunableEncoder, *, scale: float = 0.02) -> None:
@@ -78,8 +77,8 @@ def alike(words: Tensor, kept: NDArray[Any]) -> bool:
 
 
 @torch.no_grad()
-def test_minilm_begins_as_the_one_in_use(minilm: MiniLmWords) -> None:
-    whole, words, is_word = TunableMiniLm(minilm).texts(minilm.tokens(TEXTS))
+def test_minilm_begins_as_the_one_in_use(minilm: MiniLM) -> None:
+    whole, words, is_word = minilm.tunable(sees=False, recompute=False).texts(minilm.tokens(TEXTS))
     np.testing.assert_allclose(whole.numpy(), minilm.encode(TEXTS), atol=2e-6)
     expected = minilm.words(TEXTS)
     assert is_word.sum(dim=1).tolist() == [len(own) for own in expected]
@@ -90,8 +89,8 @@ def test_minilm_begins_as_the_one_in_use(minilm: MiniLmWords) -> None:
 
 
 @torch.no_grad()
-def test_clip_begins_as_the_one_in_use(clip: ClipTokens) -> None:
-    encoder = TunableClip(clip, sees=True)
+def test_clip_begins_as_the_one_in_use(clip: Clip) -> None:
+    encoder = clip.tunable(sees=True, recompute=False)
     whole, words, is_word = encoder.texts(encoder.tokens(TEXTS))
     np.testing.assert_allclose(whole.numpy(), clip.encode(TEXTS), atol=2e-6)
     for own, there, kept in zip(words, is_word, clip.words(TEXTS), strict=True):
@@ -103,7 +102,7 @@ def test_clip_begins_as_the_one_in_use(clip: ClipTokens) -> None:
 
 
 def test_every_layer_of_minilm_gets_a_gradient_and_recomputing_gives_the_same(
-    minilm: MiniLmWords, monkeypatch: pytest.MonkeyPatch
+    minilm: MiniLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer, calls = minilm_torch._layer, []
 
@@ -115,7 +114,7 @@ def test_every_layer_of_minilm_gets_a_gradient_and_recomputing_gives_the_same(
     found = {}
     for recompute in (False, True):
         calls.clear()
-        encoder = TunableMiniLm(minilm, recompute=recompute)
+        encoder = minilm.tunable(sees=False, recompute=recompute)
         found[recompute] = gradients(encoder, pictures=False)
         assert len(calls) == (12 if recompute else 6)
         assert found[recompute].keys() == dict(encoder.named_parameters()).keys()
@@ -125,8 +124,8 @@ def test_every_layer_of_minilm_gets_a_gradient_and_recomputing_gives_the_same(
         torch.testing.assert_close(found[True][name], gradient, rtol=1e-5, atol=1e-6)
 
 
-def test_every_layer_of_clip_gets_a_gradient_and_recomputing_gives_the_same(clip: ClipTokens) -> None:
-    plain, again = (TunableClip(clip, sees=True, recompute=recompute) for recompute in (False, True))
+def test_every_layer_of_clip_gets_a_gradient_and_recomputing_gives_the_same(clip: Clip) -> None:
+    plain, again = (clip.tunable(sees=True, recompute=recompute) for recompute in (False, True))
     assert again.network.transformer.grad_checkpointing
     assert again.network.visual.transformer.grad_checkpointing
     found, expected = gradients(again, pictures=True), gradients(plain, pictures=True)
@@ -139,24 +138,24 @@ def test_every_layer_of_clip_gets_a_gradient_and_recomputing_gives_the_same(clip
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_without_pictures_the_image_tower_is_left_alone(clip: ClipTokens) -> None:
-    encoder = TunableClip(clip, sees=False)
+def test_without_pictures_the_image_tower_is_left_alone(clip: Clip) -> None:
+    encoder = clip.tunable(sees=False, recompute=False)
     assert not any(name.startswith("network.visual.") for name in gradients(encoder, pictures=False))
-    groups = encoder.apart(EncoderTuning(rate=3e-5, weight_decay=0.5))
+    groups = encoder_weights(encoder, EncoderTuning(rate=3e-5, weight_decay=0.5))
     assert [(group.rate, group.weight_decay) for group in groups] == [(3e-5, 0.5), (3e-5, 0.0)]
     held = sum(len(group.weights) for group in groups)
     assert held == sum(weight.requires_grad for weight in encoder.parameters())
     assert {weight.dim() for weight in groups[1].weights} == {1}
 
 
-def test_nothing_is_drawn_by_chance_while_it_is_trained(clip: ClipTokens) -> None:
-    encoder = TunableClip(clip, sees=False).train()
+def test_nothing_is_drawn_by_chance_while_it_is_trained(clip: Clip) -> None:
+    encoder = clip.tunable(sees=False, recompute=False).train()
     assert not any(module.training for module in encoder.modules())
 
 
 @torch.no_grad()
-def test_a_tuned_minilm_is_kept_as_a_folder_that_a_profile_can_name(minilm: MiniLmWords, tmp_path: Path) -> None:
-    encoder = TunableMiniLm(minilm)
+def test_a_tuned_minilm_is_kept_as_a_folder_that_a_profile_can_name(minilm: MiniLM, tmp_path: Path) -> None:
+    encoder = minilm.tunable(sees=False, recompute=False)
     trained(encoder)
     whole, words, is_word = encoder.texts(encoder.tokens(TEXTS))
     place = tmp_path / "encoder"
@@ -173,13 +172,13 @@ def test_a_tuned_minilm_is_kept_as_a_folder_that_a_profile_can_name(minilm: Mini
     assert space.name == f"minilm-384-{space.weights_sha256[:12]}"
     assert space.weights_sha256 != MINILM.sha256["model.safetensors"]
     assert float(np.abs(whole.numpy() - minilm.encode(TEXTS)).max()) > 1e-3
-    reloaded = open_token_encoders(EncodeSettings(model=str(place))).text.words(TEXTS)
+    reloaded = open_encoder(EncodeSettings(model=str(place))).text.words(TEXTS)
     assert all(alike(own[there], kept) for own, there, kept in zip(words, is_word, reloaded, strict=True))
     card = json.loads((place / "encoder.json").read_text())
     assert card["tuned_from"] == {"name": MINILM.name, "weights_sha256": MINILM.sha256["model.safetensors"],
                                   "licence": "Apache-2.0"}  # fmt: skip
     assert card["facts"] == {"seed": 3}
-    again = TunableMiniLm(MiniLmWords(tuned=place))
+    again = MiniLM(tuned=place).tunable(sees=False, recompute=False)
     for name, weight in encoder.state_dict().items():
         assert torch.equal(again.state_dict()[name], weight), name
     again.save(tmp_path / "twice", {})
@@ -188,9 +187,9 @@ def test_a_tuned_minilm_is_kept_as_a_folder_that_a_profile_can_name(minilm: Mini
 
 
 @torch.no_grad()
-def test_transformers_reads_a_tuned_minilm_alike(minilm: MiniLmWords, tmp_path: Path) -> None:
+def test_transformers_reads_a_tuned_minilm_alike(minilm: MiniLM, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers is not installed here")
-    encoder = TunableMiniLm(minilm)
+    encoder = minilm.tunable(sees=False, recompute=False)
     trained(encoder)
     encoder.save(tmp_path / "encoder", {})
     model = transformers.BertModel.from_pretrained(tmp_path / "encoder").eval()
@@ -201,8 +200,8 @@ def test_transformers_reads_a_tuned_minilm_alike(minilm: MiniLmWords, tmp_path: 
 
 
 @torch.no_grad()
-def test_a_tuned_clip_is_kept_as_a_folder_that_a_profile_can_name(clip: ClipTokens, tmp_path: Path) -> None:
-    encoder = TunableClip(clip, sees=True)
+def test_a_tuned_clip_is_kept_as_a_folder_that_a_profile_can_name(clip: Clip, tmp_path: Path) -> None:
+    encoder = clip.tunable(sees=True, recompute=False)
     trained(encoder)
     opened = [open_picture(path) for path in PICTURES]
     whole = encoder.texts(encoder.tokens(TEXTS))[0].numpy()
@@ -226,10 +225,10 @@ def damage(path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def kept(minilm: MiniLmWords, clip: ClipTokens, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def kept(minilm: MiniLM, clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("kept")
-    TunableMiniLm(minilm).save(folder / "minilm", {})
-    TunableClip(clip, sees=True).save(folder / "clip", {})
+    minilm.tunable(sees=False, recompute=False).save(folder / "minilm", {})
+    clip.tunable(sees=True, recompute=False).save(folder / "clip", {})
     return {"minilm": folder / "minilm", "clip": folder / "clip"}
 
 
@@ -280,19 +279,18 @@ def test_what_is_missing_or_no_card_is_named(kept: dict[str, Path], tmp_path: Pa
         open_encoder(EncodeSettings(model=str(tmp_path / "nowhere")))
 
 
-def test_what_cannot_be_tuned_is_refused(clip: ClipTokens, minilm: MiniLmWords, tmp_path: Path) -> None:
+def test_what_cannot_be_tuned_is_refused(clip: Clip, minilm: MiniLM, tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="transformers is not installed here")
-    tuning = EncoderTuning()
-    assert isinstance(tunable(TokenEncoders(text=clip, image=clip), tuning), TunableClip)
-    encoder = tunable(TokenEncoders(text=minilm, image=None), tuning)
+    assert isinstance(tunable(Encoders(text=clip, image=clip), recompute=False), TunableClip)
+    encoder = tunable(Encoders(text=minilm, image=None), recompute=False)
     assert isinstance(encoder, TunableMiniLm)
-    with pytest.raises(BadInput, match="looks at no pictures"):
+    with pytest.raises(BadInput, match="reads texts only"):
         encoder.prepared(open_picture(PICTURES[0]))
-    with pytest.raises(UsageError, match="cannot be tuned; MiniLM and CLIP models can"):
-        tunable(token_encoders(), tuning)
-    siglip = ClipTokens(make_tiny_siglip(tmp_path), device="cpu")
-    with pytest.raises(BadInput, match="does not tell words from padding"):
-        tunable(TokenEncoders(text=siglip, image=siglip), tuning)
+    with pytest.raises(UsageError, match="only MiniLM and CLIP models can be tuned"):
+        tunable(token_encoders(), recompute=False)
+    siglip = Clip(make_tiny_siglip(tmp_path), device="cpu")
+    with pytest.raises(BadInput, match="reads the padding"):
+        tunable(Encoders(text=siglip, image=siglip), recompute=False)
 
 
 @pytest.mark.parametrize("rate", [0.0, -1e-5, float("nan"), float("inf")])

@@ -18,14 +18,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from localmel.encode.clip_tokens import ClipTokens
+from localmel.encode.clip import Clip
 from localmel.engines.pictures import open_picture
 from localmel.errors import BadInput
 from localmel.matchers.features import Features
 from localmel.matchers.kgmel.ranking import Ranks
 from localmel.matchers.train.loop import Epoch, Trained
 from localmel.matchers.train.matcher_learner import MatcherInputs, appraised
-from localmel.matchers.train.tuning_clip import TunableClip
 from localmel.matchers.train.tuning_learner import TunedNetwork, TuningInputs, appraised_together
 from localmel.matchers.train.tuning_rows import LiveFeatures, Rows
 from localmel.matchers.train.tuning_settings import EncoderTuning
@@ -34,9 +33,9 @@ from tests.matchers.tuning_world import PEOPLE, PICTURES, QUICK, TUNING, people,
 
 
 @pytest.fixture(scope="module")
-def clip(tiny_models: Callable[[str], Path]) -> ClipTokens:
+def clip(tiny_models: Callable[[str], Path]) -> Clip:
     pytest.importorskip("open_clip", reason="open_clip is not installed here: pip install 'localmel[clip]'")
-    return ClipTokens(tiny_models("tiny-clip"), device="cpu")
+    return Clip(tiny_models("tiny-clip"), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +50,9 @@ def network_of(trained: Trained) -> TunedNetwork:
     return trained.network
 
 
-def moved(clip: ClipTokens, trained: Trained) -> dict[str, float]:
+def moved(clip: Clip, trained: Trained) -> dict[str, float]:
     """How far each of the encoder's trained weights has gone at most."""
-    before = TunableClip(clip, sees=True).state_dict()
+    before = clip.tunable(sees=True, recompute=False).state_dict()
     return {
         name: float((weight.detach() - before[name]).abs().max())
         for name, weight in network_of(trained).encoder.named_parameters()
@@ -62,18 +61,18 @@ def moved(clip: ClipTokens, trained: Trained) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def trained(clip: ClipTokens, inputs: TuningInputs, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(clip: Clip, inputs: TuningInputs, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return trained_on(clip, inputs, tmp_path_factory.mktemp("tuned") / "run")
 
 
-def test_both_towers_move_down_to_their_first_layer(clip: ClipTokens, trained: Trained) -> None:
+def test_both_towers_move_down_to_their_first_layer(clip: Clip, trained: Trained) -> None:
     far = moved(clip, trained)
     for name in ("token_embedding.weight", "positional_embedding", "visual.conv1.weight", "visual.proj"):
         assert 0 < far[f"network.{name}"] < 1e-3, name
     assert trained.history[-1].loss < trained.history[0].loss
 
 
-def test_the_encoder_moves_at_its_own_rate(clip: ClipTokens, inputs: TuningInputs, tmp_path: Path) -> None:
+def test_the_encoder_moves_at_its_own_rate(clip: Clip, inputs: TuningInputs, tmp_path: Path) -> None:
     """AdamW moves a weight by its rate in its first step, where its gradient is large beside epsilon."""
     first = replace(QUICK, epochs=1, batch=64, clip=1e9, warm_up=1)
     tuning = EncoderTuning(rate=1e-4, epsilon=1e-12)
@@ -82,7 +81,7 @@ def test_the_encoder_moves_at_its_own_rate(clip: ClipTokens, inputs: TuningInput
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
-    clip: ClipTokens, inputs: TuningInputs, trained: Trained, tmp_path: Path
+    clip: Clip, inputs: TuningInputs, trained: Trained, tmp_path: Path
 ) -> None:
     def interrupt(_: Epoch) -> None:
         raise KeyboardInterrupt
@@ -96,14 +95,14 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     assert [epoch.loss for epoch in again.history] == [epoch.loss for epoch in trained.history]
 
 
-def test_another_rate_of_the_encoder_is_another_run(clip: ClipTokens, inputs: TuningInputs, tmp_path: Path) -> None:
+def test_another_rate_of_the_encoder_is_another_run(clip: Clip, inputs: TuningInputs, tmp_path: Path) -> None:
     settings = replace(QUICK, epochs=1)
     trained_on(clip, inputs, tmp_path / "run", settings)
     with pytest.raises(BadInput, match=r"tuning\.rate 0\.0001 there, 0\.001 now"):
         trained_on(clip, inputs, tmp_path / "run", settings, EncoderTuning(rate=1e-3))
 
 
-def test_bfloat16_and_recomputing_train_too(clip: ClipTokens, inputs: TuningInputs, tmp_path: Path) -> None:
+def test_bfloat16_and_recomputing_train_too(clip: Clip, inputs: TuningInputs, tmp_path: Path) -> None:
     settings = replace(QUICK, epochs=1, precision="bfloat16", hard_from="index")  # which encodes train mentions too
     found = trained_on(clip, inputs, tmp_path / "run", settings, replace(TUNING, recompute=True))
     assert np.isfinite(found.history[0].loss)
@@ -116,7 +115,7 @@ def test_bfloat16_and_recomputing_train_too(clip: ClipTokens, inputs: TuningInpu
 
 
 def test_the_encoder_that_is_kept_gives_what_validation_saw(
-    clip: ClipTokens, inputs: TuningInputs, trained: Trained, tmp_path: Path
+    clip: Clip, inputs: TuningInputs, trained: Trained, tmp_path: Path
 ) -> None:
     network = network_of(trained)
     ranks, quality = appraised_together(network, inputs, QUICK)
@@ -124,7 +123,7 @@ def test_the_encoder_that_is_kept_gives_what_validation_saw(
     assert Ranks.of(ranks[ranks > 0]) == trained.best.ranks
     assert quality.first > quality.last
     network.encoder.save(tmp_path / "encoder", {})
-    kept = ClipTokens(tmp_path / "encoder", device="cpu")
+    kept = Clip(tmp_path / "encoder", device="cpu")
     assert kept.space != clip.space
     kept_ranks, kept_quality = appraised(network.matcher, as_tables(kept, inputs))
     assert torch.equal(kept_ranks, ranks)
@@ -141,7 +140,7 @@ def test_the_encoder_that_is_kept_gives_what_validation_saw(
 class Table:
     """What an encoder in use makes of rows: an `EntityFeatures`."""
 
-    def __init__(self, encoder: ClipTokens, rows: Rows) -> None:
+    def __init__(self, encoder: Clip, rows: Rows) -> None:
         self._rows, self._text, self._words = rows, encoder.encode(rows.texts), encoder.words(rows.texts)
         opened = {path: open_picture(path) for path in rows.pictures or () if path and path.suffix == ".jpg"
                   and path in PICTURES}  # fmt: skip
@@ -169,7 +168,7 @@ class Table:
         )
 
 
-def as_tables(encoder: ClipTokens, inputs: TuningInputs) -> MatcherInputs:
+def as_tables(encoder: Clip, inputs: TuningInputs) -> MatcherInputs:
     mentions, validation, entities = (
         Table(encoder, rows) for rows in (inputs.mentions, inputs.validation, inputs.entities)
     )
@@ -184,10 +183,8 @@ def as_tables(encoder: ClipTokens, inputs: TuningInputs) -> MatcherInputs:
 
 
 @torch.no_grad()
-def test_a_row_is_the_same_in_every_batch_and_as_the_encoder_in_use_gives_it(
-    clip: ClipTokens, inputs: TuningInputs
-) -> None:
-    live = LiveFeatures(TunableClip(clip, sees=True), inputs.mentions, precision="float32")
+def test_a_row_is_the_same_in_every_batch_and_as_the_encoder_in_use_gives_it(clip: Clip, inputs: TuningInputs) -> None:
+    live = LiveFeatures(clip.tunable(sees=True, recompute=False), inputs.mentions, precision="float32")
     table = Table(clip, inputs.mentions)
     assert len(live) == len(table) == len(PEOPLE)
     order = np.array([5, 0, 11, 3, 5])
@@ -251,9 +248,7 @@ def finished(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.slow(reason="three processes load torch and open_clip")
-def test_two_processes_come_to_the_numbers_of_one_that_accumulates_two_batches(
-    clip: ClipTokens, tmp_path: Path
-) -> None:
+def test_two_processes_come_to_the_numbers_of_one_that_accumulates_two_batches(clip: Clip, tmp_path: Path) -> None:
     """Most of their batches show no picture: every weight has a gradient all the same, or they would wait forever."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -273,7 +268,7 @@ def test_two_processes_come_to_the_numbers_of_one_that_accumulates_two_batches(
 
 
 @pytest.mark.slow(reason="three processes load torch and open_clip")
-def test_a_run_that_was_killed_goes_on_to_the_same_bytes(clip: ClipTokens, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_goes_on_to_the_same_bytes(clip: Clip, tmp_path: Path) -> None:
     whole, killed = start(clip.folder, tmp_path / "whole"), start(clip.folder, tmp_path / "killed", "stop_after=1")
     finished(whole)
     killed.communicate(timeout=240)

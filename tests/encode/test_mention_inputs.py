@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from localmel.encode.mention_images import vectors_of_files
+from localmel.encode.mention_inputs import vectors_of_files
 from localmel.engines.pictures import open_picture
 from tests.encode.colours import Colours
 
