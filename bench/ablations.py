@@ -14,8 +14,8 @@ from pathlib import Path
 from bench.mel_kb import benchmark_kb
 from bench.run import ROOT, Figure
 from localmel.encode.minilm import MiniLM
-from localmel.evaluate.paired import compare
 from localmel.evaluate.protocol import EvaluationSettings, Outcome, evaluate
+from localmel.evaluate.significance import compare
 from localmel.kb.store import KnowledgeBase
 from localmel.runs.evaluate import Plan, evaluate_systems
 

@@ -14,7 +14,8 @@ from bench.run import Figure
 from localmel.benchmarks.json_lines import read_split
 from localmel.captions import Caption
 from localmel.encode.minilm import MiniLM
-from localmel.evaluate.metrics import area_under_roc, expected_calibration_error, f1_of, share_of
+from localmel.evaluate.metrics import area_under_roc, expected_calibration_error, f1_of
+from localmel.evaluate.resamples import Resamples
 from localmel.kb.names import NameIndex
 from localmel.kb.store import KnowledgeBase
 from localmel.linker import Linker
@@ -119,7 +120,10 @@ def _hits(section: str, name: str, split: Split, first: list[str | None], *, ask
         for found, mention in zip(first, split.mentions, strict=True)
         if split.gold[mention.id] is not None
     ]
-    share = share_of([hit for hit, _ in inside], [sentence for _, sentence in inside])
+    import numpy as np
+
+    hits = np.array([hit for hit, _ in inside])
+    share = Resamples([sentence for _, sentence in inside]).share(hits, np.ones(len(hits)), np.arange(len(hits)))
     return Figure(
         section=section,
         name=f"{name}, n = {share.n:,}",

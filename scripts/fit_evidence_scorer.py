@@ -31,8 +31,8 @@ from localmel.encode.minilm import MiniLM
 from localmel.kb.store import KnowledgeBase
 from localmel.linker import Linker
 from localmel.matchers.kgmel.fused import Network, fuse_kb, load_network
-from localmel.rerank.features import COUNTS, FEATURES, NAME
-from localmel.rerank.scorer import _CLIP, VERSION
+from localmel.rerank.features import FEATURE_NAMES, features_in
+from localmel.rerank.scorer import CLIP, VERSION
 from localmel.settings import Profile, load_profile
 from localmel.training.moved_text import with_moved_text
 
@@ -43,11 +43,8 @@ MOVED = 0.2
 WRITTEN = 3.0
 "Weight of a mention of which something is stated, against 1: rarer here than in front of a picture with writing."
 STATED = "stated triples"
-GROUPS = {
-    "counts": COUNTS,
-    "names": tuple(name for name in NAME if name not in ("surface words", "surface has no capital")),
-}
-"What `--without` leaves out.  Without names no candidate is found by name, either."
+GROUPS = ("counts", "names")
+"The groups of features that `--without` leaves out.  Without names no candidate is found by name, either."
 
 
 class Scorer(nn.Module):
@@ -65,7 +62,7 @@ class Scorer(nn.Module):
         hidden = nn.functional.gelu(self.candidate[1](hidden), approximate="tanh")
         scores = self.candidate[2](hidden)[..., 0].masked_fill(~present, -1e4)
         best = inputs[torch.arange(len(inputs)), scores.argmax(dim=1)]
-        highest = inputs.masked_fill(~present[..., None], -_CLIP).amax(dim=1)
+        highest = inputs.masked_fill(~present[..., None], -CLIP).amax(dim=1)
         hidden = nn.functional.gelu(self.nil[0](torch.cat([best, highest], dim=1)), approximate="tanh")
         return torch.cat([scores, self.nil[1](hidden)], dim=1)
 
@@ -201,19 +198,20 @@ def main() -> None:
     if "names" in given.without:
         retrieve = replace(retrieve, by_name=0, by_vector=64)
     profile = replace(load_profile("embedded"), retrieve=retrieve)
-    left_out = {name for group in given.without for name in GROUPS[group]}
-    columns = [place for place, name in enumerate(FEATURES) if name not in left_out]
+    left_out = {name for group in given.without for name in features_in(group)}
+    columns = [place for place, name in enumerate(FEATURE_NAMES) if name not in left_out]
 
     known = gather_all(given, profile)
     features = [values[:, columns] for values in known.features]
     flat = np.concatenate(features)
     mean, deviation = flat.mean(axis=0), flat.std(axis=0) + 1e-3
-    features = [np.clip((values - mean) / deviation, -_CLIP, _CLIP) for values in features]
+    features = [np.clip((values - mean) / deviation, -CLIP, CLIP) for values in features]
     chance = random.Random(SEEDS[0])
     kept_apart = {sentence for sentence in sorted(set(known.sentences)) if chance.random() < HELD_OUT}
     apart = np.array([sentence in kept_apart for sentence in known.sentences])
     inputs, present, goal = padded(features, known.target)
-    stated = np.array([values[0, FEATURES.index(STATED)] > 0 if len(values) else False for values in known.features])
+    column = FEATURE_NAMES.index(STATED)
+    stated = np.array([values[0, column] > 0 if len(values) else False for values in known.features])
     weight = torch.from_numpy(np.where(stated, WRITTEN, 1.0).astype(np.float32))
     scorers = [fit(inputs[~apart], present[~apart], goal[~apart], weight[~apart], seed=seed) for seed in SEEDS]
     with torch.no_grad():
@@ -233,7 +231,7 @@ def main() -> None:
     )
     card = {
         "version": VERSION,
-        "features": [FEATURES[place] for place in columns],
+        "features": [FEATURE_NAMES[place] for place in columns],
         "members": len(SEEDS),
         "temperature": temperature,
         "fitted_on": {"mentions": int((~apart).sum()), "held_out": int(apart.sum()), "seeds": list(SEEDS)},

@@ -1,13 +1,13 @@
-"""A hundred candidates by fuzzy name, and how often an order of them has the gold among its first.
+"""The protocol of M3EL and DWE+: a hundred candidates by fuzzy name, and how high a system ranks the gold in them.
 
-In: surfaces, one name for each entity, and later the rank that a system gives the gold among the candidates.
-Out: candidates with their scores; recall@100 and T@1, 5, 10, 20 with intervals.  The gold is never put among the
-candidates: where its name does not bring it there, it is a miss for every k.
+In: surfaces, one name per entity, and later the rank that a system gives the gold among the candidates.
+Out: candidates with their scores; recall@100 and T@1, 5, 10, 20 with intervals.  The gold is never added to the
+candidates: where its name does not bring it in, it is a miss for every k.
 
-The score is RapidFuzz's WRatio, the usual choice of this field.  Of a large KB it is not computed for every name: only
-for those that share a word with the surface (a misspelt word stands for the words nearest to it), and for those with
-the highest plain ratio.  Equal scores are ordered by the plain ratio, then by a fixed shuffle of the places, so that
-the order of a KB speaks for nobody.  Knows no KB, no alias and no picture."""
+The score is RapidFuzz's WRatio, as is usual in the field.  In a large KB it is computed only for names that share a
+word with the surface (a misspelt word is replaced by the most similar words) and for the names with the highest plain
+ratio.  Equal scores are ordered by the plain ratio, then by a fixed shuffle, so that the order of the KB favours no
+entity.  Knows no KB, no alias and no picture."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from localmel.evaluate.resamples import Estimate, Resamples, ratio
+from localmel.evaluate.resamples import Estimate, Resamples
 from localmel.records import MentionId
 from localmel.store import progress
 
 LABEL = "100 candidates by fuzzy name"
 CANDIDATES = 100
 TOP = (1, 5, 10, 20)
-"The k of T@k."
+"The values of k in T@k."
 NEAREST = 400
-"So many names with the highest plain ratio are scored, and all that are level with the last of them."
+"How many names with the highest plain ratio are scored; ties with the last of them are scored too."
 _SURFACES_AT_ONCE = 64
 _COMMON = 4000
-"A word that stands in more names brings none of its own, unless all words of the surface do."
+"A word that occurs in more names than this adds none, unless all words of the surface are that common."
 _LEAST_ALIKE = 75.0
 _CORRECTIONS = 5
 _SCATTER = 2654435761
@@ -45,10 +45,10 @@ class FuzzyCandidates:
 
 
 class NamePool:
-    """The names of a KB, ready to be asked for their nearest."""
+    """The names of a KB, prepared for fuzzy search."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        """names: (n,) one for each entity, as they are compared (folded)."""
+        """Index the names: one per entity, folded."""
         self._names = names
         postings: dict[str, list[int]] = {}
         for place, name in enumerate(names):
@@ -66,22 +66,22 @@ class NamePool:
         nearest: int = NEAREST,
         workers: int = -1,
     ) -> list[FuzzyCandidates]:
-        """The n best for each surface (folded), fewer where the KB has fewer; none for a surface without a letter.
+        """Return the n best entities for each folded surface, fewer in a small KB; none for a surface without letters.
 
-        Each different surface is scored once.  `workers`: threads, -1 takes one for each core; they decide nothing."""
-        different = list(dict.fromkeys(surfaces))
+        Each distinct surface is scored once.  workers: threads, -1 for one per core; the result is the same."""
+        distinct = list(dict.fromkeys(surfaces))
         found: dict[str, FuzzyCandidates] = {}
-        times = {surface: 0 for surface in different}
+        times = {surface: 0 for surface in distinct}
         for surface in surfaces:
             times[surface] += 1
-        for start in range(0, len(different), _SURFACES_AT_ONCE):
-            some = different[start : start + _SURFACES_AT_ONCE]
-            for surface, best in zip(some, self._of_some(some, n, nearest, workers), strict=True):
+        for start in range(0, len(distinct), _SURFACES_AT_ONCE):
+            some = distinct[start : start + _SURFACES_AT_ONCE]
+            for surface, best in zip(some, self._score(some, n, nearest, workers), strict=True):
                 found[surface] = best
                 progress.advance(times[surface])
         return [found[surface] for surface in surfaces]
 
-    def _of_some(self, surfaces: Sequence[str], n: int, nearest: int, workers: int) -> list[FuzzyCandidates]:
+    def _score(self, surfaces: Sequence[str], n: int, nearest: int, workers: int) -> list[FuzzyCandidates]:
         from rapidfuzz import fuzz
         from rapidfuzz.process import cdist
 
@@ -99,17 +99,17 @@ class NamePool:
         return best
 
     def _pool(self, surface: str, alike: NDArray[Any], nearest: int) -> NDArray[Any]:
-        """The names that are scored: places in rising order."""
+        """Return the positions of the names to score, in ascending order."""
         n = len(alike)
         last = np.partition(alike, n - nearest)[n - nearest] if n > nearest else -1.0
         parts = [np.flatnonzero(alike >= last)]
         words = {one for word in surface.split() for one in self._spellings(word)}
-        telling = [word for word in words if len(self._postings[word]) <= _COMMON] or words
-        parts += [np.asarray(self._postings[word], np.int64) for word in telling]
+        rare = [word for word in words if len(self._postings[word]) <= _COMMON] or words
+        parts += [np.asarray(self._postings[word], np.int64) for word in rare]
         return np.unique(np.concatenate(parts))
 
     def _spellings(self, word: str) -> list[str]:
-        """The word itself where a name has it, else the words of names that are nearest to it."""
+        """Return the word itself where a name contains it, else the most similar words of names."""
         from rapidfuzz import fuzz, process
 
         if word in self._postings:
@@ -133,9 +133,9 @@ class FuzzyOutcome:
 
     mention_id: MentionId
     cluster: str
-    "Mentions that share one are drawn together."
+    "The sentence: its mentions are resampled together."
     rank: float
-    "Of the gold among its candidates, from 1, equal scores sharing the mean of their places; infinity outside them."
+    "Rank of the gold among the candidates, from 1, ties at their mean rank; infinity where it is no candidate."
 
     def __post_init__(self) -> None:
         if not self.rank >= 1.0:
@@ -144,36 +144,33 @@ class FuzzyOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FuzzyCounts:
-    """What one order of the candidates is worth."""
+    """How well one system ranks the candidates."""
 
     n: int
     recall: Estimate | None
-    "Share of the mentions whose gold is among the candidates, whatever its rank.  None without mentions."
+    "Share of mentions whose gold is among the candidates, at any rank.  None without mentions."
     top: dict[int, Estimate]
-    "T@k over all mentions: a gold that is no candidate is a miss."
+    "T@k over all mentions; a gold that is no candidate is a miss."
     top_given: dict[int, Estimate]
-    "T@k over the mentions whose gold is among the candidates: what the published figures are, whose recall is 1."
+    "T@k over mentions whose gold is among the candidates, comparable with published figures, whose recall is 1."
 
 
 def fuzzy_counts(outcomes: Sequence[FuzzyOutcome], *, samples: int = 2000, seed: int = 0) -> FuzzyCounts:
-    """Shares with 95% intervals over resamples of clusters.  The order of the outcomes does not matter."""
+    """Compute the shares with clustered 95% intervals.  The order of the outcomes does not matter."""
     ordered = sorted(outcomes, key=lambda one: one.mention_id)
     if not ordered:
         return FuzzyCounts(n=0, recall=None, top={}, top_given={})
     ranks = np.array([one.rank for one in ordered])
     inside = np.isfinite(ranks)
     resamples = Resamples([one.cluster for one in ordered], samples=samples, seed=seed)
-    everyone, known = np.arange(len(ordered)), np.flatnonzero(inside)
+    everyone, given = np.arange(len(ordered)), np.flatnonzero(inside)
 
     def share(hits: NDArray[Any], members: NDArray[Any]) -> Estimate:
-        columns = np.stack([hits[members], np.ones(len(members))], axis=1).astype(np.float64)
-        drawn = resamples.totals(columns, members)
-        low, high = resamples.interval(ratio(drawn[:, 0], drawn[:, 1]), members)
-        return Estimate(value=float(hits[members].mean()), low=low, high=high, n=len(members))
+        return resamples.share(hits[members], np.ones(len(members)), members)
 
     return FuzzyCounts(
         n=len(ordered),
         recall=share(inside, everyone),
         top={k: share(ranks <= k, everyone) for k in TOP},
-        top_given={k: share(ranks <= k, known) for k in TOP} if len(known) else {},
+        top_given={k: share(ranks <= k, given) for k in TOP} if len(given) else {},
     )

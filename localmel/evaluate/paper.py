@@ -1,26 +1,21 @@
-"""The published way of counting, as a labelled extra: never mixed with the strict numbers, never used to choose.
+"""The paper's own counting, as a labelled extra: never mixed with the strict numbers, never used for selection.
 
-In: the place of the gold in a full order, and an LLM's free answer.  Out: HITS and MRR as the published KGMEL code
-counts them.  It differs from the strict protocol in four ways: mentions of one sentence with one gold count once in
-retrieval; equal scores keep the order in which entities are stored; an answer is right when it merely contains the
-gold's label; and it may be right although the gold was none of the candidates."""
+In: the rank of the gold in a full order, and an LLM's free answer.  Out: HITS and MRR as the published KGMEL code
+counts them.  It differs from the strict protocol in four ways: mentions of one sentence with the same gold count once
+in retrieval; equal scores keep the order in which entities are stored; an answer is right when it merely contains the
+gold's label; and it may be right although the gold was not among the candidates."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from localmel.errors import BadInput
-from localmel.evaluate.ranks import check_scores
 from localmel.records import EntityId, MentionId
 
 LABEL = "paper protocol, not comparable"
-"Stands beside every number made here."
+"Accompanies every number computed here."
 
 RETRIEVAL_AT = (1, 3, 5, 10, 16, 100)
 RERANKED_AT = (1, 3, 5, 10, 16)
@@ -35,9 +30,9 @@ class PaperMention:
     mention_id: MentionId
     gold: EntityId
     rank: float
-    "Place of the gold in the full order, from 1 (`order_ranks`); infinity where it has none."
+    "Rank of the gold in a stable sort of all scores, from 1; infinity where it has none."
     answered: bool | None = None
-    "What `lenient_hit` says of the answer; None where none was asked for.  For all mentions or for none."
+    "Whether `lenient_hit` accepts the answer; None where none was requested.  For all mentions or for none."
 
     def __post_init__(self) -> None:
         if not self.rank >= 1.0:
@@ -46,45 +41,28 @@ class PaperMention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperCounts:
-    """HITS@k and MRR, paper protocol, not comparable.  Without intervals, as published."""
+    """HITS@k and MRR by the paper's protocol, without intervals, as published."""
 
     n_mentions: int
     n_keys: int
-    "Mentions left after those of one sentence with one gold became one."
+    "Mentions left after merging those of one sentence with the same gold."
     retrieval: Mapping[str, float]
     "`hits@k` and `mrr`, over the keys."
     reranked: Mapping[str, float] | None
-    "`hits@k` and `mrr`, over all mentions; None where no answers were asked for."
-
-
-def order_ranks(
-    scores: NDArray[Any], gold: Sequence[int] | NDArray[Any], mention_ids: Sequence[MentionId]
-) -> NDArray[np.float64]:
-    """The place of the gold in a stable sort, best first: equal scores keep the order of their columns.
-
-    scores: (n_mentions, n_entities).  gold: (n_mentions,), a column, or -1 for rank infinity.  Returns (n_mentions,).
-    Counted, not sorted: the same places.  Raises as `ranks.ranks_of_gold`."""
-    scores, column = np.asarray(scores), np.asarray(gold, np.int64)
-    check_scores(scores, column, mention_ids)
-    if not len(column) or not scores.shape[1]:
-        return np.full(len(column), np.inf)
-    own = np.take_along_axis(scores, np.maximum(column, 0)[:, None], axis=1)
-    before = np.arange(scores.shape[1]) < column[:, None]
-    ahead = np.count_nonzero((scores > own) | ((scores == own) & before), axis=1)
-    return np.where(column < 0, np.inf, 1.0 + ahead)
+    "`hits@k` and `mrr`, over all mentions; None where no answers were requested."
 
 
 def paper_key(mention_id: MentionId, gold: EntityId) -> str:
-    """`ITEM-INDEX` -> `ITEM-gold`: the key under which two mentions of one sentence with one gold are the same.
+    """Turn `ITEM-INDEX` into `ITEM-gold`, the key that merges mentions of one sentence with the same gold.
 
     An id that does not end in a dash and digits is an item with one mention."""
     return f"{_item_and_index(mention_id)[0]}-{gold}"
 
 
 def lenient_hit(response: str, gold: EntityId, gold_label: str = "") -> bool:
-    """The first Q-number in the response is the gold, or the gold's label occurs anywhere in it, in any case.
+    """Accept a response whose first Q-number is the gold, or that contains the gold's label, in any case.
 
-    A response that only repeats the mention is often right by this rule, and a blank label is never looked for.
+    By this rule a response that only repeats the mention is often right; a blank label is ignored.
     Source: published code of KGMEL, module/rerank.py."""
     first = re.search(r"Q\d+", response)
     if first and first.group() == gold:
@@ -93,10 +71,10 @@ def lenient_hit(response: str, gold: EntityId, gold_label: str = "") -> bool:
 
 
 def paper_counts(mentions: Sequence[PaperMention]) -> PaperCounts:
-    """Retrieval over keys, of equal ones the last mention of its sentence; reranking over all mentions: rank 1 when
-    the answer was accepted, else one place behind retrieval.  The order of `mentions` does not matter.
+    """Count retrieval once per key (the last mention of a sentence decides), and reranking over all mentions.
 
-    Raises BadInput for no mentions, a mention twice, or answers for only some."""
+    After reranking an accepted answer has rank 1, any other one rank below retrieval.  The order of `mentions` does
+    not matter.  Raises BadInput for no mentions, a repeated mention, or answers for only some."""
     if not mentions:
         raise BadInput("no mentions with a gold in the KB to count")
     if len({one.mention_id for one in mentions}) < len(mentions):

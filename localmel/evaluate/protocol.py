@@ -1,8 +1,8 @@
-"""The strict protocol: what was answered for each mention -> every metric, over all mentions and slice by slice.
+"""The strict protocol: one outcome per mention -> every metric, over all mentions and for each slice.
 
 In: one Outcome per mention, in any order.  Out: an Evaluation with 95% intervals, all from the same resamples.
-An answer is one of the K candidates or NIL; a gold outside the K is a miss.  Knows no model, no KB and no picture:
-whoever has them says which slices a mention belongs to."""
+An answer is one of the K candidates or NIL; a gold outside the K is a miss.  Knows no model, no KB and no picture: the
+caller provides the facts that decide the slices of a mention."""
 
 from __future__ import annotations
 
@@ -12,43 +12,67 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from localmel.errors import BadInput
 from localmel.evaluate.metrics import area_under_roc, expected_calibration_error
-from localmel.evaluate.ranks import TieRule, rank_in
 from localmel.evaluate.resamples import Estimate, Resamples, ratio
-from localmel.records import EntityId, Link, MentionId
+from localmel.records import EntityId, Link, MentionId, Ranking
+
+TieRule = Literal["mean", "pessimistic", "optimistic"]
+"""Which of the ranks that equal scores share the gold gets: the mean, the last or the first.
+The mean may be fractional: between two equal best candidates it is 1.5, which is no hit at 1."""
+_SHARE_OF_EQUALS: dict[TieRule, float] = {"mean": 0.5, "pessimistic": 1.0, "optimistic": 0.0}
+
+
+def rank_in(ranking: Ranking, gold: EntityId | None, *, ties: TieRule = "mean", outside: float = math.inf) -> float:
+    """Return the rank of the gold among the candidates of one mention, from 1; ties follow the tie rule.
+
+    `outside` is the rank of a gold that is no candidate, such as its rank in the whole KB; it never counts as better
+    than behind the last candidate.  The default, infinity, is a miss with reciprocal rank 0.
+    A gold of None (NIL) has rank infinity.  Raises ValueError where `outside` or `ties` is invalid."""
+    if not outside >= 1.0:
+        raise ValueError(f"rank {outside} outside the candidates of {ranking.mention_id!r} is no rank")
+    if ties not in _SHARE_OF_EQUALS:
+        raise ValueError(f"tie rule {ties!r} is none of {', '.join(_SHARE_OF_EQUALS)}")
+    if gold is None:
+        return math.inf
+    own = next((one.score for one in ranking.candidates if one.entity_id == gold), None)
+    if own is None:
+        return max(outside, len(ranking.candidates) + 1.0)
+    higher = sum(one.score > own for one in ranking.candidates)
+    equal = sum(one.score == own for one in ranking.candidates) - 1
+    return 1.0 + higher + _SHARE_OF_EQUALS[ties] * equal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationSettings:
-    """What a miss is and how sure the numbers are.  Saved with every report."""
+    """What counts as a miss, and how intervals are computed.  Saved with every report."""
 
     k: int = 16
-    "How many candidates ranking is given; recall is counted at this K."
+    "How many candidates are ranked; recall is measured at this K."
     ties: TieRule = "mean"
     "The rank of the gold among equal scores."
     hits_at: tuple[int, ...] = (1, 3, 5, 10, 16, 20)
-    "The k of HITS@k; a rank of at most k is a hit."
+    "The values of k in HITS@k; a rank of at most k is a hit."
     samples: int = 2000
-    "Resamples under the intervals."
+    "Bootstrap resamples."
     seed: int = 0
-    "Of the resamples."
+    "Seed of the bootstrap."
 
     def __post_init__(self) -> None:
         if self.k < 1 or self.samples < 1 or not self.hits_at or min(self.hits_at) < 1:
             raise ValueError(f"k {self.k}, samples {self.samples} and hits_at {self.hits_at} must be 1 or more")
         if list(self.hits_at) != sorted(set(self.hits_at)):
-            raise ValueError(f"hits_at {self.hits_at} is not in rising order")
+            raise ValueError(f"hits_at {self.hits_at} is not in ascending order")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What decides the slices of a mention.  None: not known, or (for a NIL mention, of the gold) does not apply."""
+    """What decides the slices of a mention.  None: unknown, or not applicable (the gold of a NIL mention)."""
 
     has_image: bool | None = None
     mention_has_triples: bool | None = None
@@ -56,28 +80,28 @@ class Facts:
     gold_seen: bool | None = None
     "The gold is also the gold of a training mention."
     ambiguous: bool | None = None
-    "More than one entity of the KB bears exactly this surface."
+    "More than one entity of the KB has exactly this name."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came out for one mention, beside what is right."""
+    """The answer for one mention, together with its gold."""
 
     mention_id: MentionId
     cluster: str
-    "The sentence: mentions that share one are drawn together."
+    "The sentence: its mentions are resampled together."
     gold: EntityId | None
     "None: NIL."
     rank: float
-    "Of the gold, from 1; infinity where it has none."
+    "Rank of the gold, from 1; infinity where it has none."
     among_candidates: bool
-    "The gold was one of the K candidates given to ranking."
+    "Whether the gold was one of the K candidates."
     predicted: EntityId | None
     "None: NIL was answered."
     probability: float
-    "That `predicted` is right."
+    "Probability that `predicted` is right."
     nil_probability: float | None = None
-    "That the mention is NIL, whatever was answered; for all mentions or for none."
+    "Probability that the mention is NIL, whatever the answer; given for all mentions or for none."
     facts: Facts = field(default_factory=Facts)
 
     def __post_init__(self) -> None:
@@ -91,16 +115,16 @@ class Outcome:
             if self.among_candidates or math.isfinite(self.rank):
                 raise ValueError(f"{name} is NIL, yet its gold has rank {self.rank}")
             if self.facts.gold_seen is not None or self.facts.gold_has_triples is not None:
-                raise ValueError(f"{name} is NIL, yet something is said of its gold")
+                raise ValueError(f"{name} is NIL, yet has facts about its gold")
         elif self.among_candidates and math.isinf(self.rank):
-            raise ValueError(f"{name} has its gold among the candidates, yet without a rank")
+            raise ValueError(f"{name} has its gold among the candidates, yet no rank")
         elif self.predicted == self.gold and not self.among_candidates:
-            raise ValueError(f"{name} is right with {self.gold!r}, which was none of its candidates")
+            raise ValueError(f"{name} is right with {self.gold!r}, which is not among its candidates")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
-    """The metrics over some of the mentions.  A metric that is not defined there is absent, never NaN."""
+    """The metrics over some of the mentions.  An undefined metric is absent, never NaN."""
 
     name: str
     n: int
@@ -108,7 +132,7 @@ class Slice:
     n_nil: int
     n_sentences: int
     metrics: Mapping[str, Estimate]
-    "By the names of `metric_names`."
+    "Keys are those of `metric_names`."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,18 +141,18 @@ class Evaluation:
 
     settings: EvaluationSettings
     slices: tuple[Slice, ...]
-    "In the order of SLICES; the first holds all mentions."
+    "In the order of SLICES; the first contains all mentions."
     mentions: str
-    "Fingerprint of mention ids, sentences and gold: equal where two systems answered the same questions."
+    "Fingerprint of mention ids, sentences and gold; equal for two systems that answered the same questions."
 
     @property
     def overall(self) -> Slice:
-        """All mentions."""
+        """The slice of all mentions."""
         return self.slices[0]
 
 
 class HasFacts(Protocol):
-    """What decides a slice: an outcome, or a question that nobody has answered yet."""
+    """Anything that can be assigned to slices: an outcome, or a question not yet answered."""
 
     @property
     def gold(self) -> EntityId | None: ...
@@ -157,11 +181,11 @@ SLICES: dict[str, Callable[[HasFacts], bool]] = {
     "ambiguous surface": _fact("ambiguous", value=True),
     "unambiguous surface": _fact("ambiguous", value=False),
 }
-"Which mentions each slice holds.  A mention of which a fact is not known is in neither slice of that fact."
+"Which mentions belong to each slice.  A mention with an unknown fact is in neither slice of that fact."
 
 
 def metric_names(settings: EvaluationSettings) -> tuple[str, ...]:
-    """Every metric, in the order of a report.
+    """Return every metric, in the order of a report.
 
     hits@k, mrr and recall@K are over mentions whose gold is in the KB; accuracy and ece over all, NIL included;
     nil_precision over NIL answers; nil_recall over NIL mentions; nil_f1 and nil_auroc over all."""
@@ -180,7 +204,7 @@ def outcome_of(
     nil_probability: float | None = None,
     outside: float = math.inf,
 ) -> Outcome:
-    """An answer beside what is right.  `outside`: the rank of a gold that is no candidate (see `rank_in`).
+    """Pair an answer with its gold.  `outside`: the rank of a gold that is no candidate (see `rank_in`).
 
     Raises BadInput where the link ranks more candidates than the settings' K."""
     n_ranked = len(link.ranking.candidates)
@@ -200,14 +224,14 @@ def outcome_of(
 
 
 def counted_rank(outcome: Outcome, settings: EvaluationSettings) -> float:
-    """The rank that metrics see: that of a gold outside the K candidates is never better than K + 1.
+    """Return the rank that metrics use: at least K + 1 for a gold outside the K candidates.
 
-    Ties at the edge of the K can give such a gold a better mean rank; it was not there to be chosen all the same."""
+    Ties at rank K can give such a gold a better mean rank although it could not be chosen."""
     return outcome.rank if outcome.among_candidates else max(outcome.rank, settings.k + 1.0)
 
 
 def in_order(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """By mention id, so that numbers do not depend on the order of a run.  Raises BadInput for an id twice."""
+    """Sort by mention id, so that numbers do not depend on the order of a run.  Raises BadInput for a repeated id."""
     ordered = sorted(outcomes, key=attrgetter("mention_id"))
     ids = [outcome.mention_id for outcome in ordered]
     twice = sorted({one for one, other in pairwise(ids) if one == other})
@@ -217,11 +241,11 @@ def in_order(outcomes: Sequence[Outcome]) -> list[Outcome]:
 
 
 def evaluate(outcomes: Sequence[Outcome], settings: EvaluationSettings | None = None) -> Evaluation:
-    """Every metric of `metric_names` over every slice of SLICES.  The order of the outcomes does not matter.
+    """Compute every metric of `metric_names` over every slice of SLICES.  The order of the outcomes does not matter.
 
-    A slice without mentions has n = 0 and no metrics.  The score of NIL is `nil_probability`; where no outcome has
-    one, what the answer's probability leaves for NIL (all of it for a NIL answer).
-    Raises BadInput for a mention twice, or a NIL probability for only some."""
+    An empty slice has n = 0 and no metrics.  The score of NIL is `nil_probability`; where no outcome has one, it is
+    the probability of a NIL answer, and 1 minus the probability of any other.
+    Raises BadInput for a repeated mention, or a NIL probability for only some mentions."""
     settings = settings or EvaluationSettings()
     outcomes = in_order(outcomes)
     resamples = Resamples([one.cluster for one in outcomes], samples=settings.samples, seed=settings.seed)
@@ -244,7 +268,7 @@ def evaluate(outcomes: Sequence[Outcome], settings: EvaluationSettings | None = 
 
 
 class _Table:
-    """The outcomes as columns, one value per mention."""
+    """The outcomes as arrays, one value per mention."""
 
     def __init__(self, outcomes: Sequence[Outcome], settings: EvaluationSettings) -> None:
         self.names = metric_names(settings)
@@ -256,7 +280,7 @@ class _Table:
         among = np.array([one.among_candidates for one in outcomes], bool)
         said_nil = np.array([one.predicted is None for one in outcomes], bool)
         both, in_kb = said_nil & self.nil, ~self.nil
-        # name -> what is summed above and below the line, and which mentions the metric is over
+        # name -> the terms of numerator and denominator, and the mentions that the metric is over
         self.ratios: dict[str, tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]] = {
             **{f"hits@{k}": (rank <= k, in_kb, in_kb) for k in settings.hits_at},
             "mrr": (1.0 / rank, in_kb, in_kb),
@@ -266,10 +290,10 @@ class _Table:
             "nil_recall": (both, self.nil, self.nil),
             "nil_f1": (2.0 * both, 1.0 * said_nil + self.nil, np.ones_like(in_kb)),
         }
-        # a NIL mention has a rank of infinity and is no candidate, so it adds nothing above the line
+        # a NIL mention has rank infinity and no gold candidate, so it adds nothing to a numerator
 
     def metrics(self, members: NDArray[np.int64], resamples: Resamples) -> dict[str, Estimate]:
-        """Over the mentions at these positions, in the order of `metric_names`."""
+        """Compute the metrics of the mentions at these positions, in the order of `metric_names`."""
         if not len(members):
             return {}
         above = np.stack([1.0 * top[members] for top, _, _ in self.ratios.values()], axis=1)
@@ -288,7 +312,7 @@ class _Table:
         if any_nil and not nil.all():
             low, high = resamples.interval(resamples.areas(nil, score, members), members)
             found["nil_auroc"] = Estimate(value=area_under_roc(nil, score), low=low, high=high, n=len(members))
-        # No interval: a resample repeats mentions, which makes its bins look worse calibrated than they are.
+        # no interval: a resample repeats mentions, which makes its bins look worse calibrated than they are
         error = expected_calibration_error(self.probability[members], self.correct[members])
         found["ece"] = Estimate(value=error, low=None, high=None, n=len(members))
         return {name: found[name] for name in self.names if name in found}

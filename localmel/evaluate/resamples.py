@@ -1,7 +1,7 @@
-"""Sentences drawn again and again: the one bootstrap under every interval.
+"""The clustered bootstrap behind every interval: sentences are resampled whole.
 
-In: which sentence each mention stands in.  Out: sums over each resample, and 95% percentile intervals.
-One draw serves all metrics and slices, so that they can be compared; knows nothing of what is summed."""
+In: the sentence of each mention.  Out: sums over each resample, and 95% percentile intervals.
+One set of resamples serves all metrics and slices, so that they can be compared.  Knows nothing of what is summed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CELLS = 2_000_000
-"Numbers held at once while sums are taken: 16 MB in float64."
+"Numbers held at once while summing: 16 MB in float64."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A number with its 95% interval and the n mentions it is over.
+    """A number with its 95% interval and the n mentions it is computed over.
 
-    `low` and `high` are None where there is no interval: all mentions stand in one sentence, or the number has none."""
+    `low` and `high` are None where there is no interval, as when all mentions are in one sentence."""
 
     value: float
     low: float | None
@@ -28,7 +28,7 @@ class Estimate:
     n: int
 
     def negated(self) -> Estimate:
-        """The same with the sign turned: a difference seen from the other side."""
+        """Return the estimate with its sign reversed: a difference seen from the other side."""
         low, high = (None if bound is None else -bound for bound in (self.high, self.low))
         return Estimate(value=-self.value, low=low, high=high, n=self.n)
 
@@ -39,13 +39,13 @@ class Estimate:
 
 
 class Resamples:
-    """As many clusters as there are, drawn with replacement, `samples` times; all mentions of a cluster come along.
+    """`samples` bootstrap resamples; each draws as many clusters as there are, with replacement and with all mentions.
 
-    Draws the same clusters as `metrics.share_of` with the same seed.  Source: Field and Welsh, 2007 (clusters drawn
-    whole); percentile intervals as in Efron and Tibshirani, 1993, chapter 13."""
+    Source: Field and Welsh, 2007 (clusters drawn whole); percentile intervals as in Efron and Tibshirani, 1993,
+    chapter 13."""
 
     def __init__(self, clusters: Sequence[str], *, samples: int = 2000, seed: int = 0) -> None:
-        """clusters: one name per mention; none at all is legal.  Raises ValueError for fewer than one sample."""
+        """Draw the resamples.  clusters: one name per mention, may be empty.  Raises ValueError for no samples."""
         if samples < 1:
             raise ValueError(f"{samples} resamples give no interval")
         names = {name: number for number, name in enumerate(sorted(set(clusters)))}
@@ -58,18 +58,26 @@ class Resamples:
             row[:] = np.bincount(random.integers(0, len(names), len(names)), minlength=len(names))
 
     def totals(self, columns: NDArray[Any], members: NDArray[Any]) -> NDArray[np.float64]:
-        """Sums over every resample.  columns: (n_members, n_columns), values of the mentions whose positions are
-        `members`.  Returns (samples, n_columns)."""
+        """Sum each column over every resample, shape (samples, n_columns).
+
+        columns: (n_members, n_columns), values of the mentions whose positions are `members`."""
         here, place = np.unique(self.cluster[members], return_inverse=True)
         sums = np.zeros((len(here), columns.shape[1]))
         np.add.at(sums, place, columns)
         parts = [self.counts[rows][:, here].astype(np.float64) @ sums for rows in self._blocks(len(here))]
         return np.concatenate(parts)
 
-    def areas(self, positive: NDArray[Any], score: NDArray[Any], members: NDArray[Any]) -> NDArray[np.float64]:
-        """The area under the ROC curve in every resample: positives above negatives, ties half.
+    def share(self, above: NDArray[Any], below: NDArray[Any], members: NDArray[Any]) -> Estimate:
+        """Estimate sum(above) / sum(below) with its interval.  above, below: (n_members,) counts; n is sum(below)."""
+        sums = self.totals(np.stack([above, below], axis=1).astype(np.float64), members)
+        low, high = self.interval(ratio(sums[:, 0], sums[:, 1]), members)
+        n = int(below.sum())
+        return Estimate(value=float(above.sum()) / n, low=low, high=high, n=n)
 
-        positive, score: (n_members,).  Returns (samples,), NaN where a resample has one kind only."""
+    def areas(self, positive: NDArray[Any], score: NDArray[Any], members: NDArray[Any]) -> NDArray[np.float64]:
+        """Compute the area under the ROC curve of every resample, shape (samples,); ties count half.
+
+        positive, score: (n_members,).  NaN where a resample lacks positives or negatives."""
         order = np.argsort(score, kind="stable")
         cluster, high, score = self.cluster[members][order], positive[order].astype(bool), score[order]
         below = np.searchsorted(score, score[high], "left")  # negatives up to here score lower
@@ -84,9 +92,9 @@ class Resamples:
         return np.concatenate(parts)
 
     def interval(self, values: NDArray[Any], members: NDArray[Any]) -> tuple[float, float] | tuple[None, None]:
-        """The middle 95% of (samples,) values; resamples without a value (NaN) are left out.
+        """Return the middle 95% of the values, shape (samples,); resamples without a value (NaN) are ignored.
 
-        None where fewer than two clusters hold `members`, or no resample has a value: nothing can be said."""
+        Returns (None, None) where `members` are in fewer than two clusters, or no resample has a value."""
         known = values[~np.isnan(values)]
         if not len(known) or len(np.unique(self.cluster[members])) < 2:
             return None, None
@@ -99,7 +107,7 @@ class Resamples:
 
 
 def ratio(above: NDArray[Any], below: NDArray[Any]) -> NDArray[np.float64]:
-    """Element by element; NaN, without a warning, where there is nothing to divide by."""
+    """Divide element by element; NaN, without a warning, where the divisor is not positive."""
     above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
     quotient: NDArray[np.float64] = np.full(np.broadcast_shapes(above.shape, below.shape), np.nan)
     np.divide(above, below, out=quotient, where=below > 0)

@@ -1,8 +1,8 @@
-"""How good generated triples are: held against what the KB says of the right entity.
+"""How good generated triples are, compared with the KB's triples of the right entity.
 
-In: triples generated for each mention, triples of its gold entity, and a way to compare phrases.  Out: precision,
-recall and the share that the KB does not know, with intervals.  A triple that the KB lacks is unknown, not wrong: the
-KB is not complete.  Knows no model and no KB; what is like what is told by whoever passes `similarity`."""
+In: triples generated for each mention, triples of its gold entity, and a similarity of phrases.  Out: precision, recall
+and the share that the KB does not contain, with intervals.  A triple that the KB lacks is unknown, not wrong, because
+the KB is incomplete.  Knows no model and no KB: the caller passes `similarity`."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from localmel.evaluate.resamples import Estimate, Resamples, ratio
+from localmel.evaluate.resamples import Estimate, Resamples
 from localmel.records import MentionId, Triple
 
 Statements = Mapping[tuple[str, str], Triple]
-"Folded relation and tail -> the triple that says so."
+"Folded relation and tail -> a triple that states them."
 Similarity = Callable[[Sequence[str], Sequence[str]], "NDArray[Any]"]
 "Phrases of n and of m triples -> (n, m) cosines."
 THRESHOLD = 0.8
-"From this cosine on two phrases are taken to say the same; stands in every report."
+"Two phrases with at least this cosine count as saying the same; every report states it."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TripleQuality:
-    """Over mentions whose gold is in the KB.  Shares are of triples, intervals draw whole sentences."""
+    """Over mentions whose gold is in the KB.  Shares are of triples; intervals resample whole sentences."""
 
     n_mentions: int
     n_said: int
-    "Generated triples, each once per mention."
+    "Generated triples; a repeated one counts once per mention."
     n_known: int
     "Triples of the gold entities."
     precision: Estimate | None
-    "Share of the generated that the KB states of the gold, word for word (case and blanks aside)."
+    "Share of the generated triples that the KB states about the gold, word for word (ignoring case and spaces)."
     recall: Estimate | None
-    "Share of the KB's that were generated, word for word."
+    "Share of the KB's triples that were generated, word for word."
     near_precision: Estimate | None
-    "As precision, but a cosine of at least the threshold is enough."
+    "Like precision, but a cosine of at least the threshold suffices."
     near_recall: Estimate | None
     unknown: Estimate | None
-    "Share of the generated with nothing like them in the KB: not to be called wrong."
+    "Share of the generated triples with nothing similar in the KB; they may be right."
     by_chance: float | None
-    "Near precision against the gold of another mention: what triples that fit anyone would reach."
+    "Near precision against the gold of another mention: the level that triples which fit anyone reach."
     by_source: Mapping[str, tuple[int, float]]
-    "Where a triple was read -> how many, and their near precision."
+    "Source of triples -> their number, and their near precision."
     threshold: float
 
 
@@ -60,10 +60,10 @@ def triple_quality(
     samples: int = 2000,
     seed: int = 0,
 ) -> TripleQuality:
-    """`known` names the mentions that count; one without generated triples still lowers recall.
+    """Compare the generated triples (`said`) with those of the gold entities (`known`).
 
-    Relation and tail are compared, not the head, which is the mention's surface on one side and the entity's label on
-    the other."""
+    The mentions in `known` count; one without generated triples still lowers recall.  Relation and tail are compared,
+    not the head, which is the mention's surface on one side and the entity's label on the other."""
     ids = sorted(known)
     mine, theirs = ([_once(table.get(one, ())) for one in ids] for table in (said, known))
     counts = np.zeros((len(ids), 6))
@@ -77,11 +77,7 @@ def triple_quality(
     resamples = Resamples([clusters[one] for one in ids], samples=samples, seed=seed)
 
     def share(above: NDArray[Any], below: NDArray[Any]) -> Estimate | None:
-        if not (n := int(below.sum())):
-            return None
-        drawn = resamples.totals(np.stack([above, below], axis=1), np.arange(len(ids)))
-        low, high = resamples.interval(ratio(drawn[:, 0], drawn[:, 1]), np.arange(len(ids)))
-        return Estimate(value=float(above.sum()) / n, low=low, high=high, n=n)
+        return resamples.share(above, below, np.arange(len(ids))) if below.sum() else None
 
     said_exactly, said_nearly, n_said, known_exactly, known_nearly, n_known = counts.T
     return TripleQuality(
@@ -102,7 +98,7 @@ def triple_quality(
 def _by_chance(
     mine: Sequence[Statements], theirs: Sequence[Statements], similarity: Similarity, threshold: float
 ) -> float | None:
-    """Every mention against the gold of the one half the list away, unless both golds state the same."""
+    """Compare every mention with the gold of the mention half the list away, unless both golds state the same."""
     half = (len(mine) + 1) // 2
     n_said = n_found = 0
     for generated, stated, strangers in zip(mine, theirs, [*theirs[half:], *theirs[:half]], strict=True):
@@ -113,12 +109,12 @@ def _by_chance(
 
 
 def folded(text: str) -> str:
-    """One form for texts that differ in case, blanks or the way characters are composed."""
+    """Normalise a text: ignore case, spacing and how characters are composed."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _once(triples: Sequence[Triple]) -> Statements:
-    """Each statement once, under what it says."""
+    """Index triples by what they state, without repetitions."""
     found: dict[tuple[str, str], Triple] = {}
     for triple in triples:
         found.setdefault((folded(triple.relation), folded(triple.tail)), triple)
@@ -128,7 +124,7 @@ def _once(triples: Sequence[Triple]) -> Statements:
 def _matches(
     generated: Statements, stated: Statements, similarity: Similarity, threshold: float
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Which say the same word for word, and which are at least alike.  (n_generated, n_stated) each."""
+    """Return which pairs agree word for word, and which are at least similar; both (n_generated, n_stated)."""
     shape = (len(generated), len(stated))
     if not all(shape):
         return np.zeros(shape, bool), np.zeros(shape, bool)

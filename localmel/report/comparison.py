@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from localmel.evaluate.comparison import Compared, ComparedDataset, ComparedSlice
-from localmel.evaluate.costs import Costs
-from localmel.evaluate.disagreement import Disagreement
+from localmel.evaluate.answer_details import Costs
+from localmel.evaluate.comparison import Compared, ComparedDataset, ComparedSlice, Disagreement
 from localmel.evaluate.position_bias import PositionBias
 from localmel.evaluate.resamples import Estimate
 from localmel.evaluate.significance import PairedTest
@@ -144,7 +143,7 @@ def _dataset(one: ComparedDataset, report: ComparisonReport) -> dict[str, Any]:
                 {
                     "id": found.mention_id,
                     "gold": found.gold,
-                    "predicted": {name: given.outcome.predicted for name, given in found.given.items()},
+                    "predicted": {name: given.outcome.predicted for name, given in found.answers.items()},
                 }
                 for found in report.examples
                 if found.dataset == one.dataset
@@ -167,7 +166,7 @@ def _pair(test: PairedTest, report: ComparisonReport) -> dict[str, Any]:
         "mcnemar_p_holm": _p(test.mcnemar_corrected),
         "bootstrap_p_holm": _p(test.bootstrap_corrected),
         "smallest_difference": _rounded(test.smallest),
-        "beyond_chance": test.beyond_chance,
+        "beyond_chance": test.significant,
         "better": test.better,
         "differs_in": list(report.differs.get((test.first, test.second), ())),
     }

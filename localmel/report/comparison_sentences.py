@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from localmel.evaluate.comparison import Compared, ComparedDataset
-from localmel.evaluate.disagreement import Given
+from localmel.evaluate.comparison import Compared, ComparedDataset, SystemAnswer
 from localmel.evaluate.protocol import EvaluationSettings
 from localmel.evaluate.resamples import Estimate
 from localmel.evaluate.significance import FEW_SENTENCES, LEVEL, POWER, PairedTest
@@ -42,8 +41,8 @@ def _of_dataset(one: ComparedDataset) -> str:
     leader = one.leader
     hits = one.metrics[leader]["hits@1"]
     tests = [one.pair(leader, other) for other in one.systems if other != leader]
-    better = [test for test in tests if test.beyond_chance]
-    level = [test for test in tests if not test.beyond_chance]
+    better = [test for test in tests if test.significant]
+    level = [test for test in tests if not test.significant]
     head = f"{one.dataset}: {leader} has the highest HITS@1, {hits}."
     if not better:
         return f"{head} It is not distinguishable from {_listed([_level(test, leader) for test in level])}."
@@ -126,14 +125,14 @@ def warnings_of(compared: Compared) -> list[str]:
     ]
 
 
-def failed_open_notes(given: Mapping[str, Mapping[str, Sequence[Given]]]) -> list[str]:
+def failed_open_notes(given: Mapping[str, Mapping[str, Sequence[SystemAnswer]]]) -> list[str]:
     """Where the answers counted are not those of the model that was to choose.
 
     given: dataset -> system -> one answer per mention."""
     told: dict[str, list[bool]] = {}
     for systems in given.values():
         for name, answers in systems.items():
-            told.setdefault(name, []).extend(bool(one.carried.failed_open) for one in answers)
+            told.setdefault(name, []).extend(bool(one.details.failed_open) for one in answers)
     return [
         f"{name}: the model gave no usable answer for {sum(failed):,} of {len(failed):,} mentions; retrieval's order "
         "is counted there."

@@ -4,7 +4,7 @@ In: Costs.  Out: texts, in the order of COST_TITLES.  The same for Markdown, the
 
 from __future__ import annotations
 
-from localmel.evaluate.costs import Costs
+from localmel.evaluate.answer_details import Costs
 
 COST_TITLES = (
     "mentions/s",

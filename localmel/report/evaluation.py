@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from localmel.errors import BadInput
-from localmel.evaluate.paired import Comparison
 from localmel.evaluate.paper import LABEL, PaperCounts
 from localmel.evaluate.protocol import Evaluation, EvaluationSettings, Slice, metric_names
 from localmel.evaluate.resamples import Estimate
+from localmel.evaluate.significance import Comparison
 
 FORMAT = 1
 "Of the JSON; higher when a key changes its meaning."

@@ -1,1 +1,1 @@
-"""Candidates -> one link or NIL, with the evidence and a probability."""
+"""Candidates -> one link or NIL, with its evidence and a probability."""

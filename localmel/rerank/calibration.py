@@ -1,7 +1,7 @@
-"""How sure a language model's choice really is: fitted on validation, applied to every choice after.
+"""Calibrate the choices of a language model: fit on validation, decide every later choice with it.
 
-In: averaged logarithms of choices with what was right.  Out: a temperature, a threshold for NIL, and where wished an
-isotonic curve, as one JSON file that says what it was fitted on.  Runs in NumPy; knows no engine.
+In: averaged log probabilities of choices, and what was right.  Out: a temperature, a NIL threshold and optionally an
+isotonic curve, as one JSON file that records what it was fitted on.  Runs in NumPy; knows no engine.
 Sources: Guo et al., 2017 (temperature); Zadrozny and Elkan, 2002 (isotonic, by pooling adjacent violators)."""
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from localmel.engines.protocol import EngineFacts
 from localmel.errors import BadInput, CorruptArtifact
-from localmel.rerank.choice import best_of, decide, probabilities_of
 from localmel.settings import RerankSettings
 from localmel.store.artifacts import write_json
 
@@ -26,43 +25,45 @@ KIND, VERSION = "choice calibration", 1
 FITTED_ON = "val"
 "The only split a calibration may be fitted on."
 ASKED = ("most_candidates", "most_relations", "most_tails", "evidence_first", "orders", "seed")
-"Settings that decide what the model is asked; a calibration holds for one choice of them."
+"Settings that decide what the model is asked; a calibration is valid for one combination of them."
 _COLDEST, _HOTTEST, _STEPS = 0.02, 50.0, 80
 _FEWEST = 50
-"Mentions under which nothing is fitted: a threshold from fewer is an accident."
+"The fewest mentions to fit on: a threshold from fewer is arbitrary."
+_SAME = 1e-9
+"Averages closer than this are equal; then the candidate that retrieval ranked first is chosen."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChoiceCalibration:
-    """What turns the logarithms of a choice into probabilities that hold."""
+    """Turns the logarithms of a choice into calibrated probabilities."""
 
     temperature: float = 1.0
-    "Divides the averaged logarithms; above 1 for a model that is too sure."
+    "Divides the averaged logarithms; above 1 for an overconfident model."
     nil_from: float = 0.5
-    "The answer is NIL where its probability, at this temperature, reaches this."
+    "The answer is NIL where its probability, at this temperature, reaches this threshold."
     said: tuple[float, ...] = ()
-    "Rising probabilities of answers; empty without an isotonic curve."
+    "Ascending probabilities of answers; empty without an isotonic curve."
     true: tuple[float, ...] = ()
-    "How often answers that sure were right; between two of them on a straight line."
+    "How often answers with these probabilities were right; values in between are interpolated linearly."
     fitted_on: Mapping[str, Any] = field(default_factory=dict)
-    "Split, mentions, and hashes of questions, choices and model."
+    "Split, number of mentions, and hashes of questions, choices and model."
 
     def __post_init__(self) -> None:
         if not 0.0 < self.temperature < math.inf or not self.nil_from >= 0.0:
-            raise ValueError(f"temperature {self.temperature} and NIL threshold {self.nil_from} cannot be")
+            raise ValueError(f"temperature {self.temperature} and NIL threshold {self.nil_from} are not valid")
         curve = (*self.said, *self.true)
         rising = list(self.said) == sorted(self.said) and list(self.true) == sorted(self.true)
         if len(self.said) != len(self.true) or not rising or not all(0.0 <= value <= 1.0 for value in curve):
-            raise ValueError(f"the isotonic curve {self.said} -> {self.true} does not rise within 0 and 1")
+            raise ValueError(f"the isotonic curve {self.said} -> {self.true} does not rise from 0 to 1")
 
     def confidence(self, probability: float) -> float:
-        """That an answer with this probability is right."""
+        """Return the calibrated probability of an answer with this probability."""
         if not self.said:
             return probability
         return float(np.interp(probability, self.said, self.true))
 
     def to_json(self) -> dict[str, Any]:
-        """The form of the file."""
+        """Return what the file contains."""
         return {
             "kind": KIND,
             "version": VERSION,
@@ -73,12 +74,12 @@ class ChoiceCalibration:
         }
 
     def save(self, path: Path) -> None:
-        """As JSON, renamed into place."""
+        """Write the file as JSON, atomically."""
         write_json(path, self.to_json())
 
 
 def load_calibration(path: Path) -> ChoiceCalibration:
-    """A saved calibration.  Raises BadInput where there is none, CorruptArtifact where it cannot be used."""
+    """Load a saved calibration.  Raises BadInput where there is none, CorruptArtifact where it cannot be used."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if (found["kind"], found["version"]) != (KIND, VERSION):
@@ -93,61 +94,96 @@ def load_calibration(path: Path) -> ChoiceCalibration:
         )
     except FileNotFoundError:
         raise BadInput(
-            f"there is no calibration {path}", hint="localmel rerank --run RUN --fit-calibration FILE"
+            f"cannot load calibration: {path} does not exist", hint="localmel rerank --run RUN --fit-calibration FILE"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        fact = f"{path} is no {KIND} of version {VERSION} ({error})"
+        fact = f"cannot load calibration: {path} is not a {KIND} of version {VERSION} ({error})"
         raise CorruptArtifact(fact, hint="localmel rerank --run RUN --fit-calibration ANOTHER_FILE") from None
 
 
 def check_fits(calibration: ChoiceCalibration, facts: EngineFacts, settings: RerankSettings) -> None:
-    """Raises BadInput where a calibration was fitted on another model, or on answers to other questions."""
+    """Raise BadInput where a calibration was fitted on another model or on answers to other questions."""
     fitted = calibration.fitted_on
     differ = [name for name in ASKED if name != "seed" and fitted.get("asked", {}).get(name) != getattr(settings, name)]
     if (revision := fitted.get("model", {}).get("revision")) != facts.revision:
-        differ.insert(0, f"the model ({fitted.get('model', {}).get('name')} {str(revision)[:12]})")
+        differ.insert(0, f"model ({fitted.get('model', {}).get('name')} {str(revision)[:12]})")
     if differ:
         raise BadInput(
-            f"the calibration was fitted on other answers than those of {facts.model}: it differs in "
+            f"cannot use the calibration: it was fitted on other answers than those of {facts.model} and differs in "
             f"{', '.join(differ)}",
             hint="localmel rerank DATA --run VAL_RUN --kb KB --fit-calibration FILE",
         )
 
 
+# --- deciding ---------------------------------------------------------------------------------------------------------
+
+
+def probabilities_of(logs: Sequence[float], temperature: float = 1.0) -> tuple[float, ...]:
+    """Return the softmax of averaged logarithms at a temperature."""
+    highest = max(logs)
+    shares = [math.exp((log - highest) / temperature) for log in logs]
+    total = math.fsum(shares)
+    return tuple(share / total for share in shares)
+
+
+def decide(
+    logs: Sequence[float], nil_from: float, calibration: ChoiceCalibration | None = None
+) -> tuple[int | None, float, float]:
+    """Return the option (None for NIL), the probability that it is right, and the probability of NIL.
+
+    The answer is NIL where its probability reaches `nil_from`, or the calibration's threshold if there is one.  Among
+    equally probable options the one that retrieval ranked first is chosen."""
+    probabilities = probabilities_of(logs, calibration.temperature if calibration else 1.0)
+    nil = probabilities[-1]
+    if len(logs) == 1 or nil >= (calibration.nil_from if calibration else nil_from):
+        option, sure = None, nil
+    else:
+        option = best_of(logs[:-1])
+        sure = probabilities[option]
+    return option, calibration.confidence(sure) if calibration else sure, nil
+
+
+def best_of(logs: Sequence[float]) -> int:
+    """Return the position of the first of the highest values."""
+    highest = max(logs)
+    return next(place for place, log in enumerate(logs) if log >= highest - _SAME)
+
+
+# --- fitting ----------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """One choice of the model beside what was right."""
+    """One choice of the model, together with the right answer."""
 
     logs: tuple[float, ...]
-    "Of each option, then NIL."
+    "Log probability of each option, then NIL."
     right: int
-    "The option that is right; the last where none of them is."
+    "The right option; the number of options where none is right."
     is_nil: bool
-    "The KB lacks what is meant.  Where the KB has it and no option is it, the answer NIL is wrong all the same."
+    "Whether the KB lacks the entity.  Where the KB has it and no option is right, the answer NIL is still wrong."
 
 
 def fit_calibration(
     judged: Sequence[Judged], *, isotonic: bool = False, fitted_on: Mapping[str, Any]
 ) -> ChoiceCalibration:
-    """Temperature by least negative log likelihood, then the NIL threshold by most right answers, then the curve.
+    """Fit the temperature by negative log likelihood, then the NIL threshold by accuracy, then the curve.
 
-    Raises BadInput for another split than val, and for too few mentions."""
+    Raises BadInput for a split other than val, and for too few mentions."""
     if fitted_on.get("split") != FITTED_ON:
         raise BadInput(
-            f"a calibration is fitted on {FITTED_ON}, not on {fitted_on.get('split')!r}",
+            f"cannot fit a calibration on split {fitted_on.get('split')!r}: only {FITTED_ON} is allowed",
             hint="localmel retrieve --run NAME --split val ...",
         )
     if len(judged) < _FEWEST:
-        raise BadInput(f"{len(judged)} choices are too few to fit a calibration on; {_FEWEST} are needed")
+        raise BadInput(f"cannot fit a calibration on {len(judged)} choices: at least {_FEWEST} are needed")
     return _fitted(judged, isotonic, fitted_on)
 
 
 def calibrations_without(
     judged: Sequence[Judged], clusters: Sequence[str], *, isotonic: bool, parts: int = 5
 ) -> list[ChoiceCalibration]:
-    """For each choice a calibration fitted without it: clusters go into so many parts, and a part is left out whole.
-
-    Clusters are sentences; with one part only there would be nothing left to fit on."""
+    """Fit, for each choice, a calibration without it, by cross-validation that keeps clusters (sentences) whole."""
     number = {name: place % parts for place, name in enumerate(sorted(set(clusters)))}
     part_of = [number[name] for name in clusters]
     fitted = {}
@@ -167,15 +203,15 @@ def _fitted(judged: Sequence[Judged], isotonic: bool, fitted_on: Mapping[str, An
 
 
 def fitted_temperature(judged: Sequence[Judged]) -> float:
-    """Where the negative log likelihood of what was right is least, by golden section: it has one valley."""
+    """Minimise the negative log likelihood over the temperature by golden-section search: it has one minimum."""
     table = np.full((len(judged), max(len(one.logs) for one in judged)), -np.inf)
     for line, one in enumerate(judged):
         table[line, : len(one.logs)] = np.array(one.logs) - max(one.logs)
     right = table[np.arange(len(judged)), [one.right for one in judged]]
 
-    def loss(place: float) -> float:
-        cooled = table / math.exp(place)
-        return float((np.log(np.exp(cooled).sum(axis=1)) - right / math.exp(place)).sum())
+    def loss(log_temperature: float) -> float:
+        scaled = table / math.exp(log_temperature)
+        return float((np.log(np.exp(scaled).sum(axis=1)) - right / math.exp(log_temperature)).sum())
 
     low, high, ratio = math.log(_COLDEST), math.log(_HOTTEST), (math.sqrt(5) - 1) / 2
     places = [high - ratio * (high - low), low + ratio * (high - low)]
@@ -193,15 +229,15 @@ def fitted_temperature(judged: Sequence[Judged]) -> float:
 
 
 def fitted_threshold(judged: Sequence[Judged], temperature: float) -> float:
-    """The NIL threshold with the most right answers; of equally good ones the nearest to one half.
+    """Return the NIL threshold with the most right answers; among equally good ones the nearest to one half.
 
-    A threshold stands in the middle between two probabilities of NIL that occur, or at one half between them."""
+    A threshold lies midway between two observed NIL probabilities, or at one half where that is between them."""
     nil = np.array([probabilities_of(one.logs, temperature)[-1] for one in judged])
     nil_right = np.array([one.is_nil for one in judged])
     option_right = np.array([len(one.logs) > 1 and best_of(one.logs[:-1]) == one.right for one in judged])
     order = np.argsort(nil, kind="stable")
     levels = nil[order]
-    # with the threshold before place i of the order, those from i on are answered NIL
+    # with the threshold before position i of the order, all from i on are answered NIL
     right = np.concatenate([[0], np.cumsum(option_right[order])]) + np.concatenate(
         [np.cumsum(nil_right[order][::-1])[::-1], [0]]
     )
@@ -213,7 +249,7 @@ def fitted_threshold(judged: Sequence[Judged], temperature: float) -> float:
 
 
 def answers_of(judged: Sequence[Judged], calibration: ChoiceCalibration) -> tuple[NDArray[Any], NDArray[Any]]:
-    """(n,) how sure each answer is under a calibration, and (n,) whether it is right."""
+    """Return the probability of each answer under a calibration, and whether it is right; both (n,)."""
     decided = [decide(one.logs, calibration.nil_from, calibration) for one in judged]
     right = [
         one.is_nil if option is None else option == one.right
@@ -223,7 +259,7 @@ def answers_of(judged: Sequence[Judged], calibration: ChoiceCalibration) -> tupl
 
 
 def rising_curve(sure: NDArray[Any], correct: NDArray[Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The rising step function nearest to what was right (least squares), as the corners of its steps."""
+    """Fit a rising step function by least squares (isotonic regression); returns the corners of its steps."""
     order = np.lexsort((correct, sure))
     levels, starts = np.unique(sure[order], return_index=True)
     counts = np.diff(np.append(starts, len(sure))).astype(float)

@@ -1,8 +1,8 @@
-"""The closed question: which of these candidates, or none, is meant by the name in this caption.
+"""The closed question: which of these candidates, or none, does the name in this caption mean?
 
-In: a mention with what is said of it, its candidates with the facts that speak for them, an order.  Out: messages for
-a language model, and the letters it may answer with.  All words come from captions, generators and KBs, so they are
-treated as hostile: folded onto one line, quoted, cut off, and without the signs that steer chat models.
+In: a mention with its description, its candidates with the facts that support them, an order.  Out: messages for a
+language model, and the letters it may answer with.  All text comes from captions, generators and KBs and is therefore
+treated as hostile: folded onto one line, quoted, truncated, and stripped of the tokens that steer chat models.
 Knows no engine and no probability."""
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from localmel.errors import UsageError
 from localmel.records import Description, Entity, Mention, Ranking, Triple
 
 MOST_CANDIDATES = 25
-"One letter each, and one for none of them."
+"One letter each; one more letter stands for none of them."
 MOST_CITED = 8
-"How many facts the model may cite."
+"The most facts that the model may cite."
 LINE_LENGTHS = (600, 240, 90)
-"Characters of a candidate's line: the first, and the next where a prompt does not fit into the model's context."
+"Characters per candidate: the first, or the next one where the prompt exceeds the model's context."
 _NAME, _TEXT, _PHRASE, _WINDOW = 100, 240, 100, 250
-"Characters: of names, of descriptions, of a triple, of the caption on either side of the name."
+"Most characters of a name, a description, a triple, and the caption on either side of the name."
 _MOST_SAID = 16
-"Triples of the mention that are shown."
+"Most triples of the mention that are shown."
 _LOOKALIKES = str.maketrans({'"': "'", "<": "‹", ">": "›", "[": "(", "]": ")", "«": "‹", "»": "›", "|": "¦"})
-"Quotes end data; <|...|>, <image>, [INST] and their like are commands of chat templates, wherever they stand."
+"Quotes would end the data; <|...|>, <image>, [INST] and the like are commands of chat templates anywhere."
 
 _INSTRUCTIONS = """\
 You decide which entity of a knowledge base is meant by a name in a caption.
@@ -45,26 +45,26 @@ Facts of candidates are numbered. First name the facts that support the right an
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """A triple of a candidate that survived the filter, beside the mention's triple that it is most like."""
+    """A triple of a candidate that survived the filter, with the mention's triple most similar to it."""
 
     triple: Triple
     said: Triple
-    likeness: float
-    "Cosine of their tails."
+    similarity: float
+    "The cosine of their tails."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """A candidate as the model sees it."""
+    """A candidate as presented to the model."""
 
     entity: Entity
     facts: tuple[Fact, ...] = ()
-    "Most alike first."
+    "Most similar first."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClosedQuestion:
-    """One mention with its candidates in the order of retrieval, and what the scorer thinks of them."""
+    """One mention with its candidates in the order of retrieval, and the scorer's probability of NIL."""
 
     mention: Mention
     description: Description
@@ -72,7 +72,7 @@ class ClosedQuestion:
     nil: float
     "The scorer's probability that none of the candidates is right."
     options: tuple[Option, ...]
-    "The first candidates of `ranking`, in its order; those beyond are not asked about."
+    "The first candidates of `ranking`, in its order; the model does not see the rest."
 
     def __post_init__(self) -> None:
         about = {self.mention.id, self.description.mention_id, self.ranking.mention_id}
@@ -84,21 +84,21 @@ class ClosedQuestion:
             raise ValueError(f"question about {self.mention.id!r} shows {shown}, yet its ranking begins {ranked[:3]}")
         if len(shown) > MOST_CANDIDATES:
             raise UsageError(
-                f"a model chooses among {len(shown)} candidates; there are letters for {MOST_CANDIDATES}",
+                f"cannot ask a model about {len(shown)} candidates: the most is {MOST_CANDIDATES}, one letter each",
                 hint="set most_candidates in [rerank] of the profile",
             )
 
 
 def letters_for(n_options: int) -> tuple[str, ...]:
-    """A, B, ... for the options, and one more for none of them."""
+    """Return A, B, ... for the options, and one more letter for none of them."""
     return tuple(string.ascii_uppercase[: n_options + 1])
 
 
 def orders_of(question: ClosedQuestion, n_orders: int, seed: int) -> list[tuple[int, ...]]:
-    """In which orders the options are shown: one shuffle by seed and mention, then turned on evenly.
+    """Return the orders in which to show the options: one shuffle by seed and mention, and rotations of it.
 
-    With as many orders as options each option stands once in each place, so that a liking for a place cancels out.
-    Never more orders than options."""
+    With as many orders as options each option takes each place once, so that a preference for a place cancels out.
+    There are never more orders than options."""
     n = len(question.options)
     shuffled = list(range(n))
     random.Random(_number(seed, question.mention.id)).shuffle(shuffled)
@@ -109,9 +109,9 @@ def orders_of(question: ClosedQuestion, n_orders: int, seed: int) -> list[tuple[
 def messages_for(
     question: ClosedQuestion, order: Sequence[int], *, numbered: bool = False, line_length: int = LINE_LENGTHS[0]
 ) -> tuple[Message, ...]:
-    """What is the same for all questions first, then what is the same for all orders; so a prefix cache pays.
+    """Write the prompt: first what all questions share, then what all orders share, so that prefix caching helps.
 
-    `numbered` gives every fact a number ("B2"), by which it can be cited."""
+    `numbered` gives every fact a number ("B2") by which the model can cite it."""
     instructions = _INSTRUCTIONS + (_CITE if numbered else "") + _ANSWER
     lines = [*_about(question), "Candidates:"]
     letters = letters_for(len(order))
@@ -125,7 +125,7 @@ def messages_for(
 
 
 def evidence_schema(question: ClosedQuestion, order: Sequence[int]) -> dict[str, Any] | None:
-    """JSON schema of an answer that cites facts by their numbers; None where no fact is shown."""
+    """Return the JSON schema of an answer that cites facts by number; None where no fact is shown."""
     numbers = list(cited_facts(question, order))
     if not numbers:
         return None
@@ -139,7 +139,7 @@ def evidence_schema(question: ClosedQuestion, order: Sequence[int]) -> dict[str,
 
 
 def cited_facts(question: ClosedQuestion, order: Sequence[int]) -> dict[str, tuple[int, int]]:
-    """Number of a fact ("B2") -> option and place of the fact."""
+    """Map the number of each shown fact ("B2") to its option and its position among the option's facts."""
     found = {}
     for letter, place in zip(letters_for(len(order)), order, strict=False):
         shown = len(_facts_shown(question.options[place]))
@@ -148,12 +148,12 @@ def cited_facts(question: ClosedQuestion, order: Sequence[int]) -> dict[str, tup
 
 
 def quoted(text: str, most: int) -> str:
-    """Foreign text as data: one line, no quote inside, nothing a chat template obeys, at most this many characters."""
+    """Quote untrusted text: one line, no inner quotes, no chat-template tokens, at most `most` characters."""
     return f'"{_cut(_tame(text), most)}"'
 
 
 def _tame(text: str) -> str:
-    """str.split knows every sign that breaks a line; what is not printable steers terminals and tokenizers."""
+    """Remove line breaks (str.split covers every kind) and unprintable characters, which steer terminals and models."""
     folded = " ".join(text.split()).translate(_LOOKALIKES)
     return "".join(char for char in folded if char.isprintable() or char in "\u200c\u200d")
 
@@ -176,7 +176,7 @@ def _about(question: ClosedQuestion) -> list[str]:
 
 
 def _caption(mention: Mention) -> str:
-    """The caption around the name, which stands between « and »; a long one is cut on both sides."""
+    """Return the caption around the name, which is marked with « and »; a long one is cut on both sides."""
     start, end = mention.span.start, mention.span.end
     before, after = mention.context[max(0, start - _WINDOW) : start], mention.context[end : end + _WINDOW]
     parts = ("…" * (start > _WINDOW) + before, mention.surface, after + "…" * (len(mention.context) > end + _WINDOW))
@@ -201,7 +201,7 @@ def _head(letter: str, option: Option, length: int) -> str:
 
 
 def _facts_shown(option: Option, length: int = LINE_LENGTHS[0]) -> list[str]:
-    """As many of the facts, the most alike first, as a line has room for; numbers are not counted."""
+    """Return as many facts as fit on the line, the most similar first; their numbers do not count."""
     room = length - len(_head("A", option, length))
     shown: list[str] = []
     for fact in option.facts:
@@ -214,5 +214,5 @@ def _facts_shown(option: Option, length: int = LINE_LENGTHS[0]) -> list[str]:
 
 
 def _number(seed: int, mention_id: str) -> int:
-    """The same in every process, unlike `hash`."""
+    """Return a number that is the same in every process, unlike that of `hash`."""
     return int.from_bytes(hashlib.sha256(f"{seed} {mention_id}".encode("utf-8", "surrogatepass")).digest()[:8], "big")

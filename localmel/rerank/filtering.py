@@ -1,43 +1,41 @@
-"""Which triples of the candidates a language model is shown: those most like the mention's own.
+"""Select the candidates' triples that a language model sees: those most similar to the mention's own.
 
-In: triples of mentions and of entities, packed end to end, and which entities are the candidates of which mention.
-Out: for each candidate the triples that survive, whatever their number.  Knows vectors only, no words and no model.
-Source: KGMEL, the section on triple filtering.  The published code is wrong above 50 distinct rows: it looks positions
-of a shuffled table up in the unshuffled one."""
+In: triples of mentions and of entities, packed end to end, and the candidates of each mention.
+Out: the surviving triples of each candidate, in any number.  Knows only vectors, no words and no model.
+Source: KGMEL, the section on triple filtering.  The published code is wrong above 50 distinct rows: it looks up
+positions of a shuffled table in the unshuffled one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from localmel.kb.packed import Lists
 from localmel.matchers.kgmel.kb_triples import TripleArrays
 
-if TYPE_CHECKING:
-    from threadpoolctl import ThreadpoolController
-
 EQUAL = 1e-9
-"Similarities closer than this are the same; whoever adds up in another order gets the same answer."
+"Similarities closer than this are equal, so that the order of summation cannot change the answer."
 _UNSURE = 1e-5
-"A float32 product may be this far off; what is so close to the n-th is multiplied again in float64."
+"The error of a float32 product; products this close to the n-th are computed again in float64."
 _MENTIONS_AT_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Survivors:
-    """The triples that are left.  c candidates of all mentions end to end, s survivors."""
+    """The triples that survive the filter.  c candidates of all mentions end to end, s survivors."""
 
     starts: NDArray[Any]  # (c + 1,) int64: the survivors of each candidate
     pairs: NDArray[Any]  # (s,) int64: numbers of pairs among those of the entities, in the entity's own order
-    likeness: NDArray[Any]  # (s,) float32: cosine with the nearest tail of the mention
+    similarity: NDArray[Any]  # (s,) float32: cosine with the nearest tail of the mention
     nearest: NDArray[Any]  # (s,) int64: the mention's triple that has this tail, counted from its first
 
     def of(self, candidate: int) -> slice:
-        """Where the survivors of one candidate stand."""
+        """Return the slice of one candidate's survivors."""
         return slice(int(self.starts[candidate]), int(self.starts[candidate + 1]))
 
 
@@ -46,25 +44,26 @@ def filter_triples(
 ) -> Survivors:
     """Keep a candidate's triple when both its relation and its tail are kept.
 
-    Each relation of a mention keeps the `n_relations` most similar among the different relations of all its
-    candidates, each tail the `n_tails` most similar tails; what any of them keeps is kept.  Similarity is the product
-    of two unit vectors.  What is as similar as the n-th (to within EQUAL) is kept with it, so the order in which
-    anything is stored decides nothing.  A mention without triples keeps nothing.
+    Each relation of a mention keeps the `n_relations` most similar among the distinct relations of all its
+    candidates, each tail the `n_tails` most similar tails; the kept sets are united.  Similarity is the product of two
+    unit vectors.  Ties with the n-th (within EQUAL) are kept, so the storage order decides nothing.  A mention without
+    triples keeps nothing.
 
     mentions: m rows; entities: e rows; candidates: m owners, values are rows of `entities`."""
-    left = [_none()]
+    survivors = [_none()]
     n = len(candidates.starts) - 1
-    with _blas().limit(limits=1, user_api="blas"):  # the products are small: threads would wait longer than they work
+    with _blas().limit(limits=1, user_api="blas"):  # the products are small: threads would mostly wait
         for start in range(0, n, _MENTIONS_AT_ONCE):
             piece = _Piece(mentions, entities, start, min(start + _MENTIONS_AT_ONCE, n))
-            left += [piece.survivors(mention, candidates, n_relations, n_tails) for mention in piece.mentions]
-    owner, pairs, likeness, nearest = (np.concatenate(one) for one in zip(*left, strict=True))
+            survivors += [piece.survivors(mention, candidates, n_relations, n_tails) for mention in piece.mentions]
+    owner, pairs, similarity, nearest = (np.concatenate(one) for one in zip(*survivors, strict=True))
     counts = np.bincount(owner, minlength=len(candidates.values))
-    return Survivors(starts=np.concatenate([[0], np.cumsum(counts)]), pairs=pairs, likeness=likeness, nearest=nearest)
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    return Survivors(starts=starts, pairs=pairs, similarity=similarity, nearest=nearest)
 
 
 class _Piece:
-    """Some mentions whose relations are compared with those of all entities by one product."""
+    """A batch of mentions whose relations are compared with those of all entities in one product."""
 
     def __init__(self, mentions: TripleArrays, entities: TripleArrays, first: int, end: int) -> None:
         self.mentions = range(first, end)
@@ -81,7 +80,7 @@ class _Piece:
     def survivors(
         self, mention: int, candidates: Lists, n_relations: int, n_tails: int
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Candidate, pair, likeness and nearest triple of each survivor among the candidates of one mention."""
+        """Return candidate, pair, similarity and nearest triple of each survivor among one mention's candidates."""
         own, entities = self._own, self._all
         first, last = int(candidates.starts[mention]), int(candidates.starts[mention + 1])
         rows = candidates.values[first:last]
@@ -100,11 +99,11 @@ class _Piece:
         tail_kept = np.logical_or.reduce(_among_n_best(alike, n_tails, queries, entities.tails, tails))
         kept = np.flatnonzero(relation_kept[relation_of] & tail_kept[tail_of])
         owner = np.searchsorted(np.cumsum(list(map(len, triples))), kept, side="right")
-        likeness = alike[:, tail_of[kept]]
-        return first + owner, pairs[kept], likeness.max(axis=0, initial=-1.0), likeness.argmax(axis=0)
+        similarity = alike[:, tail_of[kept]]
+        return first + owner, pairs[kept], similarity.max(axis=0, initial=-1.0), similarity.argmax(axis=0)
 
     def _vectors_of(self, tails: NDArray[Any]) -> NDArray[Any]:
-        """Theirs, until the next call: one place for all mentions, because a new one for each costs as much again."""
+        """Return the vectors of tails, valid until the next call: a new array per mention would double the cost."""
         if len(tails) > len(self._vectors):
             self._vectors = np.empty((2 * len(tails), self._all.tails.shape[1]), self._all.tails.dtype)
         return np.take(self._all.tails, tails, axis=0, out=self._vectors[: len(tails)], mode="clip")
@@ -112,14 +111,12 @@ class _Piece:
 
 @cache
 def _blas() -> ThreadpoolController:
-    """What numpy multiplies with.  Looking for it takes milliseconds, and it stays where it is."""
-    from threadpoolctl import ThreadpoolController
-
+    """Return the controller of the BLAS library that NumPy uses; finding it takes milliseconds, so it is cached."""
     return ThreadpoolController()
 
 
 def _distinct(numbers: NDArray[Any], place: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Each number once, and for each of `numbers` where it stands among them.  `place`: scratch for every number."""
+    """Return the distinct numbers, and the position of each of `numbers` among them.  `place`: scratch space."""
     order = np.arange(len(numbers))
     place[numbers] = order
     once = numbers[place[numbers] == order]
@@ -128,7 +125,7 @@ def _distinct(numbers: NDArray[Any], place: NDArray[Any]) -> tuple[NDArray[Any],
 
 
 def _at_least_nth(alike: NDArray[Any], n: int) -> NDArray[Any]:
-    """(a, b) float64 -> bool: what is as high as the n-th highest of its row."""
+    """Mark what is at least as high as the n-th highest of its row, shape (a, b).  alike: (a, b) float64."""
     if not n:
         return np.zeros(alike.shape, bool)
     if n >= alike.shape[1]:
@@ -141,19 +138,19 @@ def _at_least_nth(alike: NDArray[Any], n: int) -> NDArray[Any]:
 def _among_n_best(
     alike: NDArray[Any], n: int, queries: NDArray[Any], table: NDArray[Any], rows: NDArray[Any]
 ) -> NDArray[Any]:
-    """As `_at_least_nth` for float32 products of queries and rows of a table; close calls are settled in float64."""
+    """Do the same for float32 products of queries and rows of a table; near ties are decided in float64."""
     if not 0 < n < alike.shape[1]:
         return _at_least_nth(alike, n)
     at = alike.shape[1] - n
     nth = np.partition(alike, at, axis=1)[:, at, None]
     kept: NDArray[Any] = alike >= nth - _UNSURE
-    if np.count_nonzero(kept) == n * len(kept):  # counted as a whole, which is ten times as quick as by line
+    if np.count_nonzero(kept) == n * len(kept):  # one count over everything is ten times faster than one per line
         return kept
     for line in np.flatnonzero(np.count_nonzero(kept, axis=1) > n):
-        surely = alike[line] > nth[line] + _UNSURE
-        close = np.flatnonzero(kept[line] > surely)  # kept and not surely
+        certain = alike[line] > nth[line] + _UNSURE
+        close = np.flatnonzero(kept[line] > certain)  # kept, but not certainly
         exact = np.einsum("bw,w->b", table[rows[close]], queries[line], dtype=np.float64)
-        kept[line, close] = _at_least_nth(exact[None], n - int(np.count_nonzero(surely)))[0]
+        kept[line, close] = _at_least_nth(exact[None], n - int(np.count_nonzero(certain)))[0]
     return kept
 
 

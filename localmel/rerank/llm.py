@@ -1,7 +1,7 @@
 """Ask a language model which candidate is meant, mention by mention.
 
-In: closed questions and an engine.  Out: one Choice each, in order.  Nobody is lost: a mention whose requests fail
-keeps the order of retrieval, and its Choice says so.  Mentions that the scorer is sure of can skip the model.
+In: closed questions and an engine.  Out: one Choice per question, in order.  No mention is lost: one whose requests
+fail keeps the order of retrieval, and its Choice says so.  Mentions that the scorer is sure of can skip the model.
 Knows no gold."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import islice
 
 from localmel.engines.journaled import ask
 from localmel.engines.protocol import Engine, Message, Request, Response
-from localmel.rerank.calibration import ChoiceCalibration
+from localmel.rerank.calibration import ChoiceCalibration, decide
 from localmel.rerank.choice import (
     BY_MODEL,
     BY_SCORER_FAILED,
@@ -21,7 +21,6 @@ from localmel.rerank.choice import (
     Choice,
     Vote,
     averaged,
-    decide,
     scorer_answer,
     vote_of,
     without_model,
@@ -51,11 +50,11 @@ def choose(
     calibration: ChoiceCalibration | None = None,
     journal: Journal | None = None,
 ) -> Iterator[Choice]:
-    """One Choice per question, in order; what the journal answers is not sent again.
+    """Yield one Choice per question, in order; requests that the journal has answers for are not sent again.
 
-    Each question is asked in `settings.orders` orders and their logarithms are averaged.  With `evidence_first` the
-    model first names supporting facts (closed: their numbers), and chooses with what it said before it.
-    Raises EngineStopped where the model is gone: what it has answered is in the journal."""
+    Each question is asked in `settings.orders` orders, and the log probabilities are averaged.  With `evidence_first`
+    the model first cites supporting facts by number, and sees its citation when it chooses.
+    Raises EngineStopped when the model stops; its answers so far are in the journal."""
     remaining = iter(questions)
     while batch := list(islice(remaining, _QUESTIONS_AT_ONCE)):
         yield from _choose(batch, engine, settings, calibration, journal)
@@ -68,7 +67,7 @@ class _Asked:
     question: ClosedQuestion
     order: tuple[int, ...]
     before: tuple[Message, ...] = ()
-    "What the model said about evidence."
+    "The exchange about evidence."
     cited: tuple[tuple[int, int], ...] = ()
     vote: Vote | None = None
     problems: list[str] = field(default_factory=list)
@@ -107,7 +106,7 @@ def _is_asked(question: ClosedQuestion, settings: RerankSettings) -> bool:
 def _ask_for_evidence(
     asked: Mapping[str, _Asked], engine: Engine, settings: RerankSettings, journal: Journal | None
 ) -> None:
-    """Where it fails the model chooses without having cited anything."""
+    """Ask for supporting facts; where that fails the model chooses without having cited anything."""
     requests = (
         Request(
             id=name,
@@ -133,20 +132,20 @@ def _ask_for_evidence(
 
 
 def _cited(response: Response, known: Mapping[str, tuple[int, int]]) -> list[str] | str:
-    """The numbers of the facts that were named, each once, or why there are none."""
+    """Return the numbers of the cited facts, without repetitions, or why there are none."""
     if response.finish == "failed":
         return f"no evidence: {response.problem}"
     try:
         named = json.loads(response.text)["evidence"]
         return [number for number in dict.fromkeys(named) if number in known]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return f"no evidence: {response.text[:80]!r} is not what was asked for ({response.finish})"
+        return f"no evidence: {response.text[:80]!r} does not match the schema ({response.finish})"
 
 
 def _ask_for_choices(
     asked: Mapping[str, _Asked], engine: Engine, settings: RerankSettings, journal: Journal | None
 ) -> None:
-    """A question that does not fit into the model's context is asked again with shorter lines, as long as there are."""
+    """Ask for the choices; a question that exceeds the model's context is asked again with shorter lines."""
     for line_length in LINE_LENGTHS:
         too_long: dict[str, _Asked] = {}
         requests = (_choice_request(name, one, line_length, settings) for name, one in asked.items())

@@ -1,7 +1,7 @@
-"""Mentions with their rankings -> closed questions, each candidate with the triples that the filter leaves it.
+"""Mentions with their rankings -> closed questions, each candidate with the triples that survive the filter.
 
-In: mentions, what is said of them, their rankings, and an indexed KB.  Out: one ClosedQuestion each, in order.
-A mention without triples is asked all the same: its sentence stands for the tail, and every relation is kept.
+In: mentions, their descriptions and rankings, and an indexed KB.  Out: one ClosedQuestion per mention, in order.
+A mention without triples is asked about too: its sentence takes the place of the tail, and every relation is kept.
 Knows no engine and no gold."""
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from localmel.rerank.filtering import Survivors, filter_triples
 from localmel.settings import RerankSettings
 
 MOST_FACTS = 8
-"Of a candidate, the most alike."
+"The most facts shown for a candidate; the most similar are kept."
 _MENTIONS_AT_ONCE, _VALUES_AT_ONCE = 128, 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retrieved:
-    """One mention as retrieval leaves it."""
+    """The result of retrieval for one mention."""
 
     mention: Mention
     description: Description
@@ -57,7 +57,7 @@ class QuestionWriter:
         self._encoder, self._settings = encoder, settings
 
     def questions(self, retrieved: Iterable[Retrieved]) -> Iterator[ClosedQuestion]:
-        """One question each, in order.  Raises BadInput for a candidate that the KB lacks."""
+        """Yield one question per mention, in order.  Raises BadInput for a candidate that the KB lacks."""
         remaining = iter(retrieved)
         while batch := list(islice(remaining, _MENTIONS_AT_ONCE)):
             yield from self._questions(batch)
@@ -87,15 +87,15 @@ class QuestionWriter:
             )
         if missing := ids - rows.keys():
             raise BadInput(
-                f"{len(missing)} candidates are no entities of kb {self._kb.name!r}, for example {min(missing)!r}",
-                hint="localmel retrieve --run NAME --kb KB   # with the KB as it is now",
+                f"{len(missing)} candidates are not in kb {self._kb.name!r}, for example {min(missing)!r}",
+                hint="localmel retrieve --run NAME --kb KB   # with the current KB",
             )
         return rows
 
     def _facts(
         self, batch: Sequence[Retrieved], shown: Sequence[Sequence[EntityId]], rows: dict[EntityId, int]
     ) -> dict[tuple[int, EntityId], tuple[Fact, ...]]:
-        """(mention, candidate) -> its surviving triples, the most alike first."""
+        """Map (mention, candidate) to its surviving triples, the most similar first."""
         ordered = sorted(rows)
         line = {entity_id: number for number, entity_id in enumerate(ordered)}
         positions = self._packed.positions(np.array([rows[one] for one in ordered], np.int64))
@@ -106,39 +106,39 @@ class QuestionWriter:
                 starts=np.cumsum([0, *(len(shown[member]) for member in members)]),
                 values=np.array([line[one] for member in members for one in shown[member]], np.int64),
             )
-            left = filter_triples(
+            survivors = filter_triples(
                 mentions, arrays, candidates, n_relations=n_relations, n_tails=self._settings.most_tails
             )
             keys = [(member, one) for member in members for one in shown[member]]
             for number, key in enumerate(keys):
                 said = batch[key[0]].description.triples
                 found[key] = [
-                    (int(phrases[pair]), said[near] if said else None, likeness)
-                    for pair, near, likeness in _most_alike(left, number)
+                    (int(phrases[pair]), said[near] if said else None, similarity)
+                    for pair, near, similarity in _most_similar(survivors, number)
                 ]
         words = self._words({phrase for facts in found.values() for phrase, _, _ in facts})
         return {
             (member, one): tuple(
-                _fact(words[phrase], said, likeness, batch[member].mention.surface) for phrase, said, likeness in facts
+                _fact(words[phrase], said, cosine, batch[member].mention.surface) for phrase, said, cosine in facts
             )
             for (member, one), facts in found.items()
         }
 
     def _groups(self, batch: Sequence[Retrieved], n_relations: int) -> Iterator[tuple[list[int], TripleArrays, int]]:
-        """Mentions with triples, then those without: their numbers, triples, and how many relations each keeps."""
-        spoken = [number for number, about in enumerate(batch) if about.description.triples]
+        """Yield mentions with triples, then those without: numbers, triples, and how many relations to keep."""
+        stating = [number for number, about in enumerate(batch) if about.description.triples]
         silent = [number for number, about in enumerate(batch) if not about.description.triples]
-        if spoken:
-            stated = [batch[number].description.triples for number in spoken]
-            _, triples = mention_arrays([batch[number].mention for number in spoken], stated, self._encoder.encode)
-            yield spoken, triples, self._settings.most_relations
+        if stating:
+            stated = [batch[number].description.triples for number in stating]
+            _, triples = mention_arrays([batch[number].mention for number in stating], stated, self._encoder.encode)
+            yield stating, triples, self._settings.most_relations
         if silent:
             mentions = [batch[number].mention for number in silent]
             sentences, _ = mention_arrays(mentions, [()] * len(silent), self._encoder.encode)
             yield silent, _sentences_as_tails(sentences), n_relations
 
     def _words(self, phrases: set[int]) -> dict[int, Triple]:
-        """Phrase -> its triple, as yet without a head."""
+        """Map each phrase to its triple; the head is filled in later."""
         ordered = sorted(phrases)
         words: dict[int, Triple] = {}
         for start in range(0, len(ordered), _VALUES_AT_ONCE):
@@ -148,9 +148,9 @@ class QuestionWriter:
 
 
 def entity_arrays(packed: PackedKb, vectors: KbVectors, positions: NDArray[Any]) -> tuple[TripleArrays, NDArray[Any]]:
-    """All triples of these entities, whatever their number, and the phrase that each pair stands for.
+    """Collect all triples of these entities, however many, and the phrase of each pair.
 
-    A phrase without a vector (a bare date or number) is left out, as in retrieval."""
+    A phrase without a vector (a bare date or number) is skipped, as in retrieval."""
     found, owner = packed.phrases.of(positions)
     phrases, triples = np.unique(found, return_inverse=True)
     tails = vectors.phrases[phrases].astype(np.float32)
@@ -171,7 +171,7 @@ def entity_arrays(packed: PackedKb, vectors: KbVectors, positions: NDArray[Any])
 
 
 def _sentences_as_tails(sentences: NDArray[Any]) -> TripleArrays:
-    """(m, width) -> m rows with one triple each, whose relation is like any other."""
+    """Turn sentences, (m, width), into m rows with one triple each, whose zero relation equals any other."""
     each = np.arange(len(sentences))
     return TripleArrays(
         tails=sentences,
@@ -183,18 +183,18 @@ def _sentences_as_tails(sentences: NDArray[Any]) -> TripleArrays:
     )
 
 
-def _most_alike(left: Survivors, candidate: int) -> list[tuple[int, int, float]]:
-    own = left.of(candidate)
-    best = own.start + np.argsort(-left.likeness[own], kind="stable")[:MOST_FACTS]
-    return [(int(left.pairs[one]), int(left.nearest[one]), float(left.likeness[one])) for one in best]
+def _most_similar(survivors: Survivors, candidate: int) -> list[tuple[int, int, float]]:
+    own = survivors.of(candidate)
+    best = own.start + np.argsort(-survivors.similarity[own], kind="stable")[:MOST_FACTS]
+    return [(int(survivors.pairs[one]), int(survivors.nearest[one]), float(survivors.similarity[one])) for one in best]
 
 
-def _fact(triple: Triple, said: Triple | None, likeness: float, surface: str) -> Fact:
-    """Where the sentence was nearest, the mention's triple is what it suggests."""
+def _fact(triple: Triple, said: Triple | None, similarity: float, surface: str) -> Fact:
+    """Make a fact; where the sentence was most similar, the mention's triple is the one that it suggests."""
     return Fact(
         triple=triple,
         said=said or replace(triple, head=surface, source="text"),
-        likeness=likeness,
+        similarity=similarity,
     )
 
 

@@ -1,7 +1,7 @@
-"""What it costs, and what it saves, to ask the model only where the scorer is in doubt.
+"""How accuracy and cost change when the model is asked only where the scorer is unsure.
 
-In: one run in which every mention was asked: how sure the scorer was, and who was right.  Out: the curve of accuracy
-against the share asked, for `route_from`.  Knows no model."""
+In: a run in which the model was asked about every mention: the scorer's probabilities, and which answers were right.
+Out: the curve of accuracy against the share asked, from which to choose `route_from`.  Knows no model."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 THRESHOLDS = (0.0, 0.999, 0.995, 0.99, 0.98, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 1e-9)
-"From asking all (0) to asking none."
+"From asking about all mentions (0) to asking about none."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routed:
-    """One mention, answered by both."""
+    """One mention, answered by the scorer and by the model."""
 
     sure: float
     "The scorer's probability of its own answer."
     scorer_hit: bool | None
-    "Its first candidate is the gold; None for a mention whose gold is not in the KB."
+    "Whether its first candidate is the gold; None where the gold is not in the KB."
     model_hit: bool | None
     scorer_right: bool
-    "Its answer is right, NIL included."
+    "Whether its answer is right, NIL included."
     model_right: bool
     tokens: int
-    "Of prompts and answers, where the model is asked."
+    "Tokens of prompts and answers if the model is asked."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutePoint:
-    """What a threshold gives."""
+    """The result of one threshold."""
 
     route_from: float
     asked: float
-    "Share of mentions."
+    "Share of mentions that the model is asked about."
     tokens: float
-    "Share of the tokens that asking all takes."
+    "Tokens, as a share of those for asking about all mentions."
     hits_at_1: float | None
     "Over mentions whose gold is in the KB."
     accuracy: float
 
 
 def routing_curve(routed: Sequence[Routed], thresholds: Sequence[float] = THRESHOLDS) -> tuple[RoutePoint, ...]:
-    """One point per threshold, in their order; none without mentions."""
+    """Return one point per threshold, in the given order; no points without mentions."""
     all_tokens = max(1, sum(one.tokens for one in routed))
     in_kb = sum(one.model_hit is not None for one in routed)
     points = []

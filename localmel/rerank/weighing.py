@@ -1,11 +1,12 @@
-"""What speaks for each candidate of a mention, before anything is decided; and the scorer's order of them.
+"""Score the candidates of a mention from the evidence for each, and name the pairs of triples that speak for the best.
 
-In: a mention with what is said of it, its candidates, its vectors.  Out: features and the support of every phrase, then
-a ranking with the probability of NIL, the triples that the context confirms, and the pairs that agree.
+In: a mention with its description, its candidates and its vectors.  Out: features and phrase support, a ranking with
+the probability of NIL, triples of the mention that the context confirms, and matched pairs of triples as evidence.
 Knows no gold."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,9 +17,8 @@ from localmel.encode.kb_vectors import KbVectors
 from localmel.encode.mention_inputs import mention_text
 from localmel.kb.packed import PackedKb
 from localmel.kb.store import KnowledgeBase
-from localmel.kb.words import fold
+from localmel.kb.words import fold, stems
 from localmel.records import Alike, Candidate, Description, Entity, Evidence, Mention, Ranking, Triple, Unparsed
-from localmel.rerank.evidence import evidence_for, induced_triples
 from localmel.rerank.features import Support, context_of, features_of, support_of
 from localmel.rerank.questions import Retrieved
 from localmel.rerank.scorer import EvidenceScorer
@@ -28,19 +28,19 @@ from localmel.settings import Profile
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spoken:
-    """A mention, and what is said of it by its sentence, its picture, or a model."""
+    """A mention with its description, taken from its sentence, its picture or a model."""
 
     mention: Mention
     description: Description
 
     @property
     def said(self) -> list[str]:
-        """The texts that are compared with the KB: the mention in its context, then the tails of its triples."""
+        """The texts to compare with the KB: the mention in its context, then the tails of its triples."""
         return [mention_text(self.mention), *(triple.tail for triple in self.description.triples)]
 
 
 def with_model(spoken: Spoken, said: Description | Unparsed, *, keep_stated: bool) -> Spoken:
-    """What a model says of the mention, before what was stated already; where its answer cannot be read, only that."""
+    """Add a model's triples before those stated already; an answer that could not be parsed adds nothing."""
     stated = spoken.description.triples
     if isinstance(said, Unparsed):
         return spoken
@@ -50,38 +50,38 @@ def with_model(spoken: Spoken, said: Description | Unparsed, *, keep_stated: boo
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Weighed:
-    """One mention with its candidates and what speaks for each."""
+    """One mention with its n candidates and the evidence for each."""
 
     spoken: Spoken
     rows: NDArray[Any]  # (n,) the candidates' rows in the KB
     by_name: int
-    "How many of them, the first ones, bear the name."
+    "How many of them were found by name; they come first."
     support: Support
     features: NDArray[Any]  # (n, len(FEATURES))
     alike: tuple[Alike, ...] = ()
-    "See `Candidates`; nothing is weighed by it."
+    "See `Candidates`; the scorer does not use it."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ranked:
-    """The scorer's order of a mention's candidates."""
+    """The scorer's ranking of a mention's candidates."""
 
     ranking: Ranking
     nil: float
     "Probability that none of them is right."
     entities: tuple[Entity, ...]
-    "In the order of `ranking`."
+    "The candidates, in the order of `ranking`."
     best: int | None
-    "Place of the first of them in `Weighed.rows`; None without candidates."
+    "Position of the first of them in `Weighed.rows`; None without candidates."
 
 
 def retrieved(spoken: Spoken, ranked: Ranked) -> Retrieved:
-    """As the next stage takes it."""
+    """Return the input of the next stage."""
     return Retrieved(mention=spoken.mention, description=spoken.description, ranking=ranked.ranking, nil=ranked.nil)
 
 
 class Weigher:
-    """Weighs the candidates of mentions against what one KB knows of them."""
+    """Weighs the evidence for the candidates of mentions, with one KB and one scorer."""
 
     def __init__(
         self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, scorer: EvidenceScorer, profile: Profile
@@ -90,7 +90,7 @@ class Weigher:
         self._scorer, self._profile = scorer, profile
 
     def weigh(self, spoken: Spoken, candidates: Candidates, vectors: NDArray[Any]) -> Weighed:
-        """vectors: (1 + triples, width) float32, unit rows, of `spoken.said`."""
+        """Compute the candidates' features.  vectors: those of `spoken.said`, (1 + n_triples, width), unit rows."""
         words = [word for text in spoken.said for word in fold(text).split()]
         context = context_of(spoken.mention.surface, words, vectors, self._packed)
         support = support_of(context, candidates.positions, self._packed, self._vectors)
@@ -104,7 +104,7 @@ class Weigher:
         )
 
     def rank(self, weighed: Weighed, top_k: int) -> Ranked:
-        """The best `top_k` by the scorer's probability."""
+        """Rank the best `top_k` candidates by the scorer's probability."""
         judgement = self._scorer.judge(weighed.features)
         order = np.argsort(-judgement.probabilities, kind="stable")[:top_k]
         entities = tuple(self._kb.entities_at([int(row) for row in weighed.rows[order]]))
@@ -118,7 +118,7 @@ class Weigher:
         )
 
     def evidence(self, weighed: Weighed, ranked: Ranked) -> tuple[Evidence, ...]:
-        """The pairs of triples that speak for the first of the ranking."""
+        """Return the pairs of triples that support the first candidate of the ranking."""
         if ranked.best is None:
             return ()
         return evidence_for(
@@ -135,7 +135,7 @@ class Weigher:
         )
 
     def induced(self, weighed: Weighed) -> tuple[Triple, ...]:
-        """Phrases of the candidates by name that the context confirms, as triples of the mention."""
+        """Return phrases of the candidates found by name that the context confirms, as triples of the mention."""
         settings = self._profile.generate
         return induced_triples(
             weighed.spoken.mention.surface,
@@ -146,3 +146,97 @@ class Weigher:
             most=settings.most_induced,
             least_similarity=settings.least_similarity,
         )
+
+
+def induced_triples(
+    surface: str,
+    by_name: int,
+    support: Support,
+    packed: PackedKb,
+    kb: KnowledgeBase,
+    *,
+    most: int,
+    least_similarity: float,
+) -> tuple[Triple, ...]:
+    """Return the phrases most similar to the sentence as triples of the mention (source "text").
+
+    Only phrases of the first `by_name` candidates, which were found by name, are considered."""
+    if not len(support.phrases) or not by_name:
+        return ()
+    counts = (support.owner < by_name) & _says_more(surface, support.phrases, packed)
+    similarity = np.where(counts, support.similarity[0], -1.0)
+    chosen: dict[int, None] = {}
+    for place in np.argsort(-similarity, kind="stable"):
+        if similarity[place] < least_similarity or len(chosen) == most:
+            break
+        chosen[int(support.phrases[place])] = None
+    found = packed.phrase_triples(kb, list(chosen), surface)
+    return tuple(Triple(head=surface, relation=fact.relation, tail=fact.tail, source="text") for fact in found)
+
+
+def evidence_for(
+    candidate: int,
+    label: str,
+    surface: str,
+    sentence: str,
+    stated: Sequence[Triple],
+    support: Support,
+    packed: PackedKb,
+    kb: KnowledgeBase,
+    *,
+    most: int,
+    least_similarity: float,
+) -> tuple[Evidence, ...]:
+    """Return the matched pairs for the candidate at this index, strongest first.
+
+    `stated` are the mention's triples in the order of the context vectors after the sentence.  The similarity of a
+    pair is its cosine, or the share of the entity's tail that occurs word for word in the mention's text, whichever is
+    higher; between equally similar pairs the one with the rarer words is stronger.  Where the sentence itself is most
+    similar, the mention's triple is the phrase that it suggests."""
+    places = np.flatnonzero((support.owner == candidate) & _says_more(surface, support.phrases, packed))
+    if not len(places):
+        return ()
+    said = [sentence, *(triple.tail for triple in stated)]
+    similar, strength = _agreement(said, places, support, packed)
+    best = strength.max(axis=0)
+    order = [int(place) for place in np.argsort(-best, kind="stable")[: 4 * most] if best[place] >= least_similarity]
+    facts = packed.phrase_triples(kb, [int(support.phrases[places[place]]) for place in order], label) if order else []
+    pairs: list[Evidence] = []
+    for place, fact in zip(order, facts, strict=True):
+        source = int(strength[:, place].argmax())
+        about = (
+            stated[source - 1]
+            if source
+            else Triple(head=surface, relation=fact.relation, tail=fact.tail, source="text")
+        )
+        repeated = any(pair.entity_triple.tail == fact.tail for pair in pairs)
+        if not repeated and len(pairs) < most:
+            similarity = min(max(float(similar[source, place]), 0.0), 1.0)
+            pairs.append(Evidence(mention_triple=about, entity_triple=fact, similarity=round(similarity, 4)))
+    return tuple(pairs)
+
+
+def _says_more(surface: str, phrases: NDArray[Any], packed: PackedKb) -> NDArray[Any]:
+    """Return which phrases have a tail that does more than repeat the surface ("different from: Mercury" does not)."""
+    own = np.array(list(stems(surface)), np.uint32)
+    words, owner = packed.phrase_words.of(phrases)
+    beyond = np.bincount(owner, ~np.isin(words, own), minlength=len(phrases))
+    says_more: NDArray[Any] = (beyond > 0) | (np.bincount(owner, minlength=len(phrases)) == 0)
+    return says_more
+
+
+def _agreement(
+    said: Sequence[str], places: NDArray[Any], support: Support, packed: PackedKb
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the similarity of each text and phrase, and its strength as evidence; both (n_texts, n_phrases)."""
+    similar = np.array(support.similarity[:, places], np.float32)
+    strength = similar.copy()
+    words, owner = packed.phrase_words.of(support.phrases[places])
+    weights = packed.weights(words)
+    total = np.maximum(np.bincount(owner, weights, minlength=len(places)), 1e-6)
+    for line, text in enumerate(said):
+        known = np.array(list(stems(text)), np.uint32)
+        shared = np.bincount(owner, weights * np.isin(words, known), minlength=len(places))
+        similar[line] = np.maximum(similar[line], shared / total)
+        strength[line] = np.maximum(strength[line], np.minimum(shared, 1.0) * shared / total)
+    return similar, strength

@@ -19,6 +19,7 @@ from localmel.errors import BadInput, CorruptArtifact, UnknownChoice, UsageError
 from localmel.matchers.kgmel.fused import Network
 from localmel.matchers.kgmel.inference import FusedEncoder
 from localmel.matchers.kgmel.kb_triples import TripleArrays
+from localmel.rerank.features import features_in
 from localmel.settings import Profile
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ CHANGES = {
 "What can be withheld, and which systems then answer otherwise."
 _REFUSED = {("names", "names"), ("text", "zero-shot")}
 "Nothing would be left of the system."
-_FEATURES = {"triples": ("phrase", "tail"), "text": ("text cosine",)}
-"Words in the names of the scorer's features that are made of what is withheld."
 
 
 def check_switches(without: Sequence[str], systems: Sequence[str]) -> None:
@@ -87,8 +86,10 @@ def check_trained(without: Collection[str], systems: Collection[str], network: N
                 f"the linker without {switch} needs a scorer that was fitted without, beside {network.folder}",
                 hint="python scripts/fit_evidence_scorer.py --help   # then give its folder with --scorer",
             )
-        words = _FEATURES.get(switch, ())
-        if switch in without and scorer and (used := [one for one in _features(scorer) if _has_any(one, words)]):
+        used = (
+            [name for name in _features(scorer) if name in features_in(switch)] if switch in without and scorer else []
+        )
+        if used:
             raise BadInput(
                 f"{scorer} weighs {len(used)} features made of {switch}: {', '.join(used)}",
                 hint="python scripts/fit_evidence_scorer.py --help   # fit one without them",
@@ -103,10 +104,6 @@ def check_matcher(without: Collection[str], systems: Collection[str], matcher: P
             f"{unheard[0]} cannot be withheld from the matcher {matcher}",
             hint="localmel train DATA --kb KB --matcher KIND --without image --out runs/NAME",
         )
-
-
-def _has_any(name: str, words: Sequence[str]) -> bool:
-    return any(word in name for word in words)
 
 
 def profile_without(profile: Profile, without: Collection[str], *, scorer_given: bool) -> Profile:
@@ -169,4 +166,4 @@ def _features(scorer: Path) -> list[str]:
     try:
         return list(json.loads((scorer / "scorer.json").read_text(encoding="utf-8"))["features"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptArtifact(f"{scorer} holds no evidence scorer ({error})") from None
+        raise CorruptArtifact(f"cannot load an evidence scorer from {scorer}: {error}") from None

@@ -17,9 +17,15 @@ from typing import Any
 from localmel.encode.space import TextEncoder
 from localmel.engines.scripted import MADE_UP, made_up_note
 from localmel.errors import BadInput, CorruptArtifact, LocalmelError, MissingExtra, UsageError, shell_line
-from localmel.evaluate.comparison import Compared, compare_systems
-from localmel.evaluate.costs import costs_of
-from localmel.evaluate.disagreement import Disagreement, Given, disagreements_of, sample_of
+from localmel.evaluate.answer_details import costs_of
+from localmel.evaluate.comparison import (
+    Compared,
+    Disagreement,
+    SystemAnswer,
+    compare_systems,
+    disagreements_of,
+    sample_of,
+)
 from localmel.evaluate.position_bias import Offer, PositionBias, position_bias
 from localmel.evaluate.significance import PairedTest
 from localmel.evaluate.triple_quality import TripleQuality
@@ -220,7 +226,7 @@ def _report(
     )
 
 
-def _plain_slices(systems: Mapping[str, Sequence[Given]]) -> dict[str, frozenset[str]]:
+def _plain_slices(systems: Mapping[str, Sequence[SystemAnswer]]) -> dict[str, frozenset[str]]:
     """What is known without the data: whether the gold is NIL."""
     outcomes = [one.outcome for one in next(iter(systems.values()))]
     in_kb = frozenset(one.mention_id for one in outcomes if one.gold is not None)
@@ -238,7 +244,7 @@ def _examples(disagreements: Mapping[str, Sequence[Disagreement]], most: int) ->
 
 def _entities(kb: KnowledgeBase, examples: Sequence[Disagreement]) -> dict[str, ShownEntity]:
     gold = {one.gold for one in examples if one.gold is not None}
-    answers = [given for one in examples for given in one.given.values()]
+    answers = [given for one in examples for given in one.answers.values()]
     named = {one.entity_id for given in answers for one in given.candidates}
     named |= {given.outcome.predicted for given in answers if given.outcome.predicted is not None}
     return shown_entities(kb, named | gold, gold)
@@ -246,13 +252,13 @@ def _entities(kb: KnowledgeBase, examples: Sequence[Disagreement]) -> dict[str, 
 
 def _system(
     column: Column,
-    answers: Mapping[str, Mapping[str, Sequence[Given]]],
-    given: Mapping[str, Mapping[str, Sequence[Given]]],
+    answers: Mapping[str, Mapping[str, Sequence[SystemAnswer]]],
+    given: Mapping[str, Mapping[str, Sequence[SystemAnswer]]],
     quality: Mapping[str, TripleQuality],
 ) -> ComparedSystem:
     manifest = column.run.manifest
     alone = len(column.run.settings["systems"]) == 1
-    every = [one.carried for systems in answers.values() for one in systems[column.system]]
+    every = [one.details for systems in answers.values() for one in systems[column.system]]
     try:
         costs = costs_of(
             every,
@@ -263,7 +269,7 @@ def _system(
         raise CorruptArtifact(f"the manifest of {column.run.folder} says of {column.system!r}: {error}") from None
     bias: dict[str, PositionBias] = {}
     for dataset, systems in given.items():
-        if found := position_bias([_offer(one) for one in systems[column.name] if one.carried.offered]):
+        if found := position_bias([_offer(one) for one in systems[column.name] if one.details.offered]):
             bias[dataset] = found
     return ComparedSystem(
         name=column.name,
@@ -277,10 +283,10 @@ def _system(
     )
 
 
-def _offer(one: Given) -> Offer:
+def _offer(one: SystemAnswer) -> Offer:
     outcome = one.outcome
     return Offer(
-        cluster=outcome.cluster, offered=one.carried.offered or (), chosen=outcome.predicted, gold=outcome.gold
+        cluster=outcome.cluster, offered=one.details.offered or (), chosen=outcome.predicted, gold=outcome.gold
     )
 
 
@@ -333,7 +339,7 @@ def _gains(columns: Sequence[Column]) -> list[tuple[str, str]]:
 
 def _gain_in_words(test: PairedTest, with_triples: str, without: str) -> str:
     gain = test.hits_at_1 if test.first == with_triples else test.hits_at_1.negated()
-    verdict = "beyond chance" if test.beyond_chance else "not distinguishable from none"
+    verdict = "beyond chance" if test.significant else "not distinguishable from none"
     return f"{test.dataset}: triples are worth {gain} HITS@1 to {with_triples} (against {without}), {verdict}."
 
 

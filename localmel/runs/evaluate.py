@@ -16,9 +16,9 @@ from localmel.benchmarks import read_benchmark
 from localmel.encode.registry import Encoders, open_encoder
 from localmel.encode.space import PatchEncoder, WordEncoder
 from localmel.errors import BadInput, CorruptArtifact, UsageError, shell_line
-from localmel.evaluate.paired import compare
 from localmel.evaluate.paper import PaperCounts, PaperMention, paper_counts
 from localmel.evaluate.protocol import Evaluation, EvaluationSettings, Outcome, evaluate
+from localmel.evaluate.significance import compare
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.folder import MatcherFolder
 from localmel.matchers.kb_search import ensure_for_matcher, texts_read

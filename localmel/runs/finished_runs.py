@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from localmel.errors import BadInput, CorruptArtifact, LocalmelError, shell_line
-from localmel.evaluate.answer_details import carried_of
-from localmel.evaluate.disagreement import Given
+from localmel.evaluate.answer_details import details_of
+from localmel.evaluate.comparison import SystemAnswer
 from localmel.evaluate.protocol import Outcome
 from localmel.records import Candidate
 from localmel.runs.evaluate_folder import KIND, VERSION
@@ -84,7 +84,7 @@ def read_run(folder: Path) -> FinishedRun:
     return FinishedRun(folder=folder, manifest=manifest, sha256=sha256, written=written)
 
 
-def answers_of_run(run: FinishedRun) -> dict[str, dict[str, tuple[Given, ...]]]:
+def answers_of_run(run: FinishedRun) -> dict[str, dict[str, tuple[SystemAnswer, ...]]]:
     """Dataset -> system -> one answer per mention.  Raises CorruptArtifact for a line that is no answer."""
     try:
         found = _given(run.stage / RANKINGS)
@@ -153,8 +153,8 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} of its manifest is {manifest[name]!r:.80}")
 
 
-def _given(path: Path) -> dict[str, dict[str, tuple[Given, ...]]]:
-    lists: dict[str, dict[str, list[Given]]] = {}
+def _given(path: Path) -> dict[str, dict[str, tuple[SystemAnswer, ...]]]:
+    lists: dict[str, dict[str, list[SystemAnswer]]] = {}
     with path.open(encoding="utf-8") as file:
         for number, text in enumerate(file, 1):
             try:
@@ -167,7 +167,7 @@ def _given(path: Path) -> dict[str, dict[str, tuple[Given, ...]]]:
     return {dataset: {name: tuple(one) for name, one in systems.items()} for dataset, systems in lists.items()}
 
 
-def given_of(line: Mapping[str, Any]) -> Given:
+def given_of(line: Mapping[str, Any]) -> SystemAnswer:
     """One line of rankings.jsonl.  Raises ValueError, KeyError or TypeError for what is no such line."""
     candidates = tuple(Candidate(entity_id=entity, score=float(score)) for entity, score in line["candidates"])
     gold = line["gold"]
@@ -181,7 +181,7 @@ def given_of(line: Mapping[str, Any]) -> Given:
         probability=line["probability"],
         nil_probability=line["nil_probability"],
     )
-    return Given(outcome=outcome, candidates=candidates, carried=carried_of(line))
+    return SystemAnswer(outcome=outcome, candidates=candidates, details=details_of(line))
 
 
 def refuse_what_cannot_be_compared(runs: Sequence[FinishedRun], datasets: Sequence[str]) -> None:
@@ -223,5 +223,5 @@ def _refuse_other_mentions(dataset: str, first: FinishedRun, other: FinishedRun)
     )
 
 
-def _any_system(run: FinishedRun, dataset: str) -> tuple[Given, ...]:
+def _any_system(run: FinishedRun, dataset: str) -> tuple[SystemAnswer, ...]:
     return next(iter(answers_of_run(run)[dataset].values()))

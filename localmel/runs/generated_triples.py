@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from localmel.encode.space import TextEncoder
-from localmel.evaluate.disagreement import Given
+from localmel.evaluate.comparison import SystemAnswer
 from localmel.evaluate.triple_quality import TripleQuality, triple_quality
 from localmel.kb.store import KnowledgeBase
 from localmel.records import MentionId, Triple
@@ -19,12 +19,12 @@ from localmel.runs.asked_mentions import triples_of
 
 
 def generated_triples(
-    given: Mapping[str, Mapping[str, Sequence[Given]]], kb: KnowledgeBase, encoder: TextEncoder
+    given: Mapping[str, Mapping[str, Sequence[SystemAnswer]]], kb: KnowledgeBase, encoder: TextEncoder
 ) -> dict[str, dict[str, TripleQuality]]:
     """given: dataset -> system -> answers.  Returns system -> dataset -> quality."""
     found: dict[str, dict[str, TripleQuality]] = {}
     for dataset, systems in given.items():
-        telling = {name: ones for name, ones in systems.items() if any(one.carried.triples is not None for one in ones)}
+        telling = {name: ones for name, ones in systems.items() if any(one.details.triples is not None for one in ones)}
         if not telling:
             continue
         outcomes = [one.outcome for one in next(iter(telling.values()))]
@@ -33,7 +33,7 @@ def generated_triples(
         known = {mention: stated[entity] for mention, entity in gold.items() if entity in stated}
         clusters = {one.mention_id: one.cluster for one in outcomes}
         said: dict[str, dict[MentionId, Sequence[Triple]]] = {
-            name: {one.outcome.mention_id: one.carried.triples or () for one in ones} for name, ones in telling.items()
+            name: {one.outcome.mention_id: one.details.triples or () for one in ones} for name, ones in telling.items()
         }
         stated_or_said = [*known.values(), *(triples for own in said.values() for triples in own.values())]
         phrases = {triple.phrase for triples in stated_or_said for triple in triples}

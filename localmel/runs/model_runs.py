@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from localmel.errors import BadInput, shell_line
-from localmel.evaluate.protocol import EvaluationSettings, evaluate
-from localmel.evaluate.ranks import rank_in
+from localmel.evaluate.protocol import EvaluationSettings, evaluate, rank_in
 from localmel.kb.store import KnowledgeBase
 from localmel.records import Mention
 from localmel.report.evaluation import as_json, as_markdown

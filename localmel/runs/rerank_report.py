@@ -19,10 +19,10 @@ from localmel.benchmarks.json_lines import read_split
 from localmel.benchmarks.leaks import sentences_of
 from localmel.errors import BadInput, shell_line
 from localmel.evaluate.metrics import expected_calibration_error
-from localmel.evaluate.paired import Comparison, compare
-from localmel.evaluate.protocol import Evaluation, EvaluationSettings, Outcome, evaluate
-from localmel.evaluate.ranks import rank_in
+from localmel.evaluate.position_bias import place_preference
+from localmel.evaluate.protocol import Evaluation, EvaluationSettings, Outcome, evaluate, rank_in
 from localmel.evaluate.resamples import Estimate
+from localmel.evaluate.significance import Comparison, compare
 from localmel.records import EntityId, MentionId
 from localmel.rerank.calibration import (
     ASKED,
@@ -33,7 +33,6 @@ from localmel.rerank.calibration import (
     fit_calibration,
 )
 from localmel.rerank.choice import BY_MODEL, in_front, scorer_answer
-from localmel.rerank.position_bias import position_bias
 from localmel.rerank.routing import Routed, RoutePoint, routing_curve
 from localmel.runs.folder import finished_stage
 from localmel.runs.rerank import CHOICES, RERANK, Reranked, read_choices
@@ -106,7 +105,7 @@ def split_of(data: Path, found: RerankedRun) -> str:
 
 def summary_of(found: RerankedRun, gold: Gold | None = None) -> Json:
     """What a run cost and how the model chose; with gold also what it was worth."""
-    bias = position_bias([one.choice.votes for one in found.reranked])
+    bias = place_preference([one.choice.votes for one in found.reranked])
     summary: Json = {
         "run": str(found.run),
         "model": found.made_from["inputs"]["model"]["name"],

@@ -18,7 +18,7 @@ from localmel.encode.registry import Encoders
 from localmel.encode.space import ImageEncoder
 from localmel.engines.pictures import open_picture
 from localmel.errors import BadPicture
-from localmel.evaluate.ranks import rank_in
+from localmel.evaluate.protocol import rank_in
 from localmel.generate.embedded import stated_triples
 from localmel.generate.visible_text import VisibleLine, visible_lines
 from localmel.kb.names import NameIndex

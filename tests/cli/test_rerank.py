@@ -156,7 +156,7 @@ def test_a_calibration_is_fitted_on_val_and_used_and_never_on_test(localmel: Run
     done = localmel("rerank", data, "--run", "test", *KB, *SCRIPTED, *used, "--json", cwd=place)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["calibrated"]
-    failed(localmel("rerank", data, "--run", "test", *fit, cwd=place), 3, "is fitted on val, not on 'test'")
+    failed(localmel("rerank", data, "--run", "test", *fit, cwd=place), 3, "only val is allowed")
     other = localmel("rerank", data, "--run", "val", *KB, *SCRIPTED, *used[2:], cwd=place)
     failed(other, 3, "differs in orders")
 
@@ -174,7 +174,11 @@ def failed(done: Any, code: int, words: str) -> None:
         (("--run", "val", *SCRIPTED), 2, "which KB the run was made over is not said"),
         (("--run", "val", *KB), 2, "asks no model to choose"),
         (("--run", "val", "--report", "--route"), 2, "want DATA"),
-        (("--run", "val", *KB, *SCRIPTED, "--calibration", "no.json"), 3, "there is no calibration no.json"),
+        (
+            ("--run", "val", *KB, *SCRIPTED, "--calibration", "no.json"),
+            3,
+            "cannot load calibration: no.json does not exist",
+        ),
         (("nowhere", "--run", "val", "--report"), 3, "nowhere cannot be looked into"),
     ],
 )

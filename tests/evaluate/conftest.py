@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from localmel.evaluate.protocol import Facts, Outcome
 
 Make = Callable[..., Outcome]
 Draw = Callable[..., list[Outcome]]
+Worse = Callable[[list[Outcome], int], list[Outcome]]
+Bootstrap = Callable[..., tuple[float, float, float]]
 
 
 def make_outcome(mention_id: str = "1-0", **given: Any) -> Outcome:
@@ -66,3 +69,29 @@ def outcome() -> Make:
 @pytest.fixture(scope="session")
 def draw() -> Draw:
     return draw_outcomes
+
+
+@pytest.fixture(scope="session")
+def worse() -> Worse:
+    """The same mentions; every so many of those at rank 1 fall to rank 2."""
+    return lambda outcomes, every: [
+        replace(one, rank=2.0, predicted="Q9") if one.rank == 1.0 and number % every == 0 else one
+        for number, one in enumerate(outcomes)
+    ]
+
+
+@pytest.fixture(scope="session")
+def bootstrap() -> Bootstrap:
+    """The slow truth behind every interval: value, low and high of a mean over clusters drawn one by one."""
+
+    def interval(
+        hits: Sequence[float], clusters: Sequence[str], *, samples: int, seed: int
+    ) -> tuple[float, float, float]:
+        names = sorted(set(clusters))
+        members = [[hit for hit, other in zip(hits, clusters, strict=True) if other == name] for name in names]
+        draws = np.random.default_rng(seed).integers(0, len(names), (samples, len(names)))
+        means = [np.mean([hit for number in draw for hit in members[number]]) for draw in draws]
+        low, high = np.quantile(means, (0.025, 0.975))
+        return float(np.mean(hits)), float(low), float(high)
+
+    return interval

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
 from localmel.errors import BadInput
-from localmel.evaluate.comparison import compare_systems
-from localmel.evaluate.paired import compare
+from localmel.evaluate.answer_details import AnswerDetails
+from localmel.evaluate.comparison import (
+    Disagreement,
+    SystemAnswer,
+    compare_systems,
+    disagreements_of,
+    sample_of,
+)
 from localmel.evaluate.protocol import EvaluationSettings, Outcome, evaluate
+from localmel.evaluate.significance import compare
 
 Make = Callable[..., Outcome]
 Draw = Callable[..., list[Outcome]]
+Worse = Callable[[list[Outcome], int], list[Outcome]]
 
 
-def worse(outcomes: list[Outcome], every: int) -> list[Outcome]:
-    """The same mentions; every so many of those at rank 1 fall to rank 2."""
-    return [
-        replace(one, rank=2.0, predicted="Q9") if one.rank == 1.0 and number % every == 0 else one
-        for number, one in enumerate(outcomes)
-    ]
-
-
-def test_every_number_is_that_of_the_evaluation(draw: Draw) -> None:
+def test_every_number_is_that_of_the_evaluation(draw: Draw, worse: Worse) -> None:
     first = draw(90)
     second = worse(first, 2)
     found = compare_systems({"d": {"A": first, "B": second}}, k=16, calibrated=["A", "B"]).datasets[0]
@@ -60,7 +60,7 @@ def test_systems_that_answer_alike_are_not_distinguishable(draw: Draw) -> None:
     assert (pair.hits_at_1.value, pair.hits_at_1.low, pair.hits_at_1.high) == (0.0, 0.0, 0.0)
 
 
-def test_holm_counts_the_pairs_of_all_datasets(draw: Draw) -> None:
+def test_holm_counts_the_pairs_of_all_datasets(draw: Draw, worse: Worse) -> None:
     first = draw(90)
     systems = {"A": first, "B": worse(first, 9), "C": worse(first, 2)}
     alone = compare_systems({"d": systems}, k=16)
@@ -73,7 +73,7 @@ def test_holm_counts_the_pairs_of_all_datasets(draw: Draw) -> None:
     assert least.mcnemar_corrected == pytest.approx(min(1.0, 6 * least.mcnemar))
 
 
-def test_the_order_of_mentions_does_not_matter_and_that_of_systems_only_the_sign(draw: Draw) -> None:
+def test_the_order_of_mentions_does_not_matter_and_that_of_systems_only_the_sign(draw: Draw, worse: Worse) -> None:
     first = draw(60)
     second = worse(first, 3)
     there = compare_systems({"d": {"A": first, "B": second}}, k=16).datasets[0]
@@ -84,7 +84,7 @@ def test_the_order_of_mentions_does_not_matter_and_that_of_systems_only_the_sign
     assert there.pair("B", "A") is there.pairs[0]
 
 
-def test_only_probabilities_are_looked_at_for_calibration(draw: Draw) -> None:
+def test_only_probabilities_are_looked_at_for_calibration(draw: Draw, worse: Worse) -> None:
     outcomes = draw(40)
     found = compare_systems({"d": {"linker": outcomes, "cosine": worse(outcomes, 2)}}, k=16, calibrated=["linker"])
     assert list(found.datasets[0].reliability) == ["linker"]
@@ -92,7 +92,7 @@ def test_only_probabilities_are_looked_at_for_calibration(draw: Draw) -> None:
     assert "ece" not in found.datasets[0].metrics["cosine"]
 
 
-def test_a_slice_is_its_mentions_and_nothing_else(draw: Draw) -> None:
+def test_a_slice_is_its_mentions_and_nothing_else(draw: Draw, worse: Worse) -> None:
     first = draw(90)
     second = worse(first, 2)
     ids = {one.mention_id for one in first[:40]}
@@ -127,7 +127,7 @@ def test_other_mentions_golds_or_sentences_are_refused(outcome: Make) -> None:
         [*first[:2], outcome("c", gold="Q2", predicted="Q2")],
         [*first[:2], outcome("c", cluster="a")],
     ):
-        with pytest.raises(BadInput, match=r"not the same mentions|have another gold or sentence in 'B'"):
+        with pytest.raises(BadInput, match=r"different ones|have another gold or sentence in 'B'"):
             compare_systems({"d": {"A": first, "B": other}}, k=16)
 
 
@@ -144,3 +144,48 @@ def test_a_single_sentence_gives_numbers_without_intervals(outcome: Make) -> Non
     second = [first[0], outcome("b", cluster="one", rank=3.0, predicted="Q9")]
     (pair,) = compare_systems({"d": {"A": first, "B": second}}, k=16).datasets[0].pairs
     assert (pair.hits_at_1.value, pair.hits_at_1.low, pair.smallest, pair.better) == (0.5, None, None, None)
+
+
+# --- disagreements --------------------------------------------------------------------------------------------------
+
+
+def given(outcome: Outcome) -> SystemAnswer:
+    return SystemAnswer(outcome=outcome, candidates=(), details=AnswerDetails())
+
+
+def test_only_differing_answers_disagree(outcome: Make) -> None:
+    wrong = {"rank": 2.0, "predicted": "Q9"}
+    first = [outcome("a"), outcome("b"), outcome("c", **wrong), outcome("d", gold=None, predicted=None)]
+    second = [outcome("d", gold=None, predicted="Q9"), outcome("c", **wrong), outcome("b", **wrong), outcome("a")]
+    found = disagreements_of("x", {"A": list(map(given, first)), "B": list(map(given, second))})
+    assert [(one.mention_id, one.gold, one.pattern) for one in found] == [
+        ("b", "Q1", (True, False)),
+        ("d", None, (True, False)),
+    ]
+
+
+def many(outcome: Make) -> list[Disagreement]:
+    """90 mentions that only A has right, 5 only B, 5 neither."""
+    found = []
+    for number in range(100):
+        first = outcome(f"{number:03d}", predicted="Q1" if number < 90 else "Q9")
+        second = outcome(f"{number:03d}", predicted="Q1" if 90 <= number < 95 else "Q8")
+        given_by = {"A": given(first), "B": given(second)}
+        found.append(Disagreement(dataset="x", mention_id=f"{number:03d}", gold="Q1", answers=given_by))
+    return found
+
+
+def test_a_rare_pattern_is_not_lost_in_the_sample(outcome: Make) -> None:
+    sample = sample_of(many(outcome), 12)
+    assert Counter(one.pattern for one in sample) == {(True, False): 4, (False, True): 4, (False, False): 4}
+    assert [one.mention_id for one in sample] == sorted(one.mention_id for one in sample)
+    assert Counter(one.pattern for one in sample_of(many(outcome), 40))[(True, False)] == 30
+
+
+def test_a_sample_is_the_same_every_time_and_never_larger(outcome: Make) -> None:
+    every = many(outcome)
+    assert sample_of(every, 12) == sample_of(every, 12)
+    assert sample_of(every, 12, seed=1) != sample_of(every, 12)
+    assert sample_of(every, 100) == every
+    assert sample_of(every, 0) == []
+    assert sample_of([], 5) == []

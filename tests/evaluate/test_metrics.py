@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from localmel.evaluate.metrics import area_under_roc, expected_calibration_error, f1_of, share_of
+from localmel.evaluate.metrics import (
+    area_under_roc,
+    expected_calibration_error,
+    f1_of,
+    reliability_of,
+    wilson_interval,
+)
 
 labelled = st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=40)
 
@@ -57,25 +63,27 @@ def test_a_calibrated_system_has_a_small_error_and_an_overconfident_one_a_large_
     assert expected_calibration_error(np.sqrt(probability), correct) > 0.1
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    random = np.random.default_rng(2)
-    covered = 0
-    for seed in range(200):
-        hits = (random.random(150) < 0.7).astype(float)
-        share = share_of(hits, [str(number) for number in range(150)], samples=400, seed=seed)
-        covered += share.low <= 0.7 <= share.high
-    assert 0.90 <= covered / 200 <= 0.99
+def test_reliability_bins_counted_by_hand() -> None:
+    probability, correct = np.array([0.95, 1.0, 0.96, 0.02, 0.02]), np.array([1, 1, 0, 0, 1])
+    low, high = reliability_of(probability, correct)
+    assert (low.n, low.sure, low.right) == (2, pytest.approx(0.02), 0.5)
+    assert (high.n, high.sure, high.right) == (3, pytest.approx(0.97), pytest.approx(2 / 3))
+    assert high.low == pytest.approx(0.2077, abs=1e-3)  # Wilson, 2 of 3
+    assert high.high == pytest.approx(0.9385, abs=1e-3)
 
 
-def test_mentions_of_one_sentence_are_drawn_together() -> None:
-    hits = [1.0] * 50 + [0.0] * 50
-    alone = share_of(hits, [str(number) for number in range(100)])
-    together = share_of(hits, [str(number // 25) for number in range(100)])
-    assert together.high - together.low > 2 * (alone.high - alone.low)
-    assert together.value == alone.value == 0.5
-    assert (alone.n, str(alone)) == (100, f"0.500 [{alone.low:.3f}, {alone.high:.3f}]")
+def test_the_reliability_bins_add_up_to_the_calibration_error() -> None:
+    random = np.random.default_rng(3)
+    probability, correct = random.random(200).round(1), random.random(200) < 0.5
+    bins = reliability_of(probability, correct)
+    error = sum(one.n * abs(one.sure - one.right) for one in bins) / 200
+    assert error == pytest.approx(expected_calibration_error(probability, correct))
+    assert [one.sure for one in bins] == sorted(one.sure for one in bins)
+    assert all(one.low <= one.right <= one.high for one in bins)
 
 
-def test_no_mentions_have_no_share() -> None:
-    with pytest.raises(ValueError, match="no mentions"):
-        share_of([], [])
+@pytest.mark.parametrize(("count", "n"), [(0, 5), (5, 5), (1, 3), (17, 40), (999, 1000)])
+def test_wilson_intervals_agree_with_scipy(count: int, n: int) -> None:
+    stats = pytest.importorskip("scipy.stats", reason="SciPy, the independent judge here, is not installed")
+    interval = stats.binomtest(count, n).proportion_ci(method="wilson")
+    assert wilson_interval(count, n) == pytest.approx((interval.low, interval.high), abs=1e-12)

@@ -1,10 +1,9 @@
-"""The published way of counting, against a full sort and against what is known of the published numbers."""
+"""The paper's own counting: by hand, and against what is known of the published numbers."""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 
 from localmel.errors import BadInput
@@ -12,7 +11,6 @@ from localmel.evaluate.paper import (
     LABEL,
     PaperMention,
     lenient_hit,
-    order_ranks,
     paper_counts,
     paper_key,
 )
@@ -20,24 +18,6 @@ from localmel.evaluate.paper import (
 
 def mention(mention_id: str, gold: str = "Q1", rank: float = 1.0, *, answered: bool | None = None) -> PaperMention:
     return PaperMention(mention_id=mention_id, gold=gold, rank=rank, answered=answered)
-
-
-def test_ranks_are_places_in_a_full_stable_sort() -> None:
-    random = np.random.default_rng(0)
-    scores = random.integers(0, 6, (60, 25)).astype(np.float32)
-    gold = random.integers(0, 25, 60)
-    order = np.argsort(-scores, axis=1, kind="stable")
-    slow = [row.tolist().index(column) + 1 for row, column in zip(order, gold, strict=True)]
-    assert order_ranks(scores, gold, [str(number) for number in range(60)]).tolist() == slow
-
-
-def test_equal_scores_favour_what_is_stored_first() -> None:
-    assert order_ranks(np.zeros((3, 3)), [0, 1, -1], ["a", "b", "c"]).tolist() == [1.0, 2.0, math.inf]
-
-
-def test_a_score_that_is_no_number_is_refused_here_too() -> None:
-    with pytest.raises(BadInput, match="'a' has a score that is no number"):
-        order_ranks(np.array([[1.0, math.nan]]), [0], ["a"])
 
 
 def test_the_key_joins_mentions_of_one_sentence_with_one_gold() -> None:

@@ -15,21 +15,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localmel.errors import BadInput
-from localmel.evaluate.metrics import area_under_roc, expected_calibration_error, f1_of, share_of
+from localmel.evaluate.metrics import area_under_roc, expected_calibration_error, f1_of
 from localmel.evaluate.protocol import (
     SLICES,
     EvaluationSettings,
     Facts,
     Outcome,
+    TieRule,
     counted_rank,
     evaluate,
     metric_names,
     outcome_of,
+    rank_in,
 )
 from localmel.records import Candidate, Link, Ranking
 
 Make = Callable[..., Outcome]
 Draw = Callable[..., list[Outcome]]
+Bootstrap = Callable[..., tuple[float, float, float]]
 QUICK = EvaluationSettings(samples=50)
 
 
@@ -135,7 +138,7 @@ def test_the_order_of_the_outcomes_does_not_matter(draw: Draw) -> None:
     assert evaluate(shuffled, QUICK) == evaluate(outcomes, QUICK)
 
 
-def test_all_metrics_use_the_same_resamples_as_share_of(draw: Draw) -> None:
+def test_every_interval_is_that_of_clusters_drawn_one_by_one(draw: Draw, bootstrap: Bootstrap) -> None:
     outcomes = draw(90, share_nil=0.0)
     found = evaluate(outcomes, EvaluationSettings(samples=300, seed=5)).overall.metrics
     clusters = [one.cluster for one in outcomes]
@@ -145,10 +148,10 @@ def test_all_metrics_use_the_same_resamples_as_share_of(draw: Draw) -> None:
         "mrr": [1 / rank for rank in ranks],
         "accuracy": [float(one.predicted == one.gold) for one in outcomes],
     }.items():
-        share, estimate = share_of(hits, clusters, samples=300, seed=5), found[name]
-        assert (estimate.value, estimate.low, estimate.high, estimate.n) == pytest.approx(
-            (share.value, share.low, share.high, share.n)
-        )
+        estimate = found[name]
+        expected = bootstrap(hits, clusters, samples=300, seed=5)
+        assert (estimate.value, estimate.low, estimate.high) == pytest.approx(expected)
+        assert estimate.n == 90
 
 
 def test_a_slice_without_mentions_has_no_numbers(outcome: Make) -> None:
@@ -232,9 +235,9 @@ def test_the_fingerprint_tells_whether_the_same_was_asked(outcome: Make) -> None
         ({"probability": math.nan}, "has probability nan"),
         ({"nil_probability": 1.1}, "has probability 1.1"),
         ({"gold": None, "among_candidates": True}, "is NIL, yet its gold has rank"),
-        ({"gold": None, "facts": Facts(gold_seen=False)}, "is NIL, yet something is said of its gold"),
-        ({"rank": math.inf, "among_candidates": True}, "yet without a rank"),
-        ({"rank": 900.0, "predicted": "Q1"}, "is right with 'Q1', which was none of its candidates"),
+        ({"gold": None, "facts": Facts(gold_seen=False)}, "is NIL, yet has facts about its gold"),
+        ({"rank": math.inf, "among_candidates": True}, "yet no rank"),
+        ({"rank": 900.0, "predicted": "Q1"}, "is right with 'Q1', which is not among its candidates"),
     ],
 )
 def test_an_outcome_that_contradicts_itself_is_refused(outcome: Make, given: dict[str, Any], reason: str) -> None:
@@ -244,7 +247,7 @@ def test_an_outcome_that_contradicts_itself_is_refused(outcome: Make, given: dic
 
 @pytest.mark.parametrize("given", [{"k": 0}, {"samples": 0}, {"hits_at": ()}, {"hits_at": (0, 1)}, {"hits_at": (3, 1)}])
 def test_settings_that_mean_nothing_are_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"must be 1 or more|rising order"):
+    with pytest.raises(ValueError, match=r"must be 1 or more|ascending order"):
         EvaluationSettings(**given)
 
 
@@ -267,3 +270,44 @@ def test_a_link_beside_its_gold_is_an_outcome() -> None:
     assert (nil.rank, nil.among_candidates, nil.nil_probability) == (math.inf, False, 0.2)
     with pytest.raises(BadInput, match="'m' ranks 4 candidates; the protocol says 3"):
         outcome_of(link, EvaluationSettings(k=3), gold="Q1", cluster="s")
+
+
+# --- the rank of the gold -------------------------------------------------------------------------------------------
+
+TIES: tuple[TieRule, ...] = ("mean", "pessimistic", "optimistic")
+few_scores = st.sampled_from([-1.0, 0.0, 0.5, 2.0])
+
+
+def ranking(scores: Sequence[float]) -> Ranking:
+    best_first = sorted(((score, f"Q{place}") for place, score in enumerate(scores)), key=lambda pair: -pair[0])
+    candidates = tuple(Candidate(entity_id=name, score=score) for score, name in best_first)
+    return Ranking(mention_id="m", candidates=candidates)
+
+
+@given(st.lists(few_scores, min_size=1, max_size=12), st.data(), st.sampled_from(TIES))
+@settings(max_examples=150, deadline=None)
+def test_counting_gives_the_places_that_sorting_gives(scores: list[float], data: st.DataObject, ties: TieRule) -> None:
+    gold = data.draw(st.integers(0, len(scores) - 1))
+    best_first = sorted(scores, reverse=True)
+    places = [place for place, score in enumerate(best_first, 1) if score == scores[gold]]
+    expected = {"mean": sum(places) / len(places), "pessimistic": max(places), "optimistic": min(places)}[ties]
+    assert rank_in(ranking(scores), f"Q{gold}", ties=ties) == expected
+
+
+def test_the_tie_rules_of_a_case_counted_by_hand() -> None:
+    shared = ranking([0.9, 0.5, 0.5, 0.5, 0.1])  # the gold shares places 2, 3 and 4
+    assert [rank_in(shared, "Q2", ties=ties) for ties in TIES] == [3.0, 4.0, 2.0]
+    with pytest.raises(ValueError, match="'lucky' is none of mean"):
+        rank_in(shared, "Q2", ties="lucky")  # type: ignore[arg-type]
+
+
+def test_a_gold_outside_the_candidates_is_a_miss_at_the_rank_it_is_given() -> None:
+    three = ranking([3.0, 2.0, 1.0])
+    assert rank_in(three, "Q77") == math.inf
+    assert rank_in(three, "Q77", outside=900) == 900
+    assert rank_in(three, "Q77", outside=2.5) == 4.0  # never better than behind the last
+    assert rank_in(three, None) == math.inf
+    assert rank_in(Ranking(mention_id="m", candidates=()), "Q77") == math.inf
+    for no_rank in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="is no rank"):
+            rank_in(three, "Q77", outside=no_rank)

@@ -1,12 +1,16 @@
-"""The one bootstrap: against the definition mention by mention, against share_of, and against its promise of 95%."""
+"""The bootstrap against mentions and clusters drawn one by one, and against its promise of 95%."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from localmel.evaluate.metrics import area_under_roc, share_of
+from localmel.evaluate.metrics import area_under_roc
 from localmel.evaluate.resamples import Resamples, ratio
+
+Bootstrap = Callable[..., tuple[float, float, float]]
 
 
 def clusters_of(n: int, seed: int) -> list[str]:
@@ -56,13 +60,12 @@ def test_large_sums_are_taken_in_blocks_that_change_nothing(monkeypatch: pytest.
     np.testing.assert_array_equal(whole[1], parts[1])
 
 
-def test_the_interval_of_a_share_is_that_of_share_of() -> None:
+def test_a_share_is_that_of_clusters_drawn_one_by_one(bootstrap: Bootstrap) -> None:
     clusters = clusters_of(90, 8)
     hits = (np.random.default_rng(9).random(90) < 0.6).astype(float)
-    resamples = Resamples(clusters, samples=500, seed=10)
-    sums = resamples.totals(np.stack([hits, np.ones(90)], axis=1), np.arange(90))
-    share = share_of(hits.tolist(), clusters, samples=500, seed=10)
-    assert resamples.interval(sums[:, 0] / sums[:, 1], np.arange(90)) == pytest.approx((share.low, share.high))
+    share = Resamples(clusters, samples=500, seed=10).share(hits, np.ones(90), np.arange(90))
+    assert (share.value, share.low, share.high) == pytest.approx(bootstrap(hits, clusters, samples=500, seed=10))
+    assert (share.n, str(share)) == (90, f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]")
 
 
 def test_every_resample_draws_as_many_clusters_as_there_are() -> None:

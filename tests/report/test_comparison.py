@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from localmel.evaluate.answer_details import Costs
 from localmel.evaluate.comparison import compare_systems
-from localmel.evaluate.costs import Costs
 from localmel.evaluate.protocol import Outcome
 from localmel.report.comparison import ComparedSystem, ComparisonReport, as_json
 from localmel.report.comparison_markdown import as_markdown, code, plain, table_parts

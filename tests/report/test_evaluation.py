@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from localmel.errors import BadInput
-from localmel.evaluate.paired import Comparison, compare
 from localmel.evaluate.paper import LABEL, PaperCounts, PaperMention, paper_counts
 from localmel.evaluate.protocol import SLICES, Evaluation, EvaluationSettings, Outcome, evaluate, metric_names
+from localmel.evaluate.significance import Comparison, compare
 from localmel.report.evaluation import as_json, as_markdown, metric_title, protocol_in_words
 
 Make = Callable[..., Outcome]

@@ -120,7 +120,7 @@ def question_about(
                 Fact(
                     triple=Triple(head=entity.label, relation="sport", tail=f"fact {n} of {entity.id}", source="kb"),
                     said=said,
-                    likeness=0.9 - n / 10,
+                    similarity=0.9 - n / 10,
                 )
                 for n in range(n_facts)
             ),

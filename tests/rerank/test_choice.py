@@ -8,16 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localmel.evaluate.ranks import rank_in
+from localmel.evaluate.protocol import rank_in
 from localmel.records import Candidate, Ranking
+from localmel.rerank.calibration import decide, probabilities_of
 from localmel.rerank.choice import (
     Choice,
     Vote,
     averaged,
-    decide,
     in_front,
     link_of,
-    probabilities_of,
     scorer_answer,
     vote_of,
 )
@@ -43,9 +42,9 @@ def test_an_answer_without_probabilities_has_all_of_it_and_one_that_says_nothing
     made = vote_of((0, 1), LETTERS, {}, "B")
     assert isinstance(made, Vote)
     assert probabilities_of(averaged([made])) == pytest.approx((0.0, 1.0, 0.0), abs=1e-9)
-    assert "none of A to C" in str(vote_of((0, 1), LETTERS, {}, "Z, I think"))
+    assert "not a letter from A to C" in str(vote_of((0, 1), LETTERS, {}, "Z, I think"))
     for broken in ({"A": math.nan}, {"A": -math.inf}, {"A": math.inf}, {"Z": 0.0}):
-        assert "are no numbers" in str(vote_of((0, 1), LETTERS, broken, "A"))
+        assert "are not finite" in str(vote_of((0, 1), LETTERS, broken, "A"))
 
 
 def test_probabilities_that_do_not_sum_to_one_are_made_to() -> None:

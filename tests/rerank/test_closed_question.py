@@ -55,7 +55,7 @@ def questions(draw: st.DrawFn) -> ClosedQuestion:
                 Fact(
                     triple=Triple(head=entity.label, relation=draw(filled), tail=draw(filled), source="kb"),
                     said=question.description.triples[0],
-                    likeness=0.5,
+                    similarity=0.5,
                 )
                 for _ in range(draw(st.integers(0, 2)))
             ),
@@ -202,7 +202,7 @@ def test_facts_are_cited_by_number_and_only_those_shown() -> None:
 
 
 def test_more_candidates_than_letters_are_refused_with_the_setting() -> None:
-    with pytest.raises(UsageError, match="chooses among 26 candidates; there are letters for 25") as refused:
+    with pytest.raises(UsageError, match="about 26 candidates: the most is 25") as refused:
         question_about(26)
     assert "most_candidates" in refused.value.hint
 

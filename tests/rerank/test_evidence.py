@@ -10,8 +10,8 @@ import pytest
 
 from localmel.kb.words import fold, stems
 from localmel.records import Triple
-from localmel.rerank.evidence import evidence_for, induced_triples
 from localmel.rerank.features import context_of, support_of
+from localmel.rerank.weighing import evidence_for, induced_triples
 
 NewWorld = Callable[..., Any]
 

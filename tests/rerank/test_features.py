@@ -11,7 +11,7 @@ import pytest
 from rapidfuzz import fuzz
 
 from localmel.kb.words import fold, fold_mention, stems
-from localmel.rerank.features import FEATURES, MOST_PHRASES, Support, context_of, features_of, support_of
+from localmel.rerank.features import FEATURE_NAMES, FEATURES, MOST_PHRASES, Support, context_of, features_of, support_of
 from localmel.retrieve.candidates import Candidates
 
 SEEDS = range(12)
@@ -210,8 +210,8 @@ def test_every_column_equals_its_definition(new_world: NewWorld, seed: int) -> N
         assert features.shape == (len(positions), len(FEATURES))
         assert features.dtype == np.float32
         expected = expected_columns(world, surface, said, vectors, positions, matches)
-        assert tuple(expected) == FEATURES
-        for place, column in enumerate(FEATURES):
+        assert tuple(expected) == FEATURE_NAMES
+        for place, column in enumerate(FEATURE_NAMES):
             assert features[:, place].tolist() == pytest.approx(expected[column], abs=2e-5), column
 
 

@@ -174,7 +174,7 @@ def test_a_mention_without_triples_keeps_nothing_and_disturbs_nobody() -> None:
     mentions = packed([[], [(0, 0)], []], tails, relations)
     left = filter_triples(mentions, entities, lists([[0, 1], [0, 1], []]), n_relations=1, n_tails=1)
     assert np.diff(left.starts).tolist() == [0, 0, 1, 0]
-    assert (left.likeness.tolist(), left.nearest.tolist()) == (pytest.approx([1.0]), [0])
+    assert (left.similarity.tolist(), left.nearest.tolist()) == (pytest.approx([1.0]), [0])
 
 
 def test_a_survivor_knows_the_triple_of_the_mention_that_it_is_most_like() -> None:
@@ -182,7 +182,7 @@ def test_a_survivor_knows_the_triple_of_the_mention_that_it_is_most_like() -> No
     mentions = packed([[(2, 0), (3, 0)]], eye, eye)
     entities = packed([[(0, 0), (2, 0), (3, 0)]], eye, eye)
     left = filter_triples(mentions, entities, lists([[0]]), n_relations=4, n_tails=1)
-    found = zip(entities.pair_tail[left.pairs].tolist(), left.nearest.tolist(), left.likeness.tolist(), strict=True)
+    found = zip(entities.pair_tail[left.pairs].tolist(), left.nearest.tolist(), left.similarity.tolist(), strict=True)
     assert list(found) == [(2, 0, 1.0), (3, 1, 1.0)]
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from localmel.engines.protocol import Request, Response
 from localmel.errors import EngineStopped
+from localmel.evaluate.position_bias import place_preference
 from localmel.rerank.choice import BY_MODEL, BY_SCORER_FAILED, BY_SCORER_SURE, NO_CANDIDATE, Choice
 from localmel.rerank.llm import choose
-from localmel.rerank.position_bias import position_bias
 from localmel.settings import EngineSettings, RerankSettings
 from localmel.store.journal import Journal
 from tests.rerank.known_models import (
@@ -58,14 +58,14 @@ def test_a_model_that_loves_the_first_place_is_found_out_and_cured_by_averaging(
     loves_a = likes_places([6.0], knows=3.0)
     one = list(choose(questions, KnownModel(right, loves_a), SETTINGS))
     assert hits(one) == pytest.approx(1 / 8, abs=0.07)
-    found = position_bias([choice.votes for choice in one])
+    found = place_preference([choice.votes for choice in one])
     assert found is not None
     assert found.places[0].chosen == 1.0
     assert (found.moved, found.agreement) == (pytest.approx(7 / 8), None)
     assert found.p < 1e-9
     many = list(choose(questions, KnownModel(right, loves_a), replace(SETTINGS, orders=8)))
     assert hits(many) == 1.0
-    found = position_bias([choice.votes for choice in many])
+    found = place_preference([choice.votes for choice in many])
     assert found is not None
     assert found.agreement == 0.0
     few = list(choose(questions, KnownModel(right, loves_a), replace(SETTINGS, orders=3)))
@@ -75,7 +75,7 @@ def test_a_model_that_loves_the_first_place_is_found_out_and_cured_by_averaging(
 def test_a_model_that_looks_at_no_place_is_not_accused() -> None:
     questions, right = many_questions(400)
     choices = list(choose(questions, KnownModel(right, right_with(0.6)), replace(SETTINGS, orders=2)))
-    found = position_bias([choice.votes for choice in choices])
+    found = place_preference([choice.votes for choice in choices])
     assert found is not None
     assert found.p > 0.01
     assert found.moved < 0.15
@@ -125,7 +125,7 @@ def test_whatever_fails_keeps_the_order_of_retrieval_and_is_said() -> None:
     assert decided == [BY_MODEL, *[BY_SCORER_FAILED] * 3, BY_MODEL, BY_MODEL]
     assert choices["silent"].problems == ("the engine gave no response",) * 2
     assert choices["failing"].problems == ("out of luck",) * 2
-    assert "none of A to D" in choices["babbling"].problems[0]
+    assert "not a letter from A to D" in choices["babbling"].problems[0]
     assert choices["half"].problems == ("out of luck",)
     assert (len(choices["half"].votes), choices["half"].requests) == (1, 2)
     assert choices["failing"].probability == pytest.approx(0.8)
@@ -199,7 +199,7 @@ def test_evidence_that_cannot_be_read_costs_the_evidence_and_not_the_choice() ->
     model = Broken({"m": '"Jordan 2"'}, right_with(1.0))
     (choice,) = choose([question_about(3, n_facts=2)], model, replace(SETTINGS, evidence_first=True))
     assert (choice.option, choice.decided_by, choice.cited) == (2, BY_MODEL, ())
-    assert "is not what was asked for (length)" in choice.problems[0]
+    assert "does not match the schema (length)" in choice.problems[0]
     assert len(model.sent[-1].messages) == 2
 
 

@@ -128,7 +128,7 @@ def test_an_entity_with_thousands_of_triples_is_filtered_whole(new_world: Callab
     told = QuestionWriter(world.kb, world.packed, world.vectors, Told(), replace(SETTINGS, most_tails=1))
     (question,) = told.questions([about])
     assert [fact.triple.phrase for fact in question.options[0].facts] == [wanted]
-    assert question.options[0].facts[0].likeness == pytest.approx(1.0, abs=1e-3)
+    assert question.options[0].facts[0].similarity == pytest.approx(1.0, abs=1e-3)
 
 
 def test_a_mention_without_candidates_is_a_question_without_options(new_world: Callable[..., World]) -> None:

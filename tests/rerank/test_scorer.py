@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from localmel.errors import CorruptArtifact
-from localmel.rerank.features import FEATURES
+from localmel.rerank.features import FEATURE_NAMES
 from localmel.rerank.scorer import EvidenceScorer
 from localmel.settings.shipped import shipped
 
@@ -28,9 +28,9 @@ def scorer() -> EvidenceScorer:
 def some_features(n: int, seed: int) -> Any:
     """Around what the network was fitted on, with a few far out."""
     chance = np.random.default_rng(seed)
-    values = chance.standard_normal((n, len(FEATURES))).astype(np.float32) * chance.choice([0.3, 1.0, 30.0])
+    values = chance.standard_normal((n, len(FEATURE_NAMES))).astype(np.float32) * chance.choice([0.3, 1.0, 30.0])
     weights = load_file(FOLDER / "weights.safetensors")
-    columns = [FEATURES.index(name) for name in json.loads((FOLDER / "scorer.json").read_text())["features"]]
+    columns = [FEATURE_NAMES.index(name) for name in json.loads((FOLDER / "scorer.json").read_text())["features"]]
     values[:, columns] = values[:, columns] * weights["deviation"] + weights["mean"]
     return values.astype(np.float32)
 
@@ -42,7 +42,7 @@ def torch_logits(features: Any) -> tuple[Any, Any]:
 
     card = json.loads((FOLDER / "scorer.json").read_text())
     weights = {name: torch.from_numpy(value) for name, value in load_file(FOLDER / "weights.safetensors").items()}
-    columns = [FEATURES.index(name) for name in card["features"]]
+    columns = [FEATURE_NAMES.index(name) for name in card["features"]]
     inputs = torch.from_numpy(features)[:, columns]
     inputs = ((inputs - weights["mean"]) / weights["deviation"]).clip(-6, 6)
 
@@ -83,14 +83,14 @@ def test_probabilities_and_nil_sum_to_1(scorer: EvidenceScorer, seed: int) -> No
 
 
 def test_without_a_candidate_nil_is_certain(scorer: EvidenceScorer) -> None:
-    judgement = scorer.judge(np.zeros((0, len(FEATURES)), np.float32))
+    judgement = scorer.judge(np.zeros((0, len(FEATURE_NAMES)), np.float32))
     assert judgement.nil == 1.0
     assert len(judgement.probabilities) == len(judgement.scores) == 0
 
 
 def test_numbers_far_out_give_probabilities_all_the_same(scorer: EvidenceScorer) -> None:
     for size in (1e6, -1e6, 1e30):
-        judgement = scorer.judge(np.full((3, len(FEATURES)), size, np.float32))
+        judgement = scorer.judge(np.full((3, len(FEATURE_NAMES)), size, np.float32))
         assert np.isfinite(judgement.probabilities).all()
         assert judgement.probabilities.sum() + judgement.nil == pytest.approx(1)
 
@@ -131,8 +131,8 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "card without features": lambda folder: (folder / "scorer.json").write_text('{"version": 2, "temperature": 1}'),
     "features are a number": lambda folder: change_card(folder, features=3),
     "newer version": lambda folder: change_card(folder, version=99),
-    "unknown feature": lambda folder: change_card(folder, features=[*FEATURES, "luck"]),
-    "a feature less": lambda folder: change_card(folder, features=list(FEATURES[1:])),
+    "unknown feature": lambda folder: change_card(folder, features=[*FEATURE_NAMES, "luck"]),
+    "a feature less": lambda folder: change_card(folder, features=list(FEATURE_NAMES[1:])),
     "temperature is a word": lambda folder: change_card(folder, temperature="warm"),
     "temperature is 0": lambda folder: change_card(folder, temperature=0),
     "temperature is a list": lambda folder: change_card(folder, temperature=[1]),

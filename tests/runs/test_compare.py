@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from localmel.errors import BadInput, CorruptArtifact, MissingExtra, UsageError
-from localmel.evaluate.paired import compare
 from localmel.evaluate.protocol import EvaluationSettings
+from localmel.evaluate.significance import compare
 from localmel.kb.store import KnowledgeBase
 from localmel.runs.compare import ComparePlan, ComparisonMade, compare_runs
 from localmel.runs.finished_runs import answers_of_run, read_run

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from localmel.evaluate.answer_details import Carried
-from localmel.evaluate.disagreement import Given
+from localmel.evaluate.answer_details import AnswerDetails
+from localmel.evaluate.comparison import SystemAnswer
 from localmel.evaluate.protocol import Outcome
 from localmel.kb.store import KnowledgeBase
 from localmel.records import Triple
 from localmel.runs.generated_triples import generated_triples
 
 
-def given(*triples: tuple[str, str]) -> Given:
+def given(*triples: tuple[str, str]) -> SystemAnswer:
     said = tuple(Triple(head="Jordan", relation=relation, tail=tail, source="text") for relation, tail in triples)
     outcome = Outcome(
         mention_id="1-0", cluster="s", gold="Q1", rank=1.0, among_candidates=True, predicted="Q1", probability=0.9
     )
-    return Given(outcome=outcome, candidates=(), carried=Carried(triples=said))
+    return SystemAnswer(outcome=outcome, candidates=(), details=AnswerDetails(triples=said))
 
 
 def test_every_phrase_is_encoded_once_and_no_run_depends_on_another(tiny: KnowledgeBase, words: Any) -> None:

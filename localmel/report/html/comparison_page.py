@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from localmel.evaluate.comparison import ComparedDataset
-from localmel.evaluate.disagreement import Disagreement, Given
+from localmel.evaluate.comparison import ComparedDataset, Disagreement, SystemAnswer
 from localmel.records import EntityId
 from localmel.report.comparison import ComparisonReport, ShownEntity, ShownMention
 from localmel.report.comparison_sentences import method_in_words, summary_of, warnings_of
@@ -113,7 +112,7 @@ def _figure(drawing: Drawing) -> dict[str, Any]:
 def _case(one: Disagreement, report: ComparisonReport, slice_names: list[str]) -> dict[str, Any]:
     mention = report.mentions.get((one.dataset, one.mention_id))
     calibrated = next(found.reliability for found in report.compared.datasets if found.dataset == one.dataset)
-    answers = [_answer(name, given, one, report, calibrated=name in calibrated) for name, given in one.given.items()]
+    answers = [_answer(name, given, one, report, calibrated=name in calibrated) for name, given in one.answers.items()]
     places = {name: number for number, name in enumerate(slice_names)}
     return {
         "dataset": one.dataset,
@@ -121,17 +120,17 @@ def _case(one: Disagreement, report: ComparisonReport, slice_names: list[str]) -
         "mention": mention or ShownMention(before="", surface="", after=""),
         "gold": _entity(one.gold, report),
         "answers": answers,
-        "right": " ".join(str(number) for number, given in enumerate(one.given.values()) if given.is_right),
-        "wrong": " ".join(str(number) for number, given in enumerate(one.given.values()) if not given.is_right),
+        "right": " ".join(str(number) for number, given in enumerate(one.answers.values()) if given.is_right),
+        "wrong": " ".join(str(number) for number, given in enumerate(one.answers.values()) if not given.is_right),
         "slices": " ".join(str(places[name]) for name in mention.slices) if mention else "",
     }
 
 
 def _answer(
-    name: str, given: Given, one: Disagreement, report: ComparisonReport, *, calibrated: bool
+    name: str, given: SystemAnswer, one: Disagreement, report: ComparisonReport, *, calibrated: bool
 ) -> dict[str, Any]:
     outcome = given.outcome
-    triples = given.carried.triples
+    triples = given.details.triples
     return {
         "system": name,
         "right": given.is_right,
@@ -150,7 +149,7 @@ def _answer(
     }
 
 
-def _rank(given: Given) -> str:
+def _rank(given: SystemAnswer) -> str:
     outcome = given.outcome
     if outcome.gold is None:
         return "–"

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from localmel.evaluate.answer_details import Costs
 from localmel.evaluate.comparison import ComparedDataset, ComparedSlice
-from localmel.evaluate.costs import Costs
 from localmel.evaluate.resamples import Estimate
 from localmel.evaluate.significance import PairedTest
 from localmel.report.comparison_sentences import signed, verdict_of
@@ -82,7 +82,7 @@ def _forest(tests: Sequence[PairedTest], small: bool) -> Figure:
     axes = figure.subplots()
     axes.axvline(0, color=MUTED, linewidth=1)
     for row, test in enumerate(tests):
-        _interval(axes, test.hits_at_1, row, INK, "o", filled=test.beyond_chance)
+        _interval(axes, test.hits_at_1, row, INK, "o", filled=test.significant)
         name = _name(f"{test.first} − {test.second}", 48 if small else 44)
         if small:
             axes.text(

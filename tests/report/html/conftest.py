@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from localmel.evaluate.answer_details import Carried
-from localmel.evaluate.comparison import compare_systems
-from localmel.evaluate.costs import Costs
-from localmel.evaluate.disagreement import Given, disagreements_of, sample_of
+from localmel.evaluate.answer_details import AnswerDetails, Costs
+from localmel.evaluate.comparison import SystemAnswer, compare_systems, disagreements_of, sample_of
 from localmel.evaluate.position_bias import Offer, position_bias
 from localmel.evaluate.protocol import Outcome
 from localmel.evaluate.triple_quality import triple_quality
@@ -76,7 +74,7 @@ def make_report(
     )
 
 
-def _given(n: int, place: int) -> list[Given]:
+def _given(n: int, place: int) -> list[SystemAnswer]:
     ones = []
     for number in range(n):
         right = number % 10 != 0 if place == 0 else number % (3 + place) != 0
@@ -92,7 +90,11 @@ def _given(n: int, place: int) -> list[Given]:
         best, other = ("Q1", "Q9") if right else ("Q9", "Q1")
         candidates = (Candidate(entity_id=best, score=0.7), Candidate(entity_id=other, score=0.2))
         triples = (Triple(head="x", relation="seen as", tail=HOSTILE, source="image"),)
-        ones.append(Given(outcome=outcome, candidates=candidates, carried=Carried(triples=triples if place else None)))
+        ones.append(
+            SystemAnswer(
+                outcome=outcome, candidates=candidates, details=AnswerDetails(triples=triples if place else None)
+            )
+        )
     return ones
 
 
@@ -108,13 +110,13 @@ def _mention(mention_id: str, half: frozenset[str]) -> ShownMention:
     )
 
 
-def _system(name: str, place: int, given: list[Given]) -> ComparedSystem:
+def _system(name: str, place: int, given: list[SystemAnswer]) -> ComparedSystem:
     offers = [
         Offer(cluster=x.outcome.cluster, offered=("Q1", "Q9"), chosen=x.outcome.predicted, gold="Q1") for x in given
     ]
     bias = position_bias(offers, samples=50)
     assert bias is not None
-    said = {x.outcome.mention_id: x.carried.triples or () for x in given}
+    said = {x.outcome.mention_id: x.details.triples or () for x in given}
     known = {mention: [Triple(head="x", relation="team", tail="Bulls", source="kb")] for mention in said}
     clusters = {x.outcome.mention_id: x.outcome.cluster for x in given}
     quality = triple_quality(said, known, clusters, lambda a, b: np.zeros((len(a), len(b))), samples=50)
