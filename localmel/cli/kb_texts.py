@@ -189,8 +189,8 @@ def texts_command(
 
 
 def _encoded(kb: KnowledgeBase, source: str, model: str, profile: str) -> int:
+    from localmel.encode.kb_vectors import FOLDERS, index_texts
     from localmel.encode.registry import open_encoder
-    from localmel.encode.text_vectors import FOLDERS, index_texts
     from localmel.settings import load_profile
 
     if source not in FOLDERS:

@@ -26,8 +26,8 @@ from localmel.errors import BadInput, BadPicture, CorruptArtifact, KbBusy
 from localmel.kb.packed import PackedKb
 from localmel.kb.store import KnowledgeBase
 from localmel.store import progress
+from localmel.store.arrays import VectorCache, key_of
 from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
-from localmel.store.cache import KnownVectors, key_of
 
 KIND, VERSION = "KB image vectors", 1
 _FILE = "images.safetensors"
@@ -72,19 +72,15 @@ def load_images(kb: KnowledgeBase, packed: PackedKb, space: Space) -> KbImages:
     """The vectors of the KB's pictures.  Raises BadInput, with the command, where there are none that fit the KB."""
     try:
         manifest = read_manifest(_folder(kb, space), kind=KIND, version=VERSION)
+        if manifest.get("made_from") != packed.fingerprint or manifest.get("weights_sha256") != space.weights_sha256:
+            raise _not_indexed(kb, space, "it has changed since its pictures were indexed")
+        arrays = map_arrays(_folder(kb, space) / _FILE)
+        vectors, there = arrays["vectors"], arrays["there"].astype(bool)
     except FileNotFoundError:
         raise _not_indexed(kb, space, "its pictures were never indexed") from None
     except CorruptArtifact as error:
         raise CorruptArtifact(error.fact, hint=how_to_index(kb, space.name)) from None
-    if manifest.get("made_from") != packed.fingerprint or manifest.get("weights_sha256") != space.weights_sha256:
-        raise _not_indexed(kb, space, "it has changed since its pictures were indexed")
-    arrays = map_arrays(_folder(kb, space) / _FILE)
-    try:
-        vectors, there = arrays["vectors"], arrays["there"].astype(bool)
-        return KbImages(space=space, vectors=vectors, there=there, state=str(manifest["state"]))
-    except KeyError as error:
-        fact = f"{_folder(kb, space)} lacks {error}"
-        raise CorruptArtifact(fact, hint=how_to_index(kb, space.name)) from None
+    return KbImages(space=space, vectors=vectors, there=there, state=str(manifest["state"]))
 
 
 def _not_indexed(kb: KnowledgeBase, space: Space, why: str) -> BadInput:
@@ -120,7 +116,7 @@ def index_images(
                     arrays["stamps"][position], arrays["keys"][position], arrays["vectors"][position] = row
         facts["state"] = hashlib.sha256(arrays["keys"].tobytes()).hexdigest()  # in time: the manifest is written last
         flush_arrays(arrays)
-    work.known.forget()
+    work.cache.delete()
     return PicturesFound(
         named=len(named),
         encoded=work.encoded,
@@ -170,29 +166,26 @@ class _Pictures:
         self.encoded = self.missing = self.broken = 0
         self.examples: list[str] = []
         self._kb, self._encoder = kb, encoder
-        self.known = KnownVectors(folder, width=encoder.image_space.width, sha256=encoder.image_space.weights_sha256)
+        sha256 = encoder.image_space.weights_sha256
+        self.cache = VectorCache(folder, width=encoder.image_space.width, sha256=sha256)
+        pairs = (("keys", "vectors"),)
+        arrays = self.cache.reuse_index(folder, _FILE, pairs, kind=KIND, version=VERSION, sha256=sha256)
         self._stamps: dict[int, int] = {}
-        try:
-            manifest = read_manifest(folder, kind=KIND, version=VERSION, every_byte=True)
-            arrays = map_arrays(folder / _FILE)
-        except (FileNotFoundError, CorruptArtifact):
-            return
-        if manifest.get("weights_sha256") == encoder.image_space.weights_sha256:
+        if arrays:
             self._stamps = dict(zip(arrays["stamps"].tolist(), arrays["keys"].tolist(), strict=True))
-            self.known.take_over(arrays["keys"], arrays["vectors"])
 
     def rows(self, named: list[tuple[str, str]]) -> list[_Row | None]:
         """One for each (entity id, picture); None where there is no picture that can be read."""
         looked_at = [self._look_at(entity, picture) for entity, picture in named]
         new: dict[int, tuple[str, Path]] = {}
         for (entity, _), found in zip(named, looked_at, strict=True):
-            if found and self.known.find(found[1]) is None:
+            if found and self.cache.find(found[1]) is None:
                 new.setdefault(found[1], (entity, found[2]))
         progress.advance(len(named) - len(new))
         made = self._made(new) if new else {}
         rows: list[_Row | None] = []
         for found in looked_at:
-            vector = None if found is None else made.get(found[1], self.known.find(found[1]))
+            vector = None if found is None else made.get(found[1], self.cache.find(found[1]))
             self.broken += found is not None and vector is None
             rows.append(None if found is None or vector is None else (found[0], found[1], vector))
         return rows
@@ -235,8 +228,8 @@ class _Pictures:
                 keys.append(key)
                 yield picture
 
-        vectors = self._encoder.encode_images(opened()).astype(np.float16)
-        self.known.write(np.array(keys, np.int64), vectors)
+        vectors = self._encoder.encode_images(opened(), progress.advance).astype(np.float16)
+        self.cache.write(np.array(keys, np.int64), vectors)
         self.encoded += len(keys)
         return dict(zip(keys, vectors, strict=True))
 

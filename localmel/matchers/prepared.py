@@ -23,7 +23,7 @@ from localmel.matchers.folder import SIDES_KIND, SIDES_VERSION
 from localmel.matchers.lifted import lifted_entities
 from localmel.matchers.protocol import EntityFeatures, Matcher, Side, Tokens
 from localmel.store import progress
-from localmel.store.arrays import GrowingColumns, column, read_columns, starts_of
+from localmel.store.arrays import ResumableArrays, read_arrays, starts_of
 
 Given = TypeVar("Given")
 _ROWS_AT_ONCE = 1024
@@ -55,17 +55,16 @@ class PreparedSides(LaidOutSides):
 
     def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
         """Raises FileNotFoundError where there is none, BadInput for one of other facts, CorruptArtifact for damage."""
-        manifest, arrays = read_columns(folder, kind=SIDES_KIND, version=SIDES_VERSION)
+        manifest, arrays = read_arrays(folder, kind=SIDES_KIND, version=SIDES_VERSION)
         if different := [name for name, value in facts.items() if manifest.get(name) != value]:
             raise BadInput(
                 f"{folder} was made from another {' and another '.join(different)}",
                 hint=shell_line("rm -r", folder, note="then run again what made it"),
             )
         tokens = {
-            name: Lists(starts=starts_of(column(folder, arrays, f"{name}.counts")), values=column(folder, arrays, name))
-            for name in manifest["tokens"]
+            name: Lists(starts=starts_of(arrays[f"{name}.counts"]), values=arrays[name]) for name in manifest["tokens"]
         }
-        super().__init__(column(folder, arrays, "vectors"), tokens)
+        super().__init__(arrays["vectors"], tokens)
         self.state = hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()
         "Changes with every byte."
 
@@ -86,13 +85,13 @@ def prepare_entities(
         pass
     n = len(entities)
     sample = matcher.entities(entities.of(np.arange(0)))
-    growing = GrowingColumns(folder, {**facts, "tokens": sorted(sample.tokens)})
+    resumable = ResumableArrays(folder, {**facts, "tokens": sorted(sample.tokens)})
     for number, first in enumerate(range(0, max(n, 1), _ROWS_AT_ONCE)):
         positions = np.arange(first, min(first + _ROWS_AT_ONCE, n))
-        if number >= growing.pieces:
-            growing.add(_columns(matcher.entities(entities.of(positions))))
+        if number >= resumable.pieces:
+            resumable.add(_columns(matcher.entities(entities.of(positions))))
         progress.advance(len(positions))
-    growing.seal(kind=SIDES_KIND, version=SIDES_VERSION)
+    resumable.seal(kind=SIDES_KIND, version=SIDES_VERSION)
     return PreparedSides(folder, facts)
 
 

@@ -25,7 +25,7 @@ from localmel.encode.space import ImageEncoder, Space
 from localmel.engines.pictures import MOST_BYTES, Picture, open_picture
 from localmel.errors import BadInput, BadPicture, shell_line
 from localmel.kb.packed import Lists
-from localmel.store.cache import KnownVectors, key_of
+from localmel.store.arrays import VectorCache, key_of
 from localmel.store.journal import Journal
 
 if TYPE_CHECKING:
@@ -181,8 +181,8 @@ class _Work:
         folder: Path | None,
     ) -> None:
         self._detector, self._encoder, self._settings, self._journal = detector, encoder, settings, journal
-        self._known = (
-            KnownVectors(folder / "objects", width=encoder.image_space.width, sha256=encoder.image_space.weights_sha256)
+        self._cache = (
+            VectorCache(folder / "objects", width=encoder.image_space.width, sha256=encoder.image_space.weights_sha256)
             if folder
             else None
         )
@@ -219,16 +219,16 @@ class _Work:
 
         vectors = self._encoder.encode_images(crops()).astype(np.float16)
         made.update(zip(new, vectors, strict=True))
-        if self._known and new:
-            self._known.write(np.array([*new], np.int64), vectors)
-            self._known.take_over(np.array([*new], np.int64), vectors)
+        if self._cache and new:
+            self._cache.write(np.array([*new], np.int64), vectors)
+            self._cache.reuse(np.array([*new], np.int64), vectors)
         empty = np.zeros((0, self._encoder.image_space.width), np.float16)
         for path, own in keys.items():
             rows = [made[key] if key in made else self._vector(key) for key in own]
             self.vectors[path] = np.stack(rows) if rows else empty  # type: ignore[arg-type]  # none is missing now
 
     def _vector(self, key: int) -> NDArray[Any] | None:
-        return self._known.find(key) if self._known else None
+        return self._cache.find(key) if self._cache else None
 
     def _question(self, sha256: str) -> str:
         asked = [dict(self._detector.facts), asdict(self._settings), sha256]

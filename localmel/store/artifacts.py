@@ -169,15 +169,13 @@ def read_manifest(folder: Path, *, kind: str, version: int, every_byte: bool = F
         found = (manifest["kind"], manifest["version"])
         files = {name: (facts["bytes"], facts["sha256"]) for name, facts in manifest["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, NotADirectoryError) as error:
-        raise CorruptArtifact(
-            f"{path} is not a manifest ({error})", hint=shell_line("rm -r", folder, note="then run again what made it")
-        ) from None
+        raise CorruptArtifact(f"{path} is not a manifest ({error})", hint=_again(folder)) from None
     if found[0] != kind:
         raise CorruptArtifact(f"{folder} holds {found[0]!r}, not {kind!r}")
     if found[1] != version:
         raise CorruptArtifact(
             f"{folder} is {kind} version {found[1]}; this localmel reads version {version}",
-            hint=shell_line("rm -r", folder, note="then run again what made it"),
+            hint=_again(folder),
         )
     for name, (expected, sha256) in files.items():
         file = folder / name
@@ -188,8 +186,12 @@ def read_manifest(folder: Path, *, kind: str, version: int, every_byte: bool = F
             fact = f"is damaged: its bytes are not the ones its manifest names (sha256 {sha256})"
         else:
             continue
-        raise CorruptArtifact(f"{file} {fact}", hint=shell_line("rm -r", folder, note="then run again what made it"))
+        raise CorruptArtifact(f"{file} {fact}", hint=_again(folder))
     return dict(manifest)
+
+
+def _again(folder: Path) -> str:
+    return shell_line("rm -r", folder, note="then run again what made it")
 
 
 # --- arrays: safetensors files, written in pieces and read memory-mapped ----------------------------------------
@@ -220,8 +222,21 @@ def create_arrays(path: Path, shapes: Mapping[str, tuple[str, tuple[int, ...]]])
     return map_arrays(path, writable=True)
 
 
+class _Arrays(dict[str, NDArray[Any]]):
+    """The arrays of one file by name; one that is missing is damage."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def __missing__(self, name: str) -> NDArray[Any]:
+        raise CorruptArtifact(f"{self._path} lacks the array {name!r}", hint=_again(self._path.parent))
+
+
 def map_arrays(path: Path, *, writable: bool = False) -> dict[str, NDArray[Any]]:
-    """The arrays of a safetensors file, memory-mapped: nothing is read until it is used."""
+    """Return the arrays of a safetensors file, memory-mapped: nothing is read until it is used.
+
+    Raises CorruptArtifact for a damaged file, and when a missing array is taken by its name."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -234,15 +249,12 @@ def map_arrays(path: Path, *, writable: bool = False) -> dict[str, NDArray[Any]]
             flat = np.memmap(path, np.uint8, "r+" if writable else "r", 8 + length, (size,))
             if not writable:
                 flat = flat.view(np.ndarray)  # the same mapping, without what np.memmap does at every slice
-        arrays = {}
+        arrays = _Arrays(path)
         for name, facts in header.items():
             start, end = facts["data_offsets"]
             arrays[name] = flat[start:end].view(_DTYPES[facts["dtype"]]).reshape(facts["shape"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
-        raise CorruptArtifact(
-            f"{path} holds no arrays ({error})",
-            hint=shell_line("rm -r", path.parent, note="then run again what made it"),
-        ) from None
+        raise CorruptArtifact(f"cannot read the arrays in {path} ({error})", hint=_again(path.parent)) from None
     return arrays
 
 

@@ -176,7 +176,7 @@ def _encoded(
             made[mention.id] = mention, stated_triples(mention, lines)
     seen, stated = zip(*(made[mention.id] for mention in split.mentions), strict=True) if made else ((), ())
     progress.begin(f"encoding {split.name} mentions", len(mention_texts(seen, stated)))
-    text, triples = mention_arrays(seen, stated, lambda texts: encoder.encode(texts))
+    text, triples = mention_arrays(seen, stated, lambda texts: encoder.encode(texts, progress.advance))
     rows = dict(kb.select("SELECT id, row FROM entities"))
     gold = np.array([rows.get(split.gold[mention.id] or "", -1) for mention in split.mentions], np.int64)
     gold[gold >= 0] = packed.positions(gold[gold >= 0])

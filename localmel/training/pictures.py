@@ -42,7 +42,7 @@ def encoded_pictures(
 def _encoded(split: Split, images: ImageEncoder) -> PictureVectors:
     paths = [mention.image for mention in split.mentions]
     progress.begin(f"encoding {split.name} pictures", len(set(paths) - {None}))
-    return vectors_of_files(paths, images)
+    return vectors_of_files(paths, images, progress.advance)
 
 
 def _write(path: Path, made: Mapping[str, PictureVectors]) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from localmel.encode.kb_vectors import index_texts, load_texts
 from localmel.encode.space import Space
-from localmel.encode.text_vectors import index_texts, load_texts
 from localmel.errors import BadInput, CorruptArtifact, UsageError
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.texts import ABSTRACT, WRITTEN, KeptText, keep_texts, named_texts
@@ -61,11 +61,11 @@ def test_only_new_texts_are_encoded_and_stale_vectors_are_refused(kb: KnowledgeB
     encoder = Hashed()
     index_texts(kb, encoder, ABSTRACT)
     keep_texts(kb.folder, ABSTRACT, "", [KeptText(entity_id="Q0", text="zero")])
-    with pytest.raises(BadInput, match="are of another texts"):
+    with pytest.raises(BadInput, match="have another texts"):
         load_texts(kb, encoder.space, ABSTRACT)
     assert index_texts(kb, encoder, ABSTRACT) == 1
     assert load_texts(kb, encoder.space, ABSTRACT).has_text(np.arange(5)).sum() == 3
-    with pytest.raises(BadInput, match="are of another weights_sha256") as caught:
+    with pytest.raises(BadInput, match="have another weights_sha256") as caught:
         load_texts(kb, Hashed("1").space, ABSTRACT)
     assert "localmel kb texts" in caught.value.hint
 
@@ -81,14 +81,14 @@ def test_each_source_has_its_own_folder_and_its_own_model(kb: KnowledgeBase) -> 
     with pytest.raises(UsageError, match="2 models wrote"):
         load_texts(kb, encoder.space, WRITTEN)
     assert load_texts(kb, encoder.space, WRITTEN, model="llama").model == "llama"
-    with pytest.raises(BadInput, match="are of another texts, model"):
+    with pytest.raises(BadInput, match="have another texts, model"):
         load_texts(kb, encoder.space, WRITTEN, model="qwen")
     folders = sorted(path.name for path in (kb.folder / "vectors").iterdir())
     assert folders == ["hashed.written"]
 
 
 def test_an_interrupted_run_goes_on_and_damage_is_named(kb: KnowledgeBase, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("localmel.encode.text_vectors._TEXTS_AT_ONCE", 2)
+    monkeypatch.setattr("localmel.encode.kb_vectors._TEXTS_AT_ONCE", 2)
     encoder = Hashed()
     encoder.most = 1
     with pytest.raises(KeyboardInterrupt):

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from localmel.encode.kb_vectors import TextVectors, index_texts, load_texts
 from localmel.encode.registry import Encoders
 from localmel.encode.space import Space
-from localmel.encode.text_vectors import TextVectors, index_texts, load_texts
 from localmel.errors import CorruptArtifact, UsageError
 from localmel.kb.texts import WRITTEN, TextSource, texts_state, the_model
 from localmel.matchers.dwe.choice import DweChoice

@@ -20,12 +20,11 @@ from localmel.matchers.dwe.features import DweTable, Several, Singles
 from localmel.matchers.dwe.looking import Looking, OwnPortraits
 from localmel.records import Mention
 from localmel.store import progress
-from localmel.store.arrays import GrowingColumns, column, read_columns, starts_of
+from localmel.store.arrays import ResumableArrays, read_arrays, starts_of
 
 if TYPE_CHECKING:
     from localmel.encode.kb_images import KbImages
-    from localmel.encode.kb_vectors import KbVectors
-    from localmel.encode.text_vectors import TextVectors
+    from localmel.encode.kb_vectors import KbVectors, TextVectors
     from localmel.matchers.dwe.sight import DweSight
     from localmel.see.identity import Likeness
 
@@ -68,18 +67,18 @@ def dwe_mentions(
         return _table(looking.at(mentions), len(mentions), looking.alike)
     facts = looking.facts(mentions)
     with suppress(FileNotFoundError):
-        manifest, arrays = read_columns(folder, kind=KIND, version=VERSION)
+        manifest, arrays = read_arrays(folder, kind=KIND, version=VERSION)
         if all(manifest.get(name) == value for name, value in facts.items()):
-            return _table({name: column(folder, arrays, name) for name in arrays}, len(mentions))
+            return _table(arrays, len(mentions))
     progress.begin(f"encoding mentions of {folder.name}", len(mentions))
-    growing = GrowingColumns(folder, facts)
+    resumable = ResumableArrays(folder, facts)
     for number, first in enumerate(range(0, max(len(mentions), 1), _AT_ONCE)):
         some = mentions[first : first + _AT_ONCE]
-        if number >= growing.pieces:
-            growing.add(looking.at(some))
+        if number >= resumable.pieces:
+            resumable.add(looking.at(some))
         progress.advance(len(some))
-    growing.seal(kind=KIND, version=VERSION)
-    _, arrays = read_columns(folder, kind=KIND, version=VERSION)
+    resumable.seal(kind=KIND, version=VERSION)
+    _, arrays = read_arrays(folder, kind=KIND, version=VERSION)
     return _table(arrays, len(mentions))
 
 

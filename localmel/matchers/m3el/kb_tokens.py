@@ -24,8 +24,7 @@ from localmel.kb.packed import Lists, PackedKb, entity_texts
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.features import FeatureTable, Pictures
 from localmel.store import progress
-from localmel.store.arrays import GrowingColumns, column, read_columns, starts_of
-from localmel.store.cache import key_of
+from localmel.store.arrays import ResumableArrays, key_of, read_arrays, starts_of
 
 KIND, VERSION = "KB tokens", 1
 _TEXTS_AT_ONCE, _PICTURES_AT_ONCE = 1024, 256
@@ -113,14 +112,14 @@ class _Encoding:
         self._known: dict[int, int] = {}
         self._lists = Lists(starts=np.zeros(1, np.int64), values=np.zeros((0, width), np.float16))
         try:
-            manifest, arrays = read_columns(target, kind=KIND, version=VERSION, every_byte=True)
+            manifest, arrays = read_arrays(target, kind=KIND, version=VERSION, every_byte=True)
             if all(manifest.get(name) == facts[name] for name in ("weights_sha256", "most_words")):
-                self._known = {key: row for row, key in enumerate(column(target, arrays, "keys").tolist())}
+                self._known = {key: row for row, key in enumerate(arrays["keys"].tolist())}
                 self._lists = _lists(target, arrays)
         except (FileNotFoundError, CorruptArtifact):
             pass
-        self._growing = GrowingColumns(target, facts)
-        self.pieces = self._growing.pieces
+        self._resumable = ResumableArrays(target, facts)
+        self.pieces = self._resumable.pieces
         "How many stand already."
 
     def missing(self, keys: Sequence[int]) -> list[int]:
@@ -130,7 +129,7 @@ class _Encoding:
     def add(self, keys: Sequence[int], made: Mapping[int, NDArray[Any]]) -> None:
         """One more piece; `made` by place, what is in neither gets no tokens."""
         rows = [self._row(key, made.get(place)) for place, key in enumerate(keys)]
-        self._growing.add(
+        self._resumable.add(
             {
                 "values": np.concatenate([np.zeros((0, self._width), np.float16), *rows]),
                 "counts": np.array([len(row) for row in rows], np.int64),
@@ -141,9 +140,9 @@ class _Encoding:
 
     def seal(self) -> int:
         """Put the file into its place.  Returns how many rows were encoded in this run."""
-        if not self._growing.pieces:
+        if not self._resumable.pieces:
             self.add([], {})
-        self._growing.seal(kind=KIND, version=VERSION)
+        self._resumable.seal(kind=KIND, version=VERSION)
         return self._encoded
 
     def _row(self, key: int, made: NDArray[Any] | None) -> NDArray[Any]:
@@ -187,7 +186,7 @@ def _facts(packed: PackedKb, space: Space, images: KbImages | None = None) -> di
 def _loaded(kb: KnowledgeBase, folder: Path, facts: Mapping[str, Any], space: Space) -> Lists:
     hint = how_to_index(kb, space.name)
     try:
-        manifest, arrays = read_columns(folder, kind=KIND, version=VERSION)
+        manifest, arrays = read_arrays(folder, kind=KIND, version=VERSION)
         found = _lists(folder, arrays)
     except FileNotFoundError:
         raise BadInput(f"kb {kb.name!r} has no {folder.name}: they were never encoded", hint=hint) from None
@@ -201,14 +200,14 @@ def _loaded(kb: KnowledgeBase, folder: Path, facts: Mapping[str, Any], space: Sp
 def _stands(folder: Path, facts: Mapping[str, Any]) -> bool:
     """Whether all of it was made from the same, byte by byte."""
     try:
-        manifest, _ = read_columns(folder, kind=KIND, version=VERSION, every_byte=True)
+        manifest, _ = read_arrays(folder, kind=KIND, version=VERSION, every_byte=True)
     except (FileNotFoundError, CorruptArtifact):
         return False
     return all(manifest.get(name) == value for name, value in facts.items())
 
 
 def _lists(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> Lists:
-    return Lists(starts=starts_of(column(folder, arrays, "counts")), values=column(folder, arrays, "values"))
+    return Lists(starts=starts_of(arrays["counts"]), values=arrays["values"])
 
 
 def _folder(kb: KnowledgeBase, space: Space, what: str) -> Path:

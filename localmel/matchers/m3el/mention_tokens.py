@@ -24,7 +24,7 @@ from localmel.kb.packed import Lists
 from localmel.matchers.features import FeatureTable, Pictures
 from localmel.records import Mention
 from localmel.store import progress
-from localmel.store.arrays import GrowingColumns, column, read_columns, starts_of
+from localmel.store.arrays import ResumableArrays, read_arrays, starts_of
 
 KIND, VERSION = "mention tokens", 1
 _AT_ONCE = 1024
@@ -43,18 +43,18 @@ def mention_features(
         return _table(_encoded(mentions, encoders))
     facts = _facts(mentions, encoders)
     with suppress(FileNotFoundError):
-        manifest, arrays = read_columns(folder, kind=KIND, version=VERSION)
+        manifest, arrays = read_arrays(folder, kind=KIND, version=VERSION)
         if all(manifest.get(name) == value for name, value in facts.items()):
-            return _table({name: column(folder, arrays, name) for name in arrays})
+            return _table(arrays)
     progress.begin(f"encoding words of {folder.name}", len(mentions))
-    growing = GrowingColumns(folder, facts)
+    resumable = ResumableArrays(folder, facts)
     for number, first in enumerate(range(0, max(len(mentions), 1), _AT_ONCE)):
         some = mentions[first : first + _AT_ONCE]
-        if number >= growing.pieces:
-            growing.add(_encoded(some, encoders))
+        if number >= resumable.pieces:
+            resumable.add(_encoded(some, encoders))
         progress.advance(len(some))
-    growing.seal(kind=KIND, version=VERSION)
-    _, arrays = read_columns(folder, kind=KIND, version=VERSION)
+    resumable.seal(kind=KIND, version=VERSION)
+    _, arrays = read_arrays(folder, kind=KIND, version=VERSION)
     return _table(arrays)
 
 

@@ -184,9 +184,9 @@ def test_a_stopped_run_goes_on_where_it_was(opened: OpenKb, folder: Path, monkey
 HOLDS = """
 import sys
 from pathlib import Path
-from localmel.store.arrays import GrowingColumns
+from localmel.store.arrays import ResumableArrays
 
-growing = GrowingColumns(Path(sys.argv[1]), {})
+resumable = ResumableArrays(Path(sys.argv[1]), {})
 print("at it", flush=True)
 sys.stdin.read()
 """
