@@ -25,9 +25,9 @@ from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kgmel.fused import load_fused
 from localmel.records import Mention
 from localmel.retrieve.profile_models import ProfileModels, open_models
-from localmel.runs.evaluate_folder import STAGE
+from localmel.runs.evaluate_run import ModelRun, evaluate_model_run
+from localmel.runs.evaluate_stage import STAGE
 from localmel.runs.generate import GENERATE, generate_stage
-from localmel.runs.model_runs import ModelRun, evaluate_model_run
 from localmel.runs.questions import Questions, questions_of
 from localmel.runs.rerank import RERANK, rerank_stage
 from localmel.runs.retrieve import RETRIEVE, Asked, retrieve_stage
@@ -161,9 +161,7 @@ def finish(ground: Ground, cell: Cell) -> None:
         gold_outside=plan.gold_outside,
         nil_from=settings.nil_from,
     )
-    evaluate_model_run(
-        run, ground.kb, places=ground.places, command=ground.command, chosen=cell.llm.settings is not None
-    )
+    evaluate_model_run(run, ground.kb, places=ground.places, command=ground.command)
     (folder / FAILED).unlink(missing_ok=True)
 
 

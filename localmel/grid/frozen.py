@@ -14,10 +14,11 @@ from typing import Any
 from localmel.errors import BadInput, CorruptArtifact, shell_line
 from localmel.grid.plan import Grid, profile_json
 from localmel.kb.store import KnowledgeBase
+from localmel.rerank.scorer import scorer_sha256
 from localmel.retrieve.profile_models import ProfileModels
 from localmel.runs.questions import Questions
 from localmel.settings.shipped import weights_folder
-from localmel.store.artifacts import failed_writes_are_reported, sha256_of, write_json
+from localmel.store.artifacts import failed_writes_are_reported, write_json
 
 FILE, FORMAT = "grid.json", 1
 Json = dict[str, Any]
@@ -41,7 +42,7 @@ def frozen_of(grid: Grid, questions: Questions, kb: KnowledgeBase, models: Profi
             "kb_fingerprint": kb.fingerprint,
             "space": models.encoders.text.space.weights_sha256,
             "network": models.sha256,
-            "scorer": [sha256_of(scorer / name) for name in ("scorer.json", "weights.safetensors")],
+            "scorer": scorer_sha256(scorer),
         },
         "localmel": version("localmel"),
     }

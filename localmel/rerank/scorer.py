@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from localmel.errors import CorruptArtifact
+from localmel.errors import CorruptArtifact, shell_line
 from localmel.rerank.features import FEATURE_NAMES
+from localmel.store.artifacts import sha256_of
 
 VERSION = 2
 CLIP = 6.0
@@ -30,6 +31,14 @@ class Judgement:
     probabilities: NDArray[Any]  # (n,)
     nil: float
     "Probability that none of them is right."
+
+
+def scorer_sha256(folder: Path) -> list[str]:
+    """Hash the two files of a scorer.  Raises CorruptArtifact if the folder holds none."""
+    try:
+        return [sha256_of(folder / name) for name in ("scorer.json", "weights.safetensors")]
+    except OSError as error:
+        raise CorruptArtifact(f"{folder} holds no evidence scorer ({error})", hint=shell_line("ls", folder)) from None
 
 
 class EvidenceScorer:

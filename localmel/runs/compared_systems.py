@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from localmel.errors import BadInput, UsageError
+from localmel.runs.evaluate_stage import CALIBRATED
 from localmel.runs.finished_runs import FinishedRun
-from localmel.runs.model_runs import MODELS
-from localmel.runs.systems import CALIBRATED
 
 _SAID_OTHERWISE = ("rerank.weights", "generate.model.weights", "rerank.model.weights")
 "Settings that name what stands beside the difference with its hash."
@@ -29,7 +28,7 @@ class Column:
     @property
     def calibrated(self) -> bool:
         """Whether its probability is meant as one."""
-        return self.system in (*CALIBRATED, MODELS)
+        return self.system in CALIBRATED
 
     @property
     def facts(self) -> dict[str, str]:

@@ -18,7 +18,8 @@ from localmel.evaluate.answer_details import details_of
 from localmel.evaluate.comparison import SystemAnswer
 from localmel.evaluate.protocol import Outcome
 from localmel.records import Candidate
-from localmel.runs.evaluate_folder import KIND, VERSION
+from localmel.runs.evaluate_stage import KIND
+from localmel.runs.folder import VERSION
 from localmel.store.artifacts import MANIFEST, read_manifest
 
 STAGE, RANKINGS = "evaluate", "rankings.jsonl"

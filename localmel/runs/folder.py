@@ -12,18 +12,22 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from localmel.errors import BadInput, CorruptArtifact, UsageError, shell_line
+from localmel.store import progress
 from localmel.store.artifacts import failed_writes_are_reported, new_folder, read_manifest
+from localmel.store.journal import Journal
 
 VERSION = 1
 RUNS = Path("runs")
 _LONGEST_NAME = 100
 Json = dict[str, Any]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +69,17 @@ def journal_of(run: Path, stage: str) -> Path:
     return run / "journals" / f"{stage}.jsonl"
 
 
+@contextmanager
+def open_journal(run: Path, stage: str) -> Iterator[Journal]:
+    """Open the journal of a stage, and report damage in it and answers that earlier runs left.  Raises JournalBusy."""
+    with Journal(journal_of(run, stage)) as journal:
+        if journal.note:
+            progress.note(journal.note)
+        if len(journal):
+            progress.note(f"going on: {len(journal):,} answers of earlier runs are in {journal.path}")
+        yield journal
+
+
 def make_stage(
     run: Path,
     stage: str,
@@ -86,7 +101,7 @@ def make_stage(
         folder,
         made_from,
         kind=stage,
-        again=_again(folder, stage),
+        again=again_of(folder, stage),
         instead=f"choose another --run, or {shell_line('rm -r', folder)}",
     )
     if stored and is_enough(stored):
@@ -106,7 +121,7 @@ def finished_stage(run: Path, stage: str) -> Stage:
         raise BadInput(
             f"{run} has no finished stage {stage!r}", hint=shell_line(f"localmel {stage} DATA --run", typed(run))
         )
-    return Stage(folder=folder, manifest=_checked(folder, stage, _again(folder, stage)), made=False)
+    return Stage(folder=folder, manifest=_checked(folder, stage, again_of(folder, stage)), made=False)
 
 
 def sealed_before(
@@ -142,6 +157,18 @@ def versions(*packages: str) -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in ("localmel", *packages)}}
 
 
+def read_lines(path: Path, read: Callable[[Json], _T], *, again: str) -> Iterator[_T]:
+    """Read a file of JSON lines.  Raises CorruptArtifact with the line number and the hint `again`."""
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                one = read(json.loads(line))
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                what = f"{error} is missing" if isinstance(error, KeyError) else error
+                raise CorruptArtifact(f"cannot read {path}:{number}: {what}", hint=again) from None
+            yield one
+
+
 def write_texts(folder: Path, texts: Mapping[str, str | Iterable[str]]) -> None:
     """Write the files of a report: name -> text, or lines that end in a newline."""
     with failed_writes_are_reported(folder):
@@ -155,7 +182,8 @@ def json_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
-def _again(folder: Path, stage: str) -> str:
+def again_of(folder: Path, stage: str) -> str:
+    """Return the command that makes a damaged stage again."""
     return shell_line("rm -r", folder, note=f"then run localmel {stage} again; its journal keeps the answers")
 
 

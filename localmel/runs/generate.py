@@ -1,12 +1,11 @@
-"""Triple generation over many mentions, on disk: what `localmel generate` runs.
+"""Ask a model about many mentions, on disk: what `localmel generate` runs.
 
 In: mentions, settings, an engine, the folder of a run.  Out: `generate/` in it:
 
-    descriptions.jsonl   what the model says of a mention, one a line, in the order of the mentions
-    unparsed.jsonl       mentions of which nothing could be read, with what was said last and what is wrong with it
+    descriptions.jsonl   the model's description of each mention, in the order of the mentions
+    unparsed.jsonl       mentions for which no answer could be read, with the last answer and what is wrong with it
 
-A run that was killed or interrupted goes on where it stopped: its journal has every answer that was given.  Knows
-neither gold nor KB."""
+A run that was killed resumes where it stopped, because its journal has every answer.  Knows neither gold nor KB."""
 
 from __future__ import annotations
 
@@ -22,20 +21,19 @@ from typing import IO, Any
 
 from localmel.engines.memory import device_of, free_memory
 from localmel.engines.protocol import Engine, EngineFacts, Response
-from localmel.errors import BadInput, CorruptArtifact, shell_line
+from localmel.errors import BadInput
 from localmel.generate.question import asked_of
 from localmel.generate.vlm import Generated, describe
 from localmel.records import Description, Mention, MentionId, Triple, Unparsed
-from localmel.runs.folder import Stage, finished_stage, journal_of, make_stage
+from localmel.runs.folder import Stage, again_of, finished_stage, make_stage, open_journal, read_lines
 from localmel.settings import EngineSettings, GenerateSettings
 from localmel.store import progress
 from localmel.store.artifacts import failed_writes_are_reported, sha256_of
-from localmel.store.journal import Journal
 
 GENERATE = "generate"
 DESCRIPTIONS, UNPARSED = "descriptions.jsonl", "unparsed.jsonl"
-_OF_THE_MODEL = ("engine", "quantization", "dtype", "device", "context", "longest_side")
-_OF_THE_QUESTION = ("format", "most_triples", "max_tokens", "temperature", "retries", "seed")
+_MODEL_SETTINGS = ("engine", "quantization", "dtype", "device", "context", "longest_side")
+_QUESTION_SETTINGS = ("format", "most_triples", "max_tokens", "temperature", "retries", "seed")
 Json = dict[str, Any]
 
 
@@ -48,22 +46,18 @@ def generate_stage(
     again: bool = False,
     command: str = "",
 ) -> Stage:
-    """Describe every mention, or take what this run holds of the same mentions, settings and model.
+    """Describe every mention, or return the stage that this run has for the same mentions, settings and model.
 
-    `again`: mentions about which the engine gave no answer in a finished run are asked about once more.  Raises
-    EngineStopped, JournalBusy, BadInput or CorruptArtifact; what was answered before stays in the journal."""
+    `again` asks once more about mentions that a finished run had no answer for.  Raises EngineStopped, JournalBusy,
+    BadInput or CorruptArtifact; earlier answers stay in the journal."""
     if not mentions:
         raise BadInput("there are no mentions to describe", hint="localmel data check FOLDER")
     if len({mention.id for mention in mentions}) < len(mentions):
-        raise BadInput("a mention stands twice among those to describe", hint="localmel data check FOLDER")
+        raise BadInput("cannot describe these mentions: an id is not unique", hint="localmel data check FOLDER")
     facts = engine.facts()
 
     def make(folder: Path) -> Json:
-        with Journal(journal_of(run, GENERATE)) as journal:
-            if journal.note:
-                progress.note(journal.note)
-            if len(journal):
-                progress.note(f"going on: {len(journal):,} answers of earlier runs are in {journal.path}")
+        with open_journal(run, GENERATE) as journal:
             tally = _Tally(kept_before=len(journal))
             progress.begin("describing mentions", len(mentions))
             asked = asked_of(mentions)
@@ -78,12 +72,12 @@ def generate_stage(
         GENERATE,
         make,
         settings={
-            **{name: getattr(settings, name) for name in _OF_THE_QUESTION},
-            "model": {name: getattr(settings.model, name) for name in _OF_THE_MODEL},
+            **{name: getattr(settings, name) for name in _QUESTION_SETTINGS},
+            "model": {name: getattr(settings.model, name) for name in _MODEL_SETTINGS},
         },
         inputs={
             "mentions": mentions_sha256(mentions),
-            "model": {"name": facts.model, "revision": facts.revision, "versions": dict(facts.versions)},
+            "model": model_of(facts),
         },
         command=command,
         is_enough=lambda manifest: not (again and manifest["figures"]["unanswered"]),
@@ -91,36 +85,37 @@ def generate_stage(
 
 
 def read_descriptions(run: Path, mentions: Iterable[Mention]) -> dict[MentionId, Description]:
-    """What the generate stage of a run says of these mentions; those it could not read are not there.
+    """Return the descriptions of these mentions, without those that could not be read.
 
-    Raises BadInput where the run has no such stage, or was made from other mentions."""
+    Raises BadInput if the run has no such stage, or one made from other mentions."""
     said = read_said(run, mentions)
     return {mention_id: one.description for mention_id, one in said.items() if one.description is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """What came of one mention."""
+    """The outcome for one mention."""
 
     description: Description | None
-    "None where nothing could be read."
+    "None if no answer could be read."
     attempts: int
-    "How many questions it took."
+    "How many questions were asked."
 
 
 def read_said(run: Path, mentions: Iterable[Mention]) -> dict[MentionId, Said]:
-    """What came of each of these mentions, those that could not be read among them.  Raises as `read_descriptions`."""
+    """Return the outcome for each of these mentions, even if it could not be read.  Raises as `read_descriptions`."""
     stage = finished_stage(run, GENERATE)
     surfaces = {mention.id: mention.surface for mention in mentions}
     found = {}
     for name in (DESCRIPTIONS, UNPARSED):
-        for row in _rows(stage.folder / name):
-            if (head := surfaces.pop(row["mention_id"], None)) is not None:
+        again = again_of(stage.folder, GENERATE)
+        for key, row in read_lines(stage.folder / name, lambda row: (row["mention_id"], row), again=again):
+            if (head := surfaces.pop(key, None)) is not None:
                 description = _description(row, head) if name == DESCRIPTIONS else None
-                found[row["mention_id"]] = Said(description=description, attempts=row["attempts"])
+                found[key] = Said(description=description, attempts=row["attempts"])
     if surfaces:
         raise BadInput(
-            f"{stage.folder} says nothing of {len(surfaces):,} mentions, for example {next(iter(surfaces))!r}: "
+            f"{stage.folder} has nothing about {len(surfaces):,} mentions, for example {next(iter(surfaces))!r}: "
             "it was made from others",
             hint="localmel generate DATA --run ANOTHER",
         )
@@ -128,7 +123,7 @@ def read_said(run: Path, mentions: Iterable[Mention]) -> dict[MentionId, Said]:
 
 
 def mentions_sha256(mentions: Iterable[Mention]) -> str:
-    """Over ids, sentences, places and the bytes of the pictures, whatever the layout on disk."""
+    """Hash ids, sentences, spans and the bytes of the pictures, whatever the layout on disk."""
     digest = hashlib.sha256()
     pictures: dict[Path, str | None] = {}
     for mention in mentions:
@@ -140,8 +135,13 @@ def mentions_sha256(mentions: Iterable[Mention]) -> str:
     return digest.hexdigest()
 
 
+def model_of(facts: EngineFacts) -> Json:
+    """Return what identifies a model, for a manifest."""
+    return {"name": facts.model, "revision": facts.revision, "versions": dict(facts.versions)}
+
+
 def device_in_words(settings: EngineSettings) -> str:
-    """What a model runs on; empty where localmel does not run it."""
+    """Name the device a model runs on; empty if localmel does not run the model itself."""
     if settings.engine in ("scripted", "server"):
         return ""
     device = device_of(settings)
@@ -151,7 +151,7 @@ def device_in_words(settings: EngineSettings) -> str:
 def _picture_sha256(path: Path) -> str | None:
     try:
         return sha256_of(path) if path.is_file() else None
-    except (OSError, ValueError):  # ValueError: a name that no disk takes
+    except (OSError, ValueError):  # ValueError: the file system rejects the name
         return None
 
 
@@ -160,7 +160,7 @@ def _picture_sha256(path: Path) -> str | None:
 
 @dataclass(slots=True, kw_only=True)
 class _Tally:
-    """Counts answers as they come.  Tokens are those of all answers, the journal's included."""
+    """Counts answers as they come; tokens include those of answers from the journal."""
 
     kept_before: int
     begun: float = field(default_factory=time.perf_counter)
@@ -175,7 +175,7 @@ class _Tally:
     triples: int = 0
     sentences_cut: int = 0
     first_tokens: list[float] = field(default_factory=list)
-    "Seconds until the first token of each answer whose engine tells."
+    "Seconds until the first token, of each answer whose engine measures it."
     without_picture: int = 0
     answers_cut_off: int = 0
 
@@ -203,7 +203,7 @@ class _Tally:
             yield one
 
     def figures(self, n_mentions: int, n_sentences: int, kept: int, facts: EngineFacts) -> Json:
-        """For the manifest.  Rates are those of this process: what the journal answered took no time."""
+        """Return the figures of the manifest; rates are those of this process, without answers from the journal."""
         seconds = time.perf_counter() - self.begun
         asked_now = kept - self.kept_before
         inner = ("kept_before", "begun", "first_tokens")
@@ -227,9 +227,9 @@ class _Tally:
 
 
 def _write(folder: Path, mentions: Sequence[Mention], generated: Iterable[Generated]) -> None:
-    """Both files, in the order of the mentions, whatever the order in which they are finished.
+    """Write both files in the order of the mentions, whatever the order of the answers.
 
-    What is finished early waits on the disk: in memory is a place for each mention."""
+    Answers wait on the disk; memory holds an offset for each mention."""
     places: dict[MentionId, tuple[int, bool]] = {}
     with TemporaryFile(dir=folder) as waiting:
         for one in generated:
@@ -262,19 +262,8 @@ def _line(one: Generated) -> bytes:
         }
     try:
         return json.dumps(row, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:  # half a character, which only escaped can stand in a file
+    except UnicodeEncodeError:  # half a surrogate pair can only be written escaped
         return json.dumps(row).encode() + b"\n"
-
-
-def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row: Json = json.loads(line)
-                row["mention_id"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise _damaged(path, number, error) from None
-            yield row
 
 
 def _description(row: Mapping[str, Any], head: str) -> Description:
@@ -288,8 +277,3 @@ def _description(row: Mapping[str, Any], head: str) -> Description:
         triples=tuple(triples),
         raw=row["raw"],
     )
-
-
-def _damaged(path: Path, number: int, error: Exception) -> CorruptArtifact:
-    again = shell_line("rm -r", path.parent, note="then run localmel generate again; its journal keeps the answers")
-    return CorruptArtifact(f"{path}:{number}: no description ({error})", hint=again)

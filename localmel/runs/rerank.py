@@ -1,11 +1,11 @@
-"""A language model's choice among the candidates of many mentions, on disk: what `localmel rerank` runs.
+"""Let a language model choose among the candidates of many mentions, on disk: what `localmel rerank` runs.
 
 In: the folder of a run with its `retrieve` stage, the KB, an engine.  Out: `rerank/` in it:
 
-    links.jsonl     a link for each mention, in order: the entity or NIL, how sure, who decided, the evidence
-    choices.jsonl   how each came about: the model's logarithms under every order, what it cited, what failed, tokens
+    links.jsonl     a link per mention, in order: the entity or NIL, its probability, what decided, the evidence
+    choices.jsonl   how each choice was made: log probabilities under every order, cited facts, failures, tokens
 
-A run that was killed goes on where it stopped: its journal has every answer.  Knows no gold."""
+A run that was killed resumes where it stopped, because its journal has every answer.  Knows no gold."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from typing import IO, Any
 from localmel.encode.kb_vectors import load_vectors
 from localmel.encode.space import TextEncoder
 from localmel.engines.protocol import Engine, EngineFacts
-from localmel.errors import BadInput, CorruptArtifact, shell_line
+from localmel.errors import BadInput, CorruptArtifact
 from localmel.kb.store import KnowledgeBase
 from localmel.records import Evidence, Link
 from localmel.rerank.calibration import ASKED, ChoiceCalibration, check_fits
-from localmel.rerank.choice import BY_MODEL, BY_SCORER_FAILED, BY_SCORER_SURE, NO_CANDIDATE, Choice, Vote, link_of
+from localmel.rerank.choice import BY_MODEL, BY_SCORER_FAILED, BY_SCORER_SURE, NO_CANDIDATE, Choice, link_of
 from localmel.rerank.closed_question import ClosedQuestion
 from localmel.rerank.llm import choose
 from localmel.rerank.questions import QuestionWriter, Retrieved
-from localmel.runs.folder import Stage, finished_stage, journal_of, make_stage
-from localmel.runs.generate import device_in_words
-from localmel.runs.retrieve import RANKINGS, RETRIEVE, read_rankings
+from localmel.runs.folder import Stage, again_of, finished_stage, make_stage, open_journal, read_lines
+from localmel.runs.generate import device_in_words, model_of
+from localmel.runs.retrieve import RANKINGS, RETRIEVE, read_rankings, retrieved_over
 from localmel.settings import RerankSettings
 from localmel.store import progress
 from localmel.store.artifacts import failed_writes_are_reported
+from localmel.store.codec import from_json
 from localmel.store.journal import Journal
 
 RERANK, LINKS, CHOICES = "rerank", "links.jsonl", "choices.jsonl"
-_OF_THE_MODEL = ("engine", "quantization", "dtype", "device", "context")
+_MODEL_SETTINGS = ("engine", "quantization", "dtype", "device", "context")
 Json = dict[str, Any]
 
 
@@ -52,31 +53,20 @@ def rerank_stage(
     again: bool = False,
     command: str = "",
 ) -> Stage:
-    """Let the model choose for every mention of the run, or take what this run holds.
+    """Let the model choose for every mention of the run, or return the stage that the run has.
 
-    `again`: mentions about which a finished run had no answer are asked about once more.  Raises BadInput where the
-    run has no `retrieve` stage, or one over another KB; EngineStopped; and as `make_stage`.  What was answered before
-    stays in the journal."""
+    `again` asks once more about mentions that a finished run had no answer for.  Raises BadInput if the run has no
+    `retrieve` stage, or one over another KB; EngineStopped; and as `make_stage`.  Earlier answers stay in the
+    journal."""
     kb.hold()
-    before = finished_stage(run, RETRIEVE)
-    made_over = before.manifest["made_from"]["inputs"]["kb_fingerprint"]
-    if made_over != kb.fingerprint:
-        raise BadInput(
-            f"{before.folder} was made over another KB, or another state of it: {made_over[:12]}, not "
-            f"{kb.fingerprint[:12]} of {kb.name!r}",
-            hint=f"--kb KB of that run, or {shell_line('rm -r', before.folder)} and localmel retrieve again",
-        )
+    before = retrieved_over(run, kb)
     packed, vectors = load_vectors(kb, encoder.space)
     facts = engine.facts()
     if calibration:
         check_fits(calibration, facts, settings)
 
     def make(folder: Path) -> Json:
-        with Journal(journal_of(run, RERANK)) as journal:
-            if journal.note:
-                progress.note(journal.note)
-            if len(journal):
-                progress.note(f"going on: {len(journal):,} answers of earlier runs are in {journal.path}")
+        with open_journal(run, RERANK) as journal:
             tally = _Tally(kept_before=len(journal))
             progress.begin("choosing", before.manifest["figures"]["mentions"])
             writer = QuestionWriter(kb, packed, vectors, encoder, settings)
@@ -99,7 +89,7 @@ def rerank_stage(
         make,
         settings={
             **{name: getattr(settings, name) for name in (*ASKED, "route_from", "nil_from", "most_evidence")},
-            "model": {name: getattr(settings.model, name) for name in _OF_THE_MODEL},
+            "model": {name: getattr(settings.model, name) for name in _MODEL_SETTINGS},
         },
         inputs={
             "rankings": before.manifest["files"][RANKINGS]["sha256"],
@@ -113,11 +103,6 @@ def rerank_stage(
     )
 
 
-def model_of(facts: EngineFacts) -> Json:
-    """What tells one model from another."""
-    return {"name": facts.model, "revision": facts.revision, "versions": dict(facts.versions)}
-
-
 def _chosen(
     questions: Iterable[ClosedQuestion],
     engine: Engine,
@@ -125,7 +110,7 @@ def _chosen(
     calibration: ChoiceCalibration | None,
     journal: Journal,
 ) -> Iterator[tuple[ClosedQuestion, Choice]]:
-    """Each question beside its choice; no more questions are held than are under way."""
+    """Pair each question with its choice, keeping in memory only the questions under way."""
     asked: deque[ClosedQuestion] = deque()
 
     def noted() -> Iterator[ClosedQuestion]:
@@ -142,7 +127,7 @@ def _chosen(
 
 @dataclass(slots=True, kw_only=True)
 class _Tally:
-    """Tokens are those of all answers, the journal's included."""
+    """Counts choices as they come; tokens include those of answers from the journal."""
 
     kept_before: int
     begun: float = field(default_factory=time.perf_counter)
@@ -190,28 +175,27 @@ class _Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reranked:
-    """One mention before and after."""
+    """One mention before and after the model's choice."""
 
     retrieved: Retrieved
     choice: Choice
 
 
 def read_choices(run: Path) -> list[Reranked]:
-    """Every mention of a run whose `rerank` stage is finished.  Raises BadInput or CorruptArtifact."""
+    """Read every mention of a run whose `rerank` stage is finished.  Raises BadInput or CorruptArtifact."""
     stage = finished_stage(run, RERANK)
-    again = shell_line("rm -r", stage.folder, note="then run localmel rerank again; its journal keeps the answers")
+    again = again_of(stage.folder, RERANK)
     rankings = finished_stage(run, RETRIEVE).manifest["files"][RANKINGS]["sha256"]
     if stage.manifest["made_from"]["inputs"]["rankings"] != rankings:
-        raise BadInput(f"{stage.folder} was made from other rankings than those of the run now", hint=again)
-    with (stage.folder / CHOICES).open(encoding="utf-8") as lines:
-        try:
-            choices = [_choice(json.loads(line)) for line in lines]
-            return [
-                Reranked(retrieved=retrieved, choice=choice)
-                for retrieved, choice in zip(read_rankings(run), choices, strict=True)
-            ]
-        except (ValueError, KeyError, TypeError) as error:
-            raise CorruptArtifact(f"{stage.folder / CHOICES} cannot be read ({error})", hint=again) from None
+        raise BadInput(f"{stage.folder} was made from other rankings than the run has now", hint=again)
+    path = stage.folder / CHOICES
+    choices = list(
+        read_lines(path, lambda row: from_json(Choice, row, where=path, again=again, more=True), again=again)
+    )
+    found = list(read_rankings(run))
+    if len(found) != len(choices):
+        raise CorruptArtifact(f"{path} has {len(choices):,} choices for {len(found):,} mentions", hint=again)
+    return [Reranked(retrieved=one, choice=choice) for one, choice in zip(found, choices, strict=True)]
 
 
 def _write(file: IO[str], row: Json) -> None:
@@ -258,21 +242,3 @@ def _choice_json(question: ClosedQuestion, choice: Choice) -> Json:
         "prompt_tokens": choice.prompt_tokens,
         "output_tokens": choice.output_tokens,
     }
-
-
-def _choice(row: Json) -> Choice:
-    votes = (Vote(order=tuple(one["order"]), logs=tuple(one["logs"])) for one in row["votes"])
-    return Choice(
-        mention_id=row["mention_id"],
-        option=row["option"],
-        probability=row["probability"],
-        nil=row["nil"],
-        decided_by=row["decided_by"],
-        logs=tuple(row["logs"]),
-        votes=tuple(votes),
-        cited=tuple((option, fact) for option, fact in row["cited"]),
-        problems=tuple(row["problems"]),
-        requests=row["requests"],
-        prompt_tokens=row["prompt_tokens"],
-        output_tokens=row["output_tokens"],
-    )

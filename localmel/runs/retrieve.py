@@ -1,12 +1,12 @@
-"""Candidates of many mentions, on disk: what `localmel retrieve` runs.
+"""Rank the candidates of many mentions, on disk: what `localmel retrieve` runs.
 
-In: mentions, a linker, the folder of a run, with what `generate` said where the profile names a model for it.
+In: mentions, a linker, the folder of a run, with its `generate` stage if the profile names a model for that.
 Out: `retrieve/` in it:
 
-    rankings.jsonl   a line for each mention, in order: its text, what is said of it, candidates best first, P(NIL)
+    rankings.jsonl   one line per mention, in order: its text and description, candidates best first, P(NIL)
 
-Everything that a language model is to be told stands in that file, so that the next stage needs neither data nor
-retriever.  Knows no gold."""
+The file holds everything that a language model will be shown, so that the next stage needs neither the data nor the
+models of retrieval.  Knows no gold."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from localmel.engines.pictures import open_picture
-from localmel.errors import BadInput, BadPicture, CorruptArtifact, shell_line
-from localmel.generate.embedded import stated_triples
-from localmel.generate.visible_text import VisibleLine, visible_lines
+from localmel.errors import BadInput, shell_line
+from localmel.generate.statements import Statements
 from localmel.kb.store import KnowledgeBase
 from localmel.linker import Linker
 from localmel.matchers.kb_search import texts_read
 from localmel.records import Candidate, Description, Mention, MentionId, Ranking, Span, Triple
 from localmel.rerank.questions import Retrieved
-from localmel.rerank.weighing import Spoken, with_model
+from localmel.rerank.scorer import scorer_sha256
+from localmel.rerank.weighing import Spoken
 from localmel.retrieve.profile_models import ProfileModels, open_models
-from localmel.runs.folder import Stage, finished_stage, make_stage, typed
+from localmel.runs.folder import Stage, finished_stage, make_stage, read_lines, typed
 from localmel.runs.generate import GENERATE, mentions_sha256, read_descriptions
 from localmel.settings import GenerateSettings, Profile
 from localmel.settings.shipped import weights_folder
 from localmel.store import progress
-from localmel.store.artifacts import failed_writes_are_reported, sha256_of
+from localmel.store.artifacts import failed_writes_are_reported
 
 RETRIEVE, RANKINGS = "retrieve", "rankings.jsonl"
 Json = dict[str, Any]
@@ -40,7 +39,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """Which mentions a run is about, as the command was told."""
+    """The mentions of a run, as its command chose them."""
 
     splits: tuple[str, ...] = ()
     dataset: str | None = None
@@ -58,11 +57,11 @@ def retrieve_stage(
     without_triples: bool = False,
     command: str = "",
 ) -> Stage:
-    """Rank the candidates of every mention, all that are found, or take what the run holds.
+    """Rank all candidates found for every mention, or return the stage that the run has.
 
-    Where the profile asks a model about mentions, its answers are those of the run's `generate` stage.
-    `without_triples` withholds the triples about mentions, here and from every later stage; those of the KB stay.
-    Raises BadInput where that is missing or about others, and as `make_stage`."""
+    If the profile asks a model about mentions, its answers come from the run's `generate` stage.  `without_triples`
+    removes the triples about mentions, here and for every later stage; those of the KB stay.  Raises BadInput if the
+    `generate` stage is missing or about other mentions, and as `make_stage`."""
     models = models or open_models(profile)
     kb.hold()
     said, said_sha256 = _generated(run, mentions, profile.generate)
@@ -70,10 +69,11 @@ def retrieve_stage(
     def make(folder: Path) -> Json:
         every = max(1, profile.retrieve.by_name + profile.retrieve.by_vector)
         linker = Linker(kb, profile, top_k=every, models=models)
-        progress.begin("reading mentions", len(mentions))
-        spoken, unreadable = _spoken(mentions, said, profile.generate)
+        statements = Statements(profile.generate)
+        descriptions = statements.describe_all(mentions, said)
         if without_triples:
-            spoken = [replace(one, description=replace(one.description, triples=())) for one in spoken]
+            descriptions = [replace(one, triples=()) for one in descriptions]
+        spoken = [Spoken(mention=one, description=of) for one, of in zip(mentions, descriptions, strict=True)]
         progress.begin("retrieving", len(mentions))
         counts = {"mentions": 0, "candidates": 0, "without_candidates": 0, "with_triples": 0}
         with failed_writes_are_reported(folder), (folder / RANKINGS).open("w", encoding="utf-8") as file:
@@ -85,7 +85,7 @@ def retrieve_stage(
                 counts["without_candidates"] += n == 0
                 counts["with_triples"] += bool(one.description.triples)
                 progress.advance(1)
-        return {**counts, "pictures_not_read": unreadable}
+        return {**counts, "pictures_not_read": statements.n_unreadable}
 
     return make_stage(
         run,
@@ -104,31 +104,37 @@ def retrieve_stage(
             "space": models.encoders.text.space.weights_sha256,
             "network": models.sha256,
             **texts_read(kb, models.matcher),
-            "scorer": _scorer_sha256(weights_folder(profile.rerank.weights)),
+            "scorer": scorer_sha256(weights_folder(profile.rerank.weights)),
         },
         command=command,
     )
 
 
 def read_rankings(run: Path) -> Iterator[Retrieved]:
-    """What the retrieve stage of a run found, mention by mention.  Raises BadInput or CorruptArtifact."""
+    """Read what the retrieve stage of a run found, mention by mention.  Raises BadInput or CorruptArtifact."""
     path = finished_stage(run, RETRIEVE).folder / RANKINGS
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                yield _from_json(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                hint = shell_line("rm -r", path.parent, note="then run localmel retrieve again")
-                raise CorruptArtifact(f"{path}:{number}: no ranking ({error})", hint=hint) from None
+    again = shell_line("rm -r", path.parent, note="then run localmel retrieve again")
+    return read_lines(path, _from_json, again=again)
 
 
-# --- what is said of mentions -------------------------------------------------------------------------------------
+def retrieved_over(run: Path, kb: KnowledgeBase) -> Stage:
+    """Return the finished retrieve stage of a run.  Raises BadInput if it was made over another KB or state of it."""
+    stage = finished_stage(run, RETRIEVE)
+    before = stage.manifest["made_from"]["inputs"]["kb_fingerprint"]
+    if before != kb.fingerprint:
+        again = shell_line("rm -r", stage.folder, note="if the KB has changed; then run localmel retrieve again")
+        raise BadInput(
+            f"{stage.folder} was made over another KB, or another state of it: {before[:12]}, not "
+            f"{kb.fingerprint[:12]} of {kb.name!r}",
+            hint=f"--kb KB as localmel retrieve was given, or {again}",
+        )
+    return stage
 
 
 def _generated(
     run: Path, mentions: Sequence[Mention], settings: GenerateSettings
 ) -> tuple[Mapping[MentionId, Description], str | None]:
-    """What the run's model said, and the hash of that; nothing where the profile asks none."""
+    """Return what the run's model said and a hash of it; nothing if the profile asks no model."""
     if settings.backend != "vlm":
         return {}, None
     if not (run / GENERATE).is_dir():
@@ -139,31 +145,6 @@ def _generated(
     files = finished_stage(run, GENERATE).manifest["files"]
     digest = "".join(files[name]["sha256"] for name in sorted(files))
     return read_descriptions(run, mentions), digest
-
-
-def _spoken(
-    mentions: Sequence[Mention],
-    said: Mapping[MentionId, Description],
-    settings: GenerateSettings,
-) -> tuple[list[Spoken], int]:
-    """What is said of each mention, and how many pictures could not be read.  Each picture is read once."""
-    reads = settings.backend == "embedded" or settings.read_writing
-    lines: dict[Path | None, tuple[VisibleLine, ...]] = {None: ()}
-    unreadable, spoken = 0, []
-    for mention in mentions:
-        image = mention.image if reads else None
-        if image not in lines:
-            try:
-                lines[image] = visible_lines(open_picture(image), settings) if image else ()
-            except BadPicture:
-                lines[image], unreadable = (), unreadable + 1
-        stated = stated_triples(mention, lines[image])
-        one = Spoken(mention=mention, description=Description(mention_id=mention.id, triples=stated))
-        if mention.id in said:
-            one = with_model(one, said[mention.id], keep_stated=settings.read_writing)
-        spoken.append(one)
-        progress.advance(1)
-    return spoken, unreadable
 
 
 # --- lines --------------------------------------------------------------------------------------------------------
@@ -202,13 +183,6 @@ def _from_json(row: Json) -> Retrieved:
 
 
 def _without_model(settings: GenerateSettings) -> Json:
-    """What decides the triples here; what decided the model's answers is in the manifest of its stage."""
+    """Return the settings that decide the triples here; those of the model are in the manifest of its stage."""
     names = ("backend", "read_writing", "least_confidence", "most_lines")
     return {name: getattr(settings, name) for name in names}
-
-
-def _scorer_sha256(folder: Path) -> list[str]:
-    try:
-        return [sha256_of(folder / name) for name in ("scorer.json", "weights.safetensors")]
-    except OSError as error:
-        raise CorruptArtifact(f"{folder} holds no evidence scorer ({error})", hint=shell_line("ls", folder)) from None

@@ -139,7 +139,7 @@ def test_another_run_is_not_written_over(localmel: Run, data: Path, tmp_path: Pa
 def test_a_file_where_the_run_should_stand_is_named(localmel: Run, data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     done = localmel("generate", data, "--run", "./file", *SCRIPTED, cwd=tmp_path)
-    failed(done, 3, "file is no folder; a run is one")
+    failed(done, 3, "file for a run: it is not a folder")
     assert json.loads(done.stderr)["hint"] == "choose another --run"
     failed(localmel("rerank", "--run", "./none", "--report", cwd=tmp_path), 3, "localmel rerank DATA --run ./none")
     assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"

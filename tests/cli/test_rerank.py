@@ -104,7 +104,7 @@ def test_a_run_is_evaluated_by_its_name_and_can_then_be_compared(localmel: Run, 
     chosen = place / "runs" / "val" / "rerank"
     chosen.rename(chosen.with_name("elsewhere"))
     try:
-        failed(evaluated(), 3, "runs/val has answers of rerank, which is not finished")
+        failed(evaluated(), 3, "cannot evaluate runs/val: its stage rerank has answers but is not finished")
     finally:
         chosen.with_name("elsewhere").rename(chosen)
 
@@ -115,9 +115,9 @@ def test_a_run_over_other_mentions_is_not_evaluated(localmel: Run, data: Path, p
     lines = (data / "starters-val.jsonl").read_text().splitlines(keepends=True)
     (other / "starters-val.jsonl").write_text("".join(lines[:-1]))
     done = localmel("eval", other, "--kb", "starter", "--run", "val", cwd=place)
-    failed(done, 3, "was made from others than the 59 mentions of starters, val")
+    failed(done, 3, "was made from other mentions than the 59 mentions of starters, val")
     one = localmel("eval", data / "starters-val.jsonl", "--kb", "starter", "--run", "val", cwd=place)
-    failed(one, 2, "is no benchmark folder")
+    failed(one, 2, "is not a benchmark folder")
 
 
 def test_what_a_model_said_and_the_profile_does_not_ask_for_is_told(localmel: Run, data: Path, place: Path) -> None:

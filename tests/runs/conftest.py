@@ -148,7 +148,8 @@ def finished(
 @pytest.fixture
 def reseal() -> Any:
     """`reseal(run, line_by_line, manifest=change)` writes a run again with other lines and another manifest, sealed."""
-    from localmel.runs.evaluate_folder import KIND, VERSION
+    from localmel.runs.evaluate_stage import KIND
+    from localmel.runs.folder import VERSION
     from localmel.store.artifacts import new_folder
 
     def seal(

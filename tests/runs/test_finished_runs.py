@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from localmel.errors import BadInput, CorruptArtifact
-from localmel.runs.evaluate_folder import KIND, VERSION
+from localmel.runs.evaluate_stage import KIND
 from localmel.runs.finished_runs import answers_of_run, find_runs, given_of, read_run
+from localmel.runs.folder import VERSION
 from localmel.store.artifacts import new_folder
 
 Runs = Callable[..., Path]

@@ -205,7 +205,7 @@ def test_descriptions_are_read_back_as_they_were(tmp_path: Path) -> None:
     assert all(triple.head == "Bob4" for triple in one.triples)
     assert one.entity_type
     assert list(read_descriptions(tmp_path / "run", mentions(1))) == ["Ann0", "Bob0"]
-    with pytest.raises(BadInput, match="says nothing of 2 mentions, for example 'Ann5'"):
+    with pytest.raises(BadInput, match="has nothing about 2 mentions, for example 'Ann5'"):
         read_descriptions(tmp_path / "run", mentions(6))
     with pytest.raises(BadInput, match="no finished stage 'generate'"):
         read_descriptions(tmp_path / "none", mentions())

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from localmel.runs.evaluate_run import busy_seconds, costs_of_stages
 from localmel.runs.folder import Stage
-from localmel.runs.model_costs import busy_seconds, resources_of
 
 
 def stage(seconds: float, *, model: str | None = None, **figures: Any) -> Stage:
@@ -30,7 +30,7 @@ def test_stages_are_added_up_and_loading_left_out() -> None:
         "retrieve": stage(3.0, mentions=4),
         "rerank": asked(5.0, load=1.0, prompt_tokens=50, output_tokens=4, peak_memory_bytes=9, device="CPU"),
     }  # fmt: skip
-    assert resources_of(stages) == {
+    assert costs_of_stages(stages) == {
         "models": {"generate": "m", "rerank": "m"},
         "prompt_tokens": 150,
         "image_tokens": 60,
@@ -43,7 +43,7 @@ def test_stages_are_added_up_and_loading_left_out() -> None:
 
 
 def test_without_models_there_are_only_seconds() -> None:
-    assert resources_of({"retrieve": stage(3.0, mentions=4)}) == {"models": {}, "seconds": 3.0}
+    assert costs_of_stages({"retrieve": stage(3.0, mentions=4)}) == {"models": {}, "seconds": 3.0}
 
 
 @pytest.mark.parametrize(
@@ -64,4 +64,4 @@ def test_the_speed_of_the_last_process_is_taken_for_the_whole(one: Stage, second
 
 
 def test_where_one_stage_cannot_tell_its_seconds_the_run_tells_none() -> None:
-    assert "seconds" not in resources_of({"generate": asked(10.0, now=0, kept=20), "retrieve": stage(3.0)})
+    assert "seconds" not in costs_of_stages({"generate": asked(10.0, now=0, kept=20), "retrieve": stage(3.0)})
