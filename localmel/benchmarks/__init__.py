@@ -1,4 +1,4 @@
-"""Published benchmarks and one's own as they lie on disk: their splits, their KB, and what is wrong with them."""
+"""Benchmarks on disk, published ones and your own: their splits, their KB, and a check for what can spoil a score."""
 
 from localmel.benchmarks.benchmark import Benchmark, BenchmarkFolder, Remarks
 from localmel.benchmarks.check import BenchmarkReport, check_benchmark

@@ -1,4 +1,4 @@
-"""What every reader of a benchmark gives: named splits, and what was odd about them.
+"""What every reader of a benchmark gives: named splits, and a note of everything odd about them.
 
 In: mentions as a file has them.  Out: `Benchmark`.  Knows no file format."""
 
@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from localmel.errors import BadMention
-from localmel.kb.importers.reading import KbSource, Problems
+from localmel.errors import BadInput, BadMention, shell_line
+from localmel.kb.importers.reading import KbSource, Problems, excerpt
 from localmel.kb.mentions import listed_mentions
 from localmel.records import EntityId, Mention, MentionId, Span, Split
 
@@ -28,13 +28,13 @@ class Remarks:
     """What a Split no longer shows of the files it was read from."""
 
     not_in_sentence: tuple[MentionId, ...] = ()
-    "Mentions that were put in front of their sentence, because they do not stand in it."
+    "Mentions that were put in front of their sentence because they are not in it."
     other_case: tuple[MentionId, ...] = ()
-    "Mentions that stand in their sentence only with other capitals."
+    "Mentions that are in their sentence only with other capitals."
     repeated_ids: tuple[str, ...] = ()
-    'Ids of the file that came again; the second "7" is read as "7#2".'
+    'Ids that repeat in the file; the second "7" is read as "7#2".'
     empty: tuple[MentionId, ...] = ()
-    "Mentions without a name, which were left out; the published files have such."
+    "Mentions without a name, which were left out; the published files have some."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,33 +46,33 @@ class Benchmark:
     "MIMIC, KGMEL or JSON lines."
     folder: Path
     splits: Mapping[str, Split]
-    "Those of train, val and test that are there, in this order."
+    "Those of train, val and test that exist, in this order."
     remarks: Mapping[str, Remarks]
     "One for each split."
     notes: tuple[str, ...] = ()
-    "What the reader had to decide or to leave out, in words."
+    "Sentences on what the reader had to decide or to leave out."
 
 
 class BenchmarkFolder(Protocol):
-    """A dataset that was recognised on disk, not read yet."""
+    """A dataset that was recognised on disk but not read yet."""
 
     @property
     def name(self) -> str:
-        """The dataset, in its usual spelling."""
+        """Return the dataset in its usual spelling."""
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder that the user named."""
 
     @property
     def layout(self) -> str:
-        """The form in which it lies there."""
+        """Return the name of its layout on disk."""
 
     def read(self) -> Benchmark:
-        """Its splits.  Raises BadInput where a file does not fit."""
+        """Read its splits.  Raises BadInput for a file that does not fit."""
 
-    def kb_source(
-        self,
-        *,
-        problems: Problems,
-    ) -> KbSource:
-        """Its KB, for an import.  Raises BadInput where no KB comes with it."""
+    def kb_source(self, *, problems: Problems) -> KbSource:
+        """Return its KB for an import.  Raises BadInput if it has none."""
 
 
 class SplitBuilder:
@@ -97,9 +97,9 @@ class SplitBuilder:
         image: Path | None,
         span: Span | None = None,
     ) -> None:
-        """Add one mention, at `span` or where it first stands.  An id that is taken gets a number behind it.
+        """Add one mention, at `span` or where it first occurs.  A repeated id gets a number appended.
 
-        An empty one is only noted: there is nothing that could be linked."""
+        An empty mention is only noted: there is nothing to link."""
         surface, sentence, mention_id = whole(surface), whole(sentence), whole(mention_id)
         if not surface:
             self._empty.append(mention_id)
@@ -116,15 +116,15 @@ class SplitBuilder:
             self._other_case.append(mention_id)
 
     def repeated(self, file_id: str) -> None:
-        """Note an id that came again and was numbered by the reader."""
+        """Note a repeated id that the reader has numbered."""
         self._repeated.append(file_id)
 
     def split(self) -> Split:
-        """All that was added."""
+        """Return all that was added."""
         return Split(name=self.name, mentions=tuple(self._mentions), gold=self._gold)
 
     def remarks(self) -> Remarks:
-        """What was odd about it."""
+        """Return what was odd about it."""
         return Remarks(
             not_in_sentence=tuple(self._not_in_sentence),
             other_case=tuple(self._other_case),
@@ -133,10 +133,39 @@ class SplitBuilder:
         )
 
 
+def benchmark_of(folder: BenchmarkFolder, builders: Mapping[str, SplitBuilder], notes: Sequence[str] = ()) -> Benchmark:
+    """Return what the builders have collected for a dataset."""
+    return Benchmark(
+        name=folder.name,
+        layout=folder.layout,
+        folder=folder.folder,
+        splits={name: builder.split() for name, builder in builders.items()},
+        remarks={name: builder.remarks() for name, builder in builders.items()},
+        notes=tuple(notes),
+    )
+
+
+def split_files(folder: Path, pattern: re.Pattern[str]) -> dict[str, dict[str, Path]]:
+    """Find the files of splits in a folder: dataset -> split -> file.  `pattern` has a group for each of the two."""
+    files: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.iterdir()):
+        match = pattern.fullmatch(path.name)
+        if match and path.is_file():
+            stem, split = match[1], "val" if match[2] == "dev" else match[2]
+            if split in files.setdefault(stem, {}):
+                fact = f"{folder} has two files for the split val of {stem}: _dev and _val"
+                raise BadInput(fact, hint=shell_line("mv", path, note="to another folder"))
+            files[stem][split] = path
+    return files
+
+
 def place_mention(
     mention_id: MentionId, surface: str, sentence: str, *, image: Path | None = None, span: Span | None = None
 ) -> Mention:
-    """A mention at `span`, or where its surface first stands, or else in front of its sentence."""
+    """Return a mention at `span`, or where its surface first occurs, or else in front of its sentence.
+
+    Benchmarks have mentions that are not in their sentence word for word, such as "Hermann Beckerath" for "Hermann von
+    Beckerath"; these are put in front."""
     if span is None:
         try:
             span = listed_mentions(sentence, [surface])[0]
@@ -146,37 +175,8 @@ def place_mention(
     return Mention(id=mention_id, surface=sentence[span.start : span.end], context=sentence, span=span, image=image)
 
 
-def whole(text: str) -> str:
-    """Half characters (lone surrogates, which JSON can hold and no file or model can) become U+FFFD."""
-    return _SURROGATE.sub("\ufffd", text)
-
-
-def numbered(name: str, taken: Mapping[str, object]) -> str:
-    """`name#2`, or the first higher number that is free."""
-    number = 2
-    while f"{name}#{number}" in taken:
-        number += 1
-    return f"{name}#{number}"
-
-
-def gold_of(answer: str) -> EntityId | None:
-    """The entity, or None where the answer is "nil".  Raises ValueError for an empty one."""
-    if not answer.strip():
-        raise ValueError("the answer is empty")
-    return None if answer.strip().lower() == "nil" else answer.strip()
-
-
-def picture_file(folder: Path, named: str) -> Path | None:
-    """The file that is meant: the base name up to its first dot, with .jpg behind; None where none is named.
-
-    Only the base name counts, so that no name leads out of the folder."""
-    if not named.strip():
-        return None
-    return folder / f"{named.rsplit('/', 1)[-1].partition('.')[0]}.jpg"
-
-
 def spans_in(sentence: str, surfaces: Sequence[str]) -> list[Span | None]:
-    """Where each mention of one sentence stands; the second "Jordan" is at the next place where there is one."""
+    """Return the span of each mention of one sentence; a second "Jordan" takes the next place if there is one."""
     places = {surface: _spans_of(sentence, surface, number) for surface, number in Counter(surfaces).items()}
     given: Counter[str] = Counter()
     spans: list[Span | None] = []
@@ -188,10 +188,57 @@ def spans_in(sentence: str, surfaces: Sequence[str]) -> list[Span | None]:
 
 
 def _spans_of(sentence: str, surface: str, wanted: int) -> list[Span]:
-    there = len(re.findall(re.escape(surface), sentence, re.IGNORECASE))
-    for number in (min(wanted, there, _MOST_REPEATED), 1):
+    present = len(re.findall(re.escape(surface), sentence, re.IGNORECASE))
+    for number in (min(wanted, present, _MOST_REPEATED), 1):
         try:
             return listed_mentions(sentence, [surface] * number)
         except BadMention:
             continue
     return []
+
+
+# --- values of the files --------------------------------------------------------------------------------------------
+
+
+def whole(text: str) -> str:
+    """Replace lone surrogates, which JSON can hold but no file or model can, by U+FFFD."""
+    return _SURROGATE.sub("\ufffd", text)
+
+
+def numbered(name: str, taken: Mapping[str, object]) -> str:
+    """Return `name#2`, or the first higher number that is free."""
+    number = 2
+    while f"{name}#{number}" in taken:
+        number += 1
+    return f"{name}#{number}"
+
+
+def gold_of(answer: str) -> EntityId | None:
+    """Return the entity, or None for the answer "nil".  Raises ValueError for an empty one."""
+    if not answer.strip():
+        raise ValueError("the answer is empty")
+    return None if answer.strip().lower() == "nil" else answer.strip()
+
+
+def object_in(value: object) -> dict[str, Any]:
+    """Return the value if it is a JSON object.  Raises TypeError."""
+    if not isinstance(value, dict):
+        raise TypeError(f"not an object in braces: {excerpt(value)}")
+    return value
+
+
+def texts_in(row: Mapping[str, Any], key: str) -> list[str]:
+    """Return the list of texts under a key.  Raises TypeError."""
+    value = row.get(key)
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise TypeError(f"{key} is not a list of texts: {excerpt(value)}")
+    return value
+
+
+def picture_file(folder: Path, named: str) -> Path | None:
+    """Return the file that a name means: its base name up to the first dot, plus .jpg; None for an empty name.
+
+    Only the base name counts, so that no name leads out of the folder."""
+    if not named.strip():
+        return None
+    return folder / f"{named.rsplit('/', 1)[-1].partition('.')[0]}.jpg"

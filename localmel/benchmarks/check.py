@@ -1,6 +1,6 @@
-"""What is wrong with a benchmark, counted: before a score is believed, or hours of a GPU are spent.
+"""Count what is wrong with a benchmark, before anybody believes a score or spends hours of a GPU.
 
-In: a Benchmark, and a KB where its golds are to be looked up.  Out: a report.  Changes nothing."""
+In: a Benchmark, and optionally a KB to look its golds up in.  Out: a report.  Changes nothing."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from localmel.kb.store import KnowledgeBase
 from localmel.records import EntityId, Mention, Split
 
 _EXAMPLES = 5
-_BATCH = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """How often something was found, and the first examples."""
+    """A count with its first examples."""
 
     count: int
     examples: tuple[str, ...] = ()
@@ -30,38 +29,38 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitReport:
-    """One split, counted."""
+    """The counts of one split."""
 
     name: str
     mentions: int
     sentences: int
-    "Different ones, but for blanks."
+    "Different ones, ignoring blanks."
     nil: int
     without_image: int
-    "Mentions for which the benchmark names no picture (or names the blank one)."
+    "Mentions for which the benchmark names no picture (or the blank one)."
     image_not_there: Found
-    "Mentions whose picture is named, but the file is not there."
+    "Mentions whose picture is named but missing on disk."
     gold_outside_kb: Found | None
-    "Mentions whose gold is no entity of the KB; None where no KB was given.  NIL is not counted."
+    "Mentions whose gold is not in the KB; None if no KB was given.  NIL is not counted."
     not_in_sentence: Found
-    "Mentions that do not stand in their sentence, not even with other capitals."
+    "Mentions that are not in their sentence, not even with other capitals."
     other_case: int
-    "Mentions that stand there only with other capitals."
+    "Mentions that are there only with other capitals."
     repeated_mentions: Found
-    "Mentions with the sentence, the name and the gold of one before."
+    "Mentions with the sentence, the name and the gold of an earlier one."
     repeated_ids: Found
-    "Ids of the files that came again."
+    "Ids that repeat in the file."
     empty: Found
     "Mentions without a name, which were left out."
     published_keys: int | None
     "KGMEL: mentions that the published code can tell apart, by sentence id and gold."
     gold_seen_in_train: float | None
-    "Share of the mentions with a gold whose gold is one in train, too; None for train itself and without any."
+    "Share of mentions whose gold is also a gold in train; NIL is not counted.  None for train and without golds."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkReport:
-    """All splits, and what they have in common."""
+    """The counts of all splits, and what they have in common."""
 
     name: str
     layout: str
@@ -69,16 +68,16 @@ class BenchmarkReport:
     kb: str | None
     splits: tuple[SplitReport, ...]
     leaks: tuple[Leak, ...]
-    "One for every two splits, also where they have nothing in common."
+    "One for every two splits, even if they have nothing in common."
     notes: tuple[str, ...]
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """What somebody should look at, a sentence each; `--strict` fails where there is one."""
+        """Return one sentence for each thing to look at; `--strict` fails if there is any."""
         return tuple([*self._leak_findings(), *(line for split in self.splits for line in _split_findings(split))])
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, for programs; of a leak the first mentions only."""
+        """Return everything for programs, but only the first mentions of a leak."""
         leaks = [
             {**asdict(leak), "mentions": len(leak.mention_ids), "mention_ids": leak.mention_ids[:_EXAMPLES]}
             for leak in self.leaks
@@ -89,17 +88,18 @@ class BenchmarkReport:
         for leak in self.leaks:
             if leak.mention_ids:
                 yield (
-                    f"{len(leak.mention_ids):,} of {leak.of:,} mentions of {leak.later} stand in {leak.earlier} too "
+                    f"{len(leak.mention_ids):,} of {leak.of:,} mentions of {leak.later} are also in {leak.earlier} "
                     f"(sentences: {leak.sentences:,}; by sentence: {leak.by_sentence:,}; by id: {leak.by_id:,}), "
                     f"such as {leak.mention_ids[0]}"
                 )
 
 
 def check_benchmark(benchmark: Benchmark, kb: KnowledgeBase | None = None) -> BenchmarkReport:
-    """Count everything that can spoil a score.  Looks at the disk for every picture that is named."""
+    """Count everything that can spoil a score.  Looks for every named picture on disk."""
     splits = list(benchmark.splits.values())
     golds = {answer for split in splits for answer in split.gold.values() if answer is not None}
-    known = None if kb is None else _known(kb, golds)
+    sql = "SELECT id FROM entities WHERE id IN ({})"
+    known = None if kb is None else {one for (one,) in kb.select_in(sql, sorted(golds))}
     train = benchmark.splits.get("train")
     seen = None if train is None else {answer for answer in train.gold.values() if answer is not None}
     is_there: dict[Path, bool] = {}
@@ -183,18 +183,6 @@ def _repeated(mentions: Iterable[Mention], gold: Mapping[str, EntityId | None]) 
         before.add(key)
 
 
-def _known(kb: KnowledgeBase, ids: set[EntityId]) -> set[EntityId]:
-    """Those of these ids that the KB has."""
-    ordered = sorted(ids)
-    known: set[EntityId] = set()
-    for start in range(0, len(ordered), _BATCH):
-        batch = ordered[start : start + _BATCH]
-        known.update(
-            one for (one,) in kb.select(f"SELECT id FROM entities WHERE id IN ({','.join('?' * len(batch))})", batch)
-        )
-    return known
-
-
 def _found(examples: Iterable[str]) -> Found:
     every = list(examples)
     return Found(count=len(every), examples=tuple(every[:_EXAMPLES]))
@@ -202,9 +190,9 @@ def _found(examples: Iterable[str]) -> Found:
 
 def _split_findings(split: SplitReport) -> Iterator[str]:
     for found, what in (
-        (split.image_not_there, "name a picture that is not there"),
-        (split.gold_outside_kb, "have a gold that the KB does not know"),
-        (split.not_in_sentence, "do not stand in their sentence"),
+        (split.image_not_there, "name a picture that is missing"),
+        (split.gold_outside_kb, "have a gold that the KB does not have"),
+        (split.not_in_sentence, "are not in their sentence"),
         (split.repeated_mentions, "repeat the sentence, the name and the gold of another"),
     ):
         if found is not None and found.count:
@@ -214,4 +202,4 @@ def _split_findings(split: SplitReport) -> Iterator[str]:
         yield f"{split.name}: mentions without text, left out: {empty.count:,}, such as {empty.examples[0]}"
     if split.repeated_ids.count:
         again = split.repeated_ids
-        yield f"{split.name}: ids that come again: {again.count:,}, such as {again.examples[0]}"
+        yield f"{split.name}: ids that repeat: {again.count:,}, such as {again.examples[0]}"

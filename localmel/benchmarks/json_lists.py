@@ -1,4 +1,4 @@
-"""A large JSON list, element by element; and a small JSON object, whole.
+"""Read a large JSON list element by element, or a small JSON object whole.
 
 In: a path.  Out: values with the line they begin on.  Holds one element and a piece of the file in memory, so that
 a list of hundreds of megabytes can be read.  A file that is cut off, damaged or not UTF-8 is an error."""
@@ -16,11 +16,11 @@ from localmel.errors import BadInput, shell_line
 from localmel.store import progress
 
 MAX_ELEMENT = 16 << 20
-"Characters that one element may have; what is longer is no element but a broken file."
+"Most characters of one element; anything longer is a broken file."
 _PIECE = 1 << 20
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _REST_OF_A_NUMBER = len("e+")
-"What may stand behind 1 while its exponent is not read yet; with more behind it, a value is whole."
+"What may follow 1 before its exponent has been read; with more after it, a value is whole."
 _DECODER = json.JSONDecoder(strict=False)
 _AGAIN = "copy or download it again"
 
@@ -29,20 +29,20 @@ class Element(NamedTuple):
     """One value of a list."""
 
     number: int
-    "From 1 on."
+    "Counted from 1."
     line: int
-    "Of the file, where the value begins."
+    "Line of the file on which the value begins."
     value: Any
 
 
 def read_list(path: Path, *, piece: int = _PIECE, max_element: int = MAX_ELEMENT) -> Iterator[Element]:
-    """Every element of the list in the file.  Raises BadInput; what came before it has been given."""
+    """Yield every element of the list in the file.  Raises BadInput after the last element that can be read."""
     with _open(path) as raw:
         text = _Text(raw, piece, max_element)
         number = 0
         try:
             if text.next_sign() != "[":
-                raise BadInput(f"{path} is no JSON list: it begins with {text.next_sign()!r}", hint=_AGAIN)
+                raise BadInput(f"{path} is not a JSON list: it begins with {text.next_sign()!r}", hint=_AGAIN)
             text.step()
             closed = text.next_sign() == "]"
             while not closed:
@@ -59,15 +59,15 @@ def read_list(path: Path, *, piece: int = _PIECE, max_element: int = MAX_ELEMENT
         except EOFError:
             raise BadInput(f"{path} is cut off: its last whole element is {number}", hint=_AGAIN) from None
         except UnicodeDecodeError as error:
-            fact = f"{path} is not UTF-8 ({error.reason}), behind element {number}"
+            fact = f"{path} is not UTF-8 ({error.reason}), after element {number}"
             raise BadInput(fact, hint=shell_line("file", path)) from None
         except (ValueError, RecursionError) as error:
-            fact = f"{path}:{text.line}: not JSON behind element {number} ({error})"
+            fact = f"{path}:{text.line}: not JSON after element {number} ({error})"
             raise BadInput(fact, hint=_AGAIN) from None
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object that is the file.  Raises BadInput."""
+    """Return the JSON object in the file.  Raises BadInput."""
     with _open(path) as raw:
         data = raw.read()
     try:
@@ -75,7 +75,7 @@ def read_object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not JSON ({error})", hint=_AGAIN) from None
     if not isinstance(value, dict):
-        raise BadInput(f"{path} is no JSON object in braces but a {type(value).__name__}", hint=_AGAIN)
+        raise BadInput(f"{path} is not a JSON object in braces but a {type(value).__name__}", hint=_AGAIN)
     return value
 
 
@@ -83,11 +83,11 @@ def _open(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:
-        raise BadInput(f"{path} cannot be read ({error.strerror})", hint=shell_line("ls -l", path)) from None
+        raise BadInput(f"cannot read {path}: {error.strerror}", hint=shell_line("ls -l", path)) from None
 
 
 class _Text:
-    """The text of a file, from a place that moves forward."""
+    """The text of a file, read from a place that moves forward."""
 
     def __init__(self, raw: BinaryIO, piece: int, max_element: int) -> None:
         self.line = 1
@@ -100,17 +100,17 @@ class _Text:
         self._ended = False
 
     def next_sign(self) -> str:
-        """The next character that is no blank; raises EOFError where there is none."""
+        """Return the next character that is not a blank.  Raises EOFError if there is none."""
         sign = self._peek()
         if not sign:
             raise EOFError
         return sign
 
     def expect(self, sign: str) -> None:
-        """Step over one character, "" for the end of the file.  Raises ValueError where another stands."""
+        """Step over one character, "" for the end of the file.  Raises ValueError if another is there."""
         found = self._peek()
         if found != sign:
-            raise ValueError(f"{sign or 'the end'!r} was expected, {found!r} stands there")
+            raise ValueError(f"expected {sign or 'the end'!r}, found {found!r}")
         if sign:
             self.step()
 
@@ -118,7 +118,7 @@ class _Text:
         self._move(self._at + 1)
 
     def value(self) -> Any:
-        """The JSON value that begins here.  Raises EOFError where the file ends before it does."""
+        """Return the JSON value that begins here.  Raises EOFError if the file ends before it does."""
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._waiting, self._at)
@@ -137,9 +137,8 @@ class _Text:
 
     def _peek(self) -> str:
         while True:
-            blanks = _BLANKS.match(self._waiting, self._at)
-            assert blanks is not None
-            self._move(blanks.end())
+            if blanks := _BLANKS.match(self._waiting, self._at):
+                self._move(blanks.end())
             if self._at < len(self._waiting) or not self._more():
                 return self._waiting[self._at : self._at + 1]
 
@@ -148,7 +147,7 @@ class _Text:
         self._at = to
 
     def _more(self) -> bool:
-        """Read at least as much as is waiting, so that a long element is not tried again too often."""
+        """Read at least as much as is waiting, so that a long element is not parsed too often."""
         if self._ended:
             return False
         data = self._raw.read(max(self._piece, len(self._waiting) - self._at))

@@ -1,7 +1,7 @@
-"""Mentions of one split that stand in another, earlier one: counted, refused, or dropped.
+"""Count, refuse or drop the mentions of one split that are also in an earlier one.
 
-In: splits.  Out: the same, or less.  Two mentions are the same when their ids are equal or when their sentences are
-(but for blanks): who has seen the sentence in training has seen its picture and its names, too."""
+In: splits.  Out: the same, or less.  Two mentions are the same if their ids are equal or, ignoring blanks, their
+sentences: a model that has seen the sentence in training has also seen its picture and its names."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _ORDER = {"train": 0, "val": 1, "dev": 1, "test": 2}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leak:
-    """What a later split has in common with an earlier one."""
+    """The mentions that a later split shares with an earlier one."""
 
     earlier: str
     later: str
     mention_ids: tuple[MentionId, ...]
     "Mentions of the later split, in its order."
     by_sentence: int
-    "How many of them because of their sentence."
+    "How many of them share their sentence."
     by_id: int
-    "How many of them because of their id; most have both in common."
+    "How many of them share their id; most share both."
     sentences: int
     "How many different sentences these mentions have."
     of: int
@@ -34,30 +34,30 @@ class Leak:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped:
-    """Splits that have nothing in common any more."""
+    """Splits that no longer have anything in common."""
 
     splits: tuple[Split, ...]
-    "In the order in which they were given."
+    "In the order given."
     counts: Mapping[str, int]
     "Split -> how many mentions it lost."
 
     @property
     def total(self) -> int:
-        """How many mentions were dropped."""
+        """Return how many mentions were dropped."""
         return sum(self.counts.values())
 
 
 def leak_between(earlier: Split, later: Split) -> Leak:
-    """Which mentions of `later` stand in `earlier`."""
+    """Return the mentions of `later` that are also in `earlier`."""
     return _leak(earlier.name, _Seen([earlier]), later)
 
 
 def refuse_leaks(train: Split, other: Split) -> None:
-    """Raise BadInput where the splits have a mention or a sentence in common."""
+    """Raise BadInput if the splits share a mention or a sentence."""
     leak = leak_between(train, other)
     if leak.mention_ids:
         raise BadInput(
-            f"{len(leak.mention_ids):,} of {leak.of:,} mentions of {other.name} stand in {train.name} too "
+            f"{len(leak.mention_ids):,} of {leak.of:,} mentions of {other.name} are also in {train.name} "
             f"({leak.by_sentence:,} by their sentence, {leak.by_id:,} by their id), "
             f"for example {leak.mention_ids[0]!r}",
             hint="add --drop-leaked to leave them out of " + other.name,
@@ -65,10 +65,9 @@ def refuse_leaks(train: Split, other: Split) -> None:
 
 
 def drop_leaked(splits: Sequence[Split]) -> Dropped:
-    """Take from each split what stands in one before it: train loses nothing, val what is in train, test both.
+    """Remove from each split what an earlier one has: train loses nothing, val what is in train, test what is in both.
 
-    The order is train, val (dev), test, by the last word of a split's name ("wikimel-val"); others come after, in the
-    order given."""
+    The last word of a split's name ("wikimel-val") decides the order: train, val (dev), test, then others as given."""
     seen = _Seen([])
     kept: dict[int, Split] = {}
     counts: dict[str, int] = {}
@@ -84,7 +83,7 @@ def drop_leaked(splits: Sequence[Split]) -> Dropped:
 
 
 class _Seen:
-    """The ids and sentences of the splits before."""
+    """The ids and sentences of earlier splits."""
 
     def __init__(self, splits: Iterable[Split]) -> None:
         self._ids: set[MentionId] = set()
@@ -105,9 +104,9 @@ class _Seen:
 
 
 def sentences_of(mention: Mention) -> set[str]:
-    """The context and, where the mention may have been put in front of its sentence, what stands behind it.
+    """Return the context and, if the mention may have been put in front of its sentence, the rest without it.
 
-    A sentence that truly begins with "Name: " counts in both forms: in doubt it is a leak."""
+    A sentence that really begins with "Name: " counts in both forms: when in doubt, it is a leak."""
     context = " ".join(mention.context.split())
     front = f"{mention.surface}: "
     if mention.span.start or not mention.context.startswith(front):

@@ -1,8 +1,8 @@
 """WikiMEL, RichpediaMEL and WikiDiverse in the folders that MIMIC and M3EL share: one object per mention.
 
-In: NAME_{train,dev,test}.json beside mention_image(s)/, kb_entity.json and kb_image/.  Out: splits, and entities.
-The KB has no triples: the properties of an entity (`attr`) are one text whose form is nowhere specified, and become
-its description where there is no `desc`.  `instance`, `type` and qid2id.json say nothing more and are not read."""
+In: NAME_{train,dev,test}.json next to mention_image(s)/, kb_entity.json and kb_image/.  Out: splits, and entities.
+The KB has no triples: the properties of an entity (`attr`) are one text of unspecified form, used as its description
+if there is no `desc`.  `instance`, `type` and qid2id.json add nothing and are not read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from localmel.benchmarks.benchmark import SPLITS, Benchmark, Remarks, SplitBuilder, gold_of, picture_file
+from localmel.benchmarks.benchmark import (
+    SPLITS,
+    Benchmark,
+    Remarks,
+    SplitBuilder,
+    benchmark_of,
+    gold_of,
+    object_in,
+    picture_file,
+    split_files,
+    texts_in,
+)
 from localmel.benchmarks.json_lists import Element, read_list
 from localmel.benchmarks.leaks import sentences_of
 from localmel.errors import BadInput, ImportProblem, shell_line
@@ -38,7 +49,7 @@ class MimicFolder:
     layout: str = "MIMIC"
 
     def read(self) -> Benchmark:
-        """Every mention.  Its id is the one of the file, with the split before it where ids count rows."""
+        """Read every mention.  Its id is the file's, prefixed with the split if ids only count rows."""
         pictures = _folder(self.folder, "mention_image", "mention_images")
         builders = {name: SplitBuilder(name) for name in SPLITS if name in self.files}
         for name, builder in builders.items():
@@ -46,28 +57,22 @@ class MimicFolder:
                 try:
                     _add(builder, element, pictures)
                 except (ValueError, TypeError) as error:
-                    fact = f"element {element.number} is no mention ({error})"
+                    fact = f"element {element.number} is not a mention ({error})"
                     raise ImportProblem(fact, source=str(self.files[name]), line=element.line) from None
-        splits = {name: builder.split() for name, builder in builders.items()}
-        remarks = {name: builder.remarks() for name, builder in builders.items()}
         notes = [] if pictures.is_dir() else [f"no folder mention_image or mention_images in {self.folder}"]
-        if clashing := _ids_with_two_sentences(splits):
+        found = benchmark_of(self, builders)
+        if clashing := _ids_with_two_sentences(found.splits):
             notes.append(
                 f"ids that name different sentences in two splits: {clashing:,}; "
-                "so ids are not compared between splits, and the mentions are called SPLIT/ID"
+                "so ids are not compared between splits, and mentions are named SPLIT/ID"
             )
-            remarks = {name: _under(name, remark) for name, remark in remarks.items()}
-            splits = {name: _renamed(split) for name, split in splits.items()}
-        return Benchmark(
-            name=self.name, layout=self.layout, folder=self.folder, splits=splits, remarks=remarks, notes=tuple(notes)
-        )
+            remarks = {name: _under(name, remark) for name, remark in found.remarks.items()}
+            splits = {name: _renamed(split) for name, split in found.splits.items()}
+            found = replace(found, splits=splits, remarks=remarks)
+        return replace(found, notes=tuple(notes))
 
-    def kb_source(
-        self,
-        *,
-        problems: Problems,
-    ) -> MimicSource:
-        """The entities of kb_entity.json."""
+    def kb_source(self, *, problems: Problems) -> MimicSource:
+        """Return the entities of kb_entity.json."""
         path = self.folder / "kb_entity.json"
         if not path.is_file():
             raise BadInput(f"{self.folder} has no kb_entity.json", hint=shell_line("ls", self.folder))
@@ -75,16 +80,8 @@ class MimicFolder:
 
 
 def find_mimic(folder: Path) -> list[MimicFolder]:
-    """The datasets in this folder, by the names of their files; two spellings of one name are two datasets."""
-    files: dict[str, dict[str, Path]] = {}
-    for path in sorted(folder.iterdir()):
-        match = _FILE.fullmatch(path.name)
-        if match and path.is_file():
-            stem, split = match[1], "val" if match[2] == "dev" else match[2]
-            if split in files.setdefault(stem, {}):
-                fact = f"{folder} has two files for the split val of {stem}: _dev and _val"
-                raise BadInput(fact, hint=shell_line("mv", path, note="to another folder"))
-            files[stem][split] = path
+    """Return the datasets in this folder, by the names of their files; two spellings of one name are two datasets."""
+    files = split_files(folder, _FILE)
     usual = {stem: _USUAL.get(re.sub(r"\W|_", "", stem).lower(), stem) for stem in files}
     times = Counter(usual.values())
     return [
@@ -94,17 +91,17 @@ def find_mimic(folder: Path) -> list[MimicFolder]:
 
 
 def _folder(parent: Path, *names: str) -> Path:
-    """The first of these folders that is there; the first name where none is."""
+    """Return the first of these folders that exists, or the first name if none does."""
     return next((parent / name for name in names if (parent / name).is_dir()), parent / names[0])
 
 
 def _add(builder: SplitBuilder, element: Element, pictures: Path) -> None:
-    row = _object(element.value)
+    row = object_in(element.value)
     file_id = row.get("id")
     if file_id is None:
         mention_id = f"{builder.name}/{element.number}"
     elif isinstance(file_id, bool) or not isinstance(file_id, str | int) or not str(file_id).strip():
-        raise TypeError(f"id is neither text nor a whole number: {excerpt(file_id)}")
+        raise TypeError(f"id is neither a text nor a whole number: {excerpt(file_id)}")
     else:
         mention_id = str(file_id)
     builder.add(
@@ -116,14 +113,8 @@ def _add(builder: SplitBuilder, element: Element, pictures: Path) -> None:
     )
 
 
-def _object(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError(f"not an object in braces: {excerpt(value)}")
-    return value
-
-
 def _ids_with_two_sentences(splits: Mapping[str, Split]) -> int:
-    """Ids that stand in two splits with different sentences: they count rows and say nothing about identity."""
+    """Count the ids that name different sentences in two splits: they count rows and say nothing about identity."""
     sentences: dict[MentionId, set[str]] = {}
     clashing = set()
     for split in splits.values():
@@ -154,12 +145,7 @@ def _under(split: str, remarks: Remarks) -> Remarks:
 class MimicSource:
     """The entities of kb_entity.json, one after the other; there are no triples."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        problems: Problems,
-    ) -> None:
+    def __init__(self, path: Path, *, problems: Problems) -> None:
         self.left_out: Counter[str] = Counter()
         self._path = path
         self._pictures = path.parent / "kb_image"
@@ -167,29 +153,26 @@ class MimicSource:
 
     @property
     def total_bytes(self) -> int:
-        """The size of the file."""
+        """Return the size of the file."""
         return size_of(self._path)
 
     def entities(self) -> Iterator[EntityRow]:
-        """One per object of the list."""
-        source = str(self._path)
+        """Yield one entity per object of the list."""
         for element in read_list(self._path):
             try:
-                entity = self._entity(_object(element.value))
+                entity = self._entity(object_in(element.value))
             except (ValueError, TypeError) as error:
-                fact = f"element {element.number} is no entity ({error})"
-                self._problems.report(ImportProblem(fact, source=source, line=element.line))
+                fact = f"element {element.number} is not an entity ({error})"
+                self._problems.report(fact, self._path, element.line)
                 continue
-            yield EntityRow(entity=entity, source=source, line=element.line)
+            yield EntityRow(entity=entity, source=str(self._path), line=element.line)
 
     def triples(self) -> Iterator[TripleRow]:
-        """None."""
+        """Yield nothing."""
         return iter(())
 
     def _entity(self, row: dict[str, Any]) -> Entity:
-        names = row.get("image_list")
-        if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-            raise TypeError(f"image_list is no list of texts: {excerpt(names)}")
+        names = texts_in(row, "image_list") if row.get("image_list") is not None else []
         return Entity(
             id=text_of(row, "qid", required=True).strip(),
             label=clean(unquote(text_of(row, "entity_name", required=True))),
@@ -198,7 +181,7 @@ class MimicSource:
         )
 
     def _picture(self, name: str) -> str | None:
-        """The file in kb_image; a name that leads out of that folder is as good as a file that is not there."""
+        """Return the file in kb_image; a name that leads out of that folder counts as a missing file."""
         path = self._pictures / name
         if "/" in name or not path.is_file():
             self.left_out["picture of an entity whose file is not in kb_image"] += 1

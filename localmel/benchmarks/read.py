@@ -1,7 +1,7 @@
 """Recognise a benchmark by its files, and read it.
 
-In: a folder, and the dataset where the folder holds several.  Out: a Benchmark, or the source of its KB.
-A folder that nobody knows is an error which says what was looked for and what is there."""
+In: a folder, and the name of the dataset if the folder holds several.  Out: a Benchmark, or the source of its KB.
+An unknown folder is an error that lists what was looked for and what is there."""
 
 from __future__ import annotations
 
@@ -18,22 +18,17 @@ _SHOWN = 12
 
 
 def read_benchmark(folder: Path, name: str | None = None) -> Benchmark:
-    """The splits of the dataset in `folder`; `Benchmark.layout` says in which form it was found."""
+    """Read the splits of the dataset in `folder`; `Benchmark.layout` names the layout that was found."""
     return find_benchmark(folder, name).read()
 
 
-def benchmark_kb(
-    folder: Path,
-    name: str | None = None,
-    *,
-    problems: Problems,
-) -> KbSource:
-    """The KB that comes with the dataset, for `build_kb`."""
+def benchmark_kb(folder: Path, name: str | None = None, *, problems: Problems) -> KbSource:
+    """Return the KB that comes with the dataset, for `build_kb`."""
     return find_benchmark(folder, name).kb_source(problems=problems)
 
 
 def find_benchmark(folder: Path, name: str | None = None) -> BenchmarkFolder:
-    """The one dataset in `folder`, or the one of that name.  Raises BadInput with what is there."""
+    """Return the one dataset in `folder`, or the one of that name.  Raises BadInput with the names that exist."""
     found = _all_in(folder)
     if not found:
         raise BadInput(_unknown(folder), hint=shell_line("ls", folder))
@@ -58,13 +53,13 @@ def _all_in(folder: Path) -> list[BenchmarkFolder]:
             return here
         below = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
         return [found for path in below if os.access(path, os.R_OK | os.X_OK) for found in mimic.find_mimic(path)]
-    except (OSError, ValueError) as error:  # ValueError: a name that no disk takes
+    except (OSError, ValueError) as error:  # ValueError: a name that no file system accepts
         why = error.strerror if isinstance(error, OSError) else error
-        raise BadInput(f"{folder} cannot be looked into ({why})", hint="name the folder of a benchmark") from None
+        raise BadInput(f"cannot look into {folder}: {why}", hint="name the folder of a benchmark") from None
 
 
 def _named(name: str, found: list[BenchmarkFolder]) -> list[BenchmarkFolder]:
-    """By the name as it is written, else without capitals and punctuation."""
+    """Return those with exactly this name, else those whose name differs only in capitals and punctuation."""
     exact = [one for one in found if one.name == name]
     return exact or [one for one in found if _plain(one.name) == _plain(name)]
 
@@ -78,6 +73,6 @@ def _unknown(folder: Path) -> str:
     listed = ", ".join(there[:_SHOWN]) or "nothing"
     more = f" and {len(there) - _SHOWN:,} more" if len(there) > _SHOWN else ""
     return (
-        f"{folder} is no benchmark that localmel knows.  Looked for: {mimic.WANTED} (MIMIC, also one folder below); "
+        f"{folder} is not a benchmark that localmel knows.  Looked for: {mimic.WANTED} (MIMIC, also one folder below); "
         f"{kgmel.WANTED} (KGMEL); {json_lines.WANTED} (JSON lines).  There is: {listed}{more}"
     )

@@ -1,8 +1,8 @@
-"""Bring abstracts into a KB: each to the entity that its id or its title names, as one transaction.
+"""Import abstracts into a KB: each for the entity that its id or its title names, as one transaction.
 
-In: files of abstracts, and what maps titles to ids.  Out: texts of source `abstract` beside the descriptions, and
-counts of what fitted and what did not.  Killed half-way, or with a bad line, the KB is as it was.  A title is never
-guessed: a file has to map it, or, where that is asked for, it has to be the label of exactly one entity."""
+In: files of abstracts, and a table that maps titles to ids.  Out: texts of source `abstract`, and counts of what fitted
+and what did not.  After a kill or with a bad line the KB stays as it was.  A title is never guessed: the table maps it
+or, on request, it is the label of exactly one entity."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from localmel.errors import BadInput, ImportProblem, UsageError
+from localmel.errors import BadInput, UsageError
 from localmel.kb.importers.abstracts import MOST_CHARACTERS, AbstractRow, AbstractSource, page_title, plain_abstract
 from localmel.kb.importers.reading import Problems, excerpt, read_blocks, size_of
+from localmel.kb.schema import batches
 from localmel.kb.texts import ABSTRACT, keep_rows, prepare_texts, rows_of
 from localmel.kb.write import writing
 from localmel.records import EntityId
@@ -27,23 +28,23 @@ _LEAST_MOST = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AbstractsRead:
-    """What became of the abstracts of an import."""
+    """The counts of an import of abstracts."""
 
     abstracts: int
-    "Read, in the language."
+    "Abstracts read, in the language."
     kept: int
     unknown: int
-    "Of an id, or of a title, that means no entity of the KB."
+    "Whose id or title leads to no entity of the KB."
     ambiguous: int
-    "The title is the label of several entities."
+    "Whose title is the label of several entities."
     empty: int
-    "Nothing was left once it was cleaned."
+    "With nothing left after cleaning."
     twice: int
-    "Of an entity that had one already in this import; the first counts."
+    "For an entity that already had one in this import; the first counts."
     cut: int
-    "Kept, and cut at the limit."
+    "Kept but cut at the limit."
     passed_over: dict[str, int]
-    "Statements that are no abstract in the language, by reason."
+    "Statements that are not abstracts in the language, by reason."
     problems: int
     "Lines that could not be used."
 
@@ -58,13 +59,16 @@ def import_abstracts(
     language: str = "en",
     most: int = MOST_CHARACTERS,
 ) -> AbstractsRead:
-    """Read the files into the KB in `folder`; an abstract that an entity has from before is replaced.
+    """Read the files into the KB in `folder`; the previous abstract of an entity is replaced.
 
-    titles: a table with a title, a tab and an id in each line.  by_label: a title that it lacks means the entity with
-    exactly this label, if there is one only.  Raises UsageError for a limit that leaves nothing, and BadInput where no
+    `titles` is a table with a title, a tab and an id per line.  With `by_label` a title that it lacks means the entity
+    with exactly this label, if there is only one.  Raises UsageError for a limit that is too small and BadInput if no
     abstract fits; nothing is changed then."""
     if most < _LEAST_MOST:
-        raise UsageError(f"at most {most} characters are too few for an abstract", hint=f"--most {MOST_CHARACTERS}")
+        raise UsageError(
+            f"{most} characters are too few for an abstract; the least is {_LEAST_MOST}",
+            hint=f"--most {MOST_CHARACTERS}",
+        )
     sources = [AbstractSource(path, language=language, problems=problems) for path in paths]
     progress.begin("reading abstracts", sum(source.total_bytes for source in sources) + size_of(titles))
     with writing(folder) as connection:
@@ -86,18 +90,18 @@ def _nothing_kept(folder: Path, counts: Counter[str], passed_over: Counter[str],
     reasons = {**passed_over, **{name: counts[name] for name in ("unknown", "ambiguous", "empty")}}
     said = ", ".join(f"{name}: {n:,}" for name, n in reasons.items() if n)
     if not counts["abstracts"]:
-        fact = f"there is no abstract in language {language!r} to read"
+        fact = f"the files hold no abstract in language {language!r}"
         return BadInput(f"{fact} ({said})" if said else fact, hint="localmel kb abstracts --help")
     return BadInput(
         f"none of {counts['abstracts']:,} abstracts was kept in kb {folder.name!r} ({said})",
-        hint="--titles FILE, or --by-label   # where the file names pages by their titles",
+        hint="--titles FILE, or --by-label   # if the file names pages by their titles",
     )
 
 
 def _values(
     sources: Iterable[AbstractSource], pages: _Pages, counts: Counter[str], most: int
 ) -> Iterator[tuple[int, str, dict[str, object]]]:
-    """(row, text, facts) of what is kept."""
+    """Yield row, text and facts of each abstract that is kept."""
     seen: set[int] = set()
     rows = (row for source in sources for row in source.rows())
     while batch := list(islice(rows, _AT_ONCE)):
@@ -120,21 +124,16 @@ def _values(
 
 
 class _Pages:
-    """Which entity a page is about."""
+    """Finds the entity that a page is about."""
 
     def __init__(
-        self,
-        connection: sqlite3.Connection,
-        titles: Path | None,
-        problems: Problems,
-        *,
-        by_label: bool,
+        self, connection: sqlite3.Connection, titles: Path | None, problems: Problems, *, by_label: bool
     ) -> None:
         self._connection, self._by_label = connection, by_label
         self._rows = dict(_mapped(connection, titles, problems)) if titles else {}
 
     def rows_of(self, batch: Sequence[AbstractRow]) -> list[int | str]:
-        """For each a row of the KB, or why there is none: `unknown` or `ambiguous`."""
+        """Return the row of each in the KB, or why it has none: `unknown` or `ambiguous`."""
         by_id = rows_of(self._connection, list({read.entity_id for read in batch if read.entity_id}))
         wanted = {read.title for read in batch if read.title and read.title not in self._rows}
         by_label = self._labelled(sorted(wanted)) if self._by_label and wanted else {}
@@ -147,20 +146,19 @@ class _Pages:
         return found
 
     def _labelled(self, titles: Sequence[str]) -> dict[str, int | str]:
-        """Title -> the only entity with this label; the first letter may be small."""
+        """Map titles to the only entity with this label, whose first letter may be small."""
         spelled = {each: title for title in titles for each in (title, title[:1].lower() + title[1:])}
         bearers: dict[str, set[int]] = {}
-        texts = list(spelled)
-        for start in range(0, len(texts), _AT_ONCE):
-            some = texts[start : start + _AT_ONCE]
-            sql = f"SELECT label, row FROM entities WHERE label IN ({','.join('?' * len(some))})"
-            for label, row in self._connection.execute(sql, some):
+        for some, marks in batches(list(spelled)):
+            for label, row in self._connection.execute(
+                f"SELECT label, row FROM entities WHERE label IN ({marks})", some
+            ):
                 bearers.setdefault(spelled[label], set()).add(int(row))
         return {title: rows.pop() if len(rows) == 1 else "ambiguous" for title, rows in bearers.items()}
 
 
 def _mapped(connection: sqlite3.Connection, path: Path, problems: Problems) -> Iterator[tuple[str, int]]:
-    """Title -> row, for ids that the KB has: memory is bounded by the KB, not by the file."""
+    """Yield title and row for ids that the KB has, so that the KB bounds memory, not the file."""
     for block in read_blocks(path, problems):
         pairs: list[tuple[str, EntityId]] = []
         for number, line in enumerate(block.lines, block.first):
@@ -168,7 +166,6 @@ def _mapped(connection: sqlite3.Connection, path: Path, problems: Problems) -> I
             if tab and title.strip() and entity_id.strip():
                 pairs.append((page_title(title), entity_id.strip()))
             elif line.strip():
-                fact = f"no title, tab and id: {excerpt(line)}"
-                problems.report(ImportProblem(fact, source=str(path), line=number))
+                problems.report(f"not a title, a tab and an id: {excerpt(line)}", path, number)
         rows = rows_of(connection, list({entity_id for _, entity_id in pairs}))
         yield from ((title, rows[entity_id]) for title, entity_id in pairs if entity_id in rows)

@@ -1,4 +1,4 @@
-"""Write a KB as text: the files that `localmel kb build` reads again.
+"""Write a KB as the text files that `localmel kb build` reads.
 
 In: a KB.  Out: entities.jsonl and triples.tsv in a folder, each written whole or not at all."""
 
@@ -18,17 +18,12 @@ from localmel.store.artifacts import failed_writes_are_reported
 HEADER = "head\tpredicate\trelation\ttail_id\ttail\n"
 
 
-def export_kb(
-    kb: KnowledgeBase,
-    folder: Path,
-) -> Changed:
-    """Export everything; a second export of the same KB gives the same bytes."""
+def export_kb(kb: KnowledgeBase, folder: Path) -> Changed:
+    """Export everything; the same KB always gives the same bytes."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BadInput(
-            f"{folder} cannot be made ({error.strerror})", hint="name a folder that can be written"
-        ) from None
+        raise BadInput(f"cannot make {folder}: {error.strerror}", hint="name a folder that you can write") from None
     counts = {"entities": 0, "triples": 0}
 
     def counted(what: str, lines: Iterable[str]) -> Iterable[str]:

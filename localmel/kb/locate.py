@@ -1,6 +1,6 @@
-"""Where KBs stand: a name means a folder under the user's home for localmel, a path means itself.
+"""Find KBs: a name means a folder under the user's home for localmel, a path means itself.
 
-In: what the user typed.  Out: a folder.  The starter KB ships as text and is built once, on first use."""
+In: what the user typed.  Out: a folder or an open KB.  The starter KB ships as text and is built on first use."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from localmel.errors import BadInput, UnknownKb
+from localmel.kb.importers import Problems, TablesSource
 from localmel.kb.schema import DATABASE
 from localmel.kb.store import KnowledgeBase, is_kb
 from localmel.kb.write import build_kb
@@ -28,33 +29,35 @@ _BUILT_STARTER = re.compile(rf"{STARTER}-[0-9a-f]{{10}}")
 
 
 def kb_folder(name: str) -> Path:
-    """The folder a name or path means, whether or not a KB is there."""
+    """Return the folder that a name or path means, whether or not it holds a KB."""
     try:
         path = Path(name).expanduser()
     except RuntimeError as error:
-        raise BadInput(f"{name!r} is no path ({error})", hint="give the path from / on") from None
+        raise BadInput(f"{name!r} is not a path ({error})", hint="give the path from / on") from None
     if "/" in name:
         return path
     if name == STARTER:
-        raise BadInput(f"the name {STARTER!r} belongs to the KB that comes with localmel", hint="choose another name")
+        raise BadInput(
+            f"the name {STARTER!r} is reserved for the KB that comes with localmel", hint="choose another name"
+        )
     if not _NAME.fullmatch(name):
-        raise BadInput(f"{name!r} is no name for a KB", hint="use letters, digits, '.', '_' and '-', or give a path")
+        raise BadInput(f"{name!r} is not a name for a KB", hint="use letters, digits, '.', '_' and '-', or give a path")
     folder = home_folder() / "kb" / name
     return path if is_kb(path) and not is_kb(folder) else folder
 
 
 def changeable_folder(name: str) -> Path:
-    """The folder of a KB that is to be made or changed.  The starter KB is not: it is the same everywhere."""
+    """Return the folder of a KB to make or change.  Refuses the starter KB, which is the same everywhere."""
     if name == STARTER or name.startswith(f"{STARTER}-"):
         raise BadInput(
-            "the starter KB belongs to this version of localmel and is not changed",
+            "cannot change the starter KB: it belongs to this version of localmel",
             hint="localmel kb export starter FOLDER   # then: localmel kb build MINE --entities ... --triples ...",
         )
     return kb_folder(name)
 
 
 def open_kb(name: str = STARTER) -> KnowledgeBase:
-    """Open a KB by name or path.  Raises UnknownKb with the names there are."""
+    """Open a KB by name or path.  Raises UnknownKb with the names that exist."""
     if name == STARTER:
         return KnowledgeBase(starter_folder(), name=STARTER)
     folder = kb_folder(name)
@@ -65,13 +68,13 @@ def open_kb(name: str = STARTER) -> KnowledgeBase:
 
 
 def list_kbs() -> list[str]:
-    """The names of all KBs of this user, the starter KB first."""
+    """Return the names of all KBs of this user, the starter KB first."""
     found = sorted(path.parent.name for path in (home_folder() / "kb").glob(f"*/{DATABASE}"))
     return [STARTER, *(name for name in found if not name.startswith(".") and not _BUILT_STARTER.fullmatch(name))]
 
 
 def starter_folder() -> Path:
-    """Where the starter KB of this version stands once it is built."""
+    """Return where this version builds its starter KB."""
     digest = hashlib.sha256()
     for name in _FILES:
         digest.update((_STARTER_FILES / name).read_bytes())
@@ -79,10 +82,9 @@ def starter_folder() -> Path:
 
 
 def prepare_starter(index: Callable[[KnowledgeBase], object], *, again: bool = False) -> None:
-    """Build the starter KB where it is missing, and `index` it.  Two processes at once do it once.
+    """Build and `index` the starter KB if it is missing; two processes at the same time build it once.
 
-    With `again` what stands there is thrown away first: it is damaged, and made from nothing but the package."""
-    from localmel.kb.importers import Problems, TablesSource
+    `again` throws the existing one away first: it is damaged, and the package holds all that it is made from."""
 
     folder = starter_folder()
     ready = folder / "ready"
@@ -105,5 +107,5 @@ def prepare_starter(index: Callable[[KnowledgeBase], object], *, again: bool = F
         if error.errno not in REFUSED:
             raise
         raise BadInput(
-            f"{folder.parent} cannot be written ({error.strerror})", hint=f"export {HOME}=/a/folder/of/yours"
+            f"cannot write {folder.parent}: {error.strerror}", hint=f"export {HOME}=/a/folder/of/yours"
         ) from None

@@ -1,4 +1,4 @@
-"""Where the names stand in a text: marked by the user, listed by the user, or detected from the KB's names.
+"""Find the names in a text: marked by the user, listed by the user, or detected from the KB's names.
 
 In: a text.  Out: spans, in order, without overlap; every span slices back to its surface.  Knows no picture and
 does not decide which entity is meant."""
@@ -6,7 +6,7 @@ does not decide which entity is meant."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from localmel.errors import BadInput, BadMention
@@ -26,15 +26,15 @@ _BEFORE_DATE = re.compile(
 )
 _AFTER_DATE = re.compile(r"[\s,.-]*\d")
 _LONGEST_UNKNOWN = 3
-"Words of a capitalised run that is taken for one name although no name of the KB holds them all."
+"Most words of a capitalised run that counts as one name although no name of the KB holds them all."
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
 
 def check_text(text: str) -> None:
-    """Refuse a text without words, and one longer than any caption."""
+    """Refuse an empty text, and one longer than any caption."""
     if len(text) > MOST_CHARACTERS:
         raise BadInput(
-            f"the text has {len(text):,} characters; at most {MOST_CHARACTERS:,} are read",
+            f"the text has {len(text):,} characters, more than the {MOST_CHARACTERS:,} that localmel reads",
             hint="pass the sentences around the names",
         )
     if not text.strip():
@@ -42,9 +42,9 @@ def check_text(text: str) -> None:
 
 
 def marked_mentions(text: str) -> tuple[str, list[Span]]:
-    """`"[[Jordan]] dunks"` -> (`"Jordan dunks"`, [0:6]).  Brackets without a partner stay in the text.
+    """Return the text without its marks, and the marked spans: "[[Jordan]] dunks" gives ("Jordan dunks", [0:6]).
 
-    The innermost brackets count, and blanks at the ends of a marked name are no part of it."""
+    Brackets without a partner stay in the text, the innermost ones count, and spans leave blanks at their ends out."""
     pieces: list[str] = []
     spans: list[Span] = []
     length = end = 0
@@ -63,9 +63,9 @@ def marked_mentions(text: str) -> tuple[str, list[Span]]:
 
 
 def listed_mentions(text: str, surfaces: Sequence[str], marked: Sequence[Span] = ()) -> list[Span]:
-    """The place of each surface, the next free one when a surface is listed again, with those `marked` before.
+    """Return the span of each surface, the next free one if a surface is listed again, together with those `marked`.
 
-    Raises BadMention where a surface is not in the text, or only where another mention stands."""
+    Raises BadMention if a surface is not in the text, or only where another mention is."""
     taken = _Taken(text)
     for span in marked:
         taken.take(span)
@@ -76,12 +76,12 @@ def listed_mentions(text: str, surfaces: Sequence[str], marked: Sequence[Span] =
         if not any(taken.take(place) for place in places):
             if any(_occurrences(text, surface, whole_word=False)):
                 raise BadMention(
-                    f"mention {surface!r} stands in the text only where another mention is",
-                    hint="name each place once, and of two names that overlap only one",
+                    f"mention {surface!r} is in the text only where another mention is",
+                    hint="list each place once, and only one of two names that overlap",
                 )
             raise BadMention(
                 f"mention {surface!r} is not in the text",
-                hint="write it as it stands in the text, or leave it out: names are then detected",
+                hint="write it exactly as in the text, or leave it out: localmel then detects names",
             )
     return taken.spans()
 
@@ -96,12 +96,12 @@ def _occurrences(text: str, surface: str, *, whole_word: bool) -> Iterator[Span]
 
 
 def detected_mentions(text: str, kb: KnowledgeBase) -> list[Span]:
-    """Names of the KB in the text: the longest first, then single words.
+    """Return the names of the KB in the text: the longest first, then single words.
 
-    Function words, dates and numbers are no names.  Capitalised words that stand together are one name, also one that
-    the KB does not know; a title before or behind it (Mayor, President) is no part of it.  A word in lower case counts
-    only where the KB writes it so and knows a proper name beside it (jaguar, Jaguar), the first word of a sentence only
-    where the KB writes it with a capital."""
+    Function words, dates and numbers are not names.  Adjacent capitalised words are one name, even one that the KB does
+    not know; a title before or after it (Mayor, President) does not belong to it.  A word in lower case counts only if
+    the KB writes it so and knows a proper name as well (jaguar, Jaguar), the first word of a sentence only if the KB
+    writes it with a capital."""
     words = _words(text)
     single = {(word.start, word.end) for word in words}
     whole = _whole_names(text, words, kb)
@@ -118,7 +118,7 @@ def detected_mentions(text: str, kb: KnowledgeBase) -> list[Span]:
 
 
 class _Taken:
-    """Spans of one text without overlap."""
+    """The spans of one text that are taken, without overlap."""
 
     def __init__(self, text: str) -> None:
         self._spans: list[Span] = []
@@ -128,7 +128,7 @@ class _Taken:
         return self._covered.find(1, span.start, span.end) < 0
 
     def take(self, span: Span) -> bool:
-        """Add the span where its place is free."""
+        """Add the span if its place is free, and tell whether it was."""
         if not self.is_free(span):
             return False
         self._spans.append(span)
@@ -140,12 +140,8 @@ class _Taken:
 
 
 def _words(text: str) -> list[Span]:
-    """Words without a possessive or a full stop at their end ("U.S." keeps its own)."""
-    spans = []
-    for match in _WORD.finditer(text):
-        if span := _trimmed(match.start(), match.group()):
-            spans.append(span)
-    return spans
+    """Return the words without a possessive or a full stop at their end ("U.S." keeps its own)."""
+    return [span for match in _WORD.finditer(text) if (span := _trimmed(match.start(), match.group()))]
 
 
 def _trimmed(start: int, surface: str) -> Span | None:
@@ -156,7 +152,7 @@ def _trimmed(start: int, surface: str) -> Span | None:
 
 
 def _whole_names(text: str, words: Sequence[Span], kb: KnowledgeBase) -> list[Span]:
-    """Runs of words that are a name of the KB."""
+    """Return the runs of words that are a name of the KB."""
     runs: dict[str, list[Span]] = {}
     for span in _runs(text, words):
         surface = text[span.start : span.end]
@@ -164,10 +160,10 @@ def _whole_names(text: str, words: Sequence[Span], kb: KnowledgeBase) -> list[Sp
         words_of_it = folded.split()
         if all(map(str.isdigit, words_of_it)):
             continue
-        if not FUNCTION_WORDS.issuperset(words_of_it) or _is_told_by_capitals(text, surface):
+        if not FUNCTION_WORDS.issuperset(words_of_it) or _is_capitalised_name(text, surface):
             runs.setdefault(folded, []).append(span)
     names: dict[str, set[str]] = {}
-    for folded, name in _select_in(kb, "SELECT folded, text FROM names WHERE folded IN ({})", list(runs)):
+    for folded, name in kb.select_in("SELECT folded, text FROM names WHERE folded IN ({})", list(runs)):
         names.setdefault(folded, set()).add(name)
     return [
         span
@@ -189,8 +185,8 @@ def _runs(text: str, words: Sequence[Span]) -> Iterator[Span]:
                     yield Span(start=start, end=end)
 
 
-def _is_told_by_capitals(text: str, surface: str) -> bool:
-    """US, WHO, The Who: function words but for their capitals, in a text that is not all in capitals."""
+def _is_capitalised_name(text: str, surface: str) -> bool:
+    """Tell whether only capitals make a name of function words (US, WHO, The Who), in a text not all in capitals."""
     return len(surface) > 1 and not text.isupper() and (surface.isupper() or (" " in surface and surface.istitle()))
 
 
@@ -217,7 +213,7 @@ def _starts_sentence(text: str, span: Span) -> bool:
 
 
 def _capitalised_names(text: str, words: Sequence[Span], whole: Sequence[Span], kb: KnowledgeBase) -> list[Span]:
-    """Runs of capitalised words as names: known as a whole, part of a name, or unknown."""
+    """Return the runs of capitalised words that are names: known as a whole, part of a name, or unknown."""
     known = {(span.start, span.end) for span in whole}
     found: list[Span] = []
     for run in _capitalised_runs(text, words, known):
@@ -231,7 +227,7 @@ def _capitalised_names(text: str, words: Sequence[Span], whole: Sequence[Span], 
 
 
 def _capitalised_runs(text: str, words: Sequence[Span], known: set[tuple[int, int]]) -> list[list[Span]]:
-    """Capitalised words with single blanks between them; titles, function words and dates end a run."""
+    """Return runs of capitalised words with single blanks between them; titles, function words and dates end a run."""
     runs: list[list[Span]] = []
     for span in words:
         folded = fold(text[span.start : span.end])
@@ -249,7 +245,7 @@ def _capitalised_runs(text: str, words: Sequence[Span], known: set[tuple[int, in
 
 
 def _is_date(text: str, span: Span) -> bool:
-    """A weekday; a month beside a number or behind a word of time ("in May", "May 1963"; not "Theresa May")."""
+    """Tell whether this is a weekday, or a month next to a number or a word of time ("in May", not "Theresa May")."""
     folded = fold(text[span.start : span.end])
     if folded in WEEKDAYS or folded not in MONTHS:
         return folded in WEEKDAYS
@@ -257,7 +253,7 @@ def _is_date(text: str, span: Span) -> bool:
 
 
 def _named_parts(text: str, run: list[Span], kb: KnowledgeBase) -> list[Span]:
-    """The longest pieces of a run of capitalised words that all stand in one name."""
+    """Return the longest pieces of a run of capitalised words that one name holds."""
     taken = _Taken(text)
     for length in range(min(len(run), _LONGEST_NAME), 0, -1):
         for first, last in zip(run, run[length - 1 :], strict=False):
@@ -277,9 +273,3 @@ def _is_part_of_a_name(text: str, span: Span, kb: KnowledgeBase) -> bool:
     if _starts_sentence(text, span) and " " not in folded:
         return any(name.endswith(f" {folded}") for name in names)
     return bool(names)
-
-
-def _select_in(kb: KnowledgeBase, sql: str, values: Sequence[str]) -> Iterable[tuple[str, str]]:
-    for start in range(0, len(values), 500):
-        batch = values[start : start + 500]
-        yield from kb.select(sql.format(",".join("?" * len(batch))), batch)

@@ -1,9 +1,8 @@
 """A name in a text -> the entities that may bear it.
 
 In: a surface.  Out: name matches, best first: the whole name, the place whose people it names ("Dutch" -> Netherlands),
-part of a name ("Washington" -> George Washington), and, where none of these is found, a name with a typing error.
-Equal matches are ordered by what the KB says of an entity's prominence: its popularity, then how many triples it has.
-Knows nothing of the context."""
+part of a name ("Washington" -> George Washington), and, if none of these is found, a misspelt name.  Equal matches are
+ordered by prominence: popularity in the KB, then the number of triples.  Knows nothing of the context."""
 
 from __future__ import annotations
 
@@ -23,21 +22,21 @@ Kind = Literal["exact", "demonym", "part", "some words", "fuzzy"]
 _FIELDS = "n.entity, n.text, n.folded, n.is_label, e.popularity, e.n_triples"
 _JOINED = "JOIN names n ON n.name = w.rowid JOIN entities e ON e.row = n.entity"
 _TYPING_FLOOR = 0.7
-"Share of a word's letters that must be right (optimal string alignment) for it to be a typing error of another."
+"Share of a word's letters that must be right (optimal string alignment) for it to be a misspelling of another."
 _CORRECTIONS = 5
 _END = 3
 "A misspelt word has its first two letters right, or its last three."
 _LAST = "\U0010ffff"
 _PART_LIMIT = 160
 _PLACES = 4
-"Entities that a place named by its people may be."
+"Most entities that a demonym may lead to."
 _SHARING_LIMIT = 32
 _STEM = 4
-"Letters that two nearly equal names share at their start at least."
+"Fewest letters that two nearly equal names share at their start."
 _LONGEST, _MOST_WORDS = 200, 24
-"Characters and words of a surface; a longer one is no name, unless the KB has exactly this one."
+"Characters and words of a surface; a longer one is not a name, unless the KB has exactly this one."
 _SCATTERED = "(n.entity * 2654435761) & 4294967295, n.name"
-"Decides between equals: a fixed shuffle, so that the order of the import never speaks for an entity."
+"Breaks ties by a fixed shuffle, so that the order of the import never favours an entity."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +51,11 @@ class NameMatch:
     popularity: float | None
     n_triples: int
     similarity: float
-    "Between 0 and 1: 1 for the whole name, else the share of its words (or letters) that the surface has."
+    "Between 0 and 1: 1 for the whole name, else the share of its letters that the surface has."
 
 
 class NameIndex:
-    """Looks surfaces up in one KB; remembers recent answers."""
+    """Looks surfaces up in one KB and caches recent answers."""
 
     def __init__(self, kb: KnowledgeBase, *, use_counts: bool = True, remembered: int = 8192) -> None:
         self._kb = kb
@@ -66,7 +65,7 @@ class NameIndex:
         self._state = kb.state
 
     def find(self, surface: str, *, limit: int = 64) -> tuple[NameMatch, ...]:
-        """At most `limit` entities, best first, each once."""
+        """Return at most `limit` entities, best first, each once."""
         if (state := self._kb.state) != self._state:  # another process has changed the KB
             self._find.cache_clear()
             self._state = state
@@ -92,12 +91,12 @@ class NameIndex:
         return [_match(values, "exact", 1.0) for values in self._kb.select(sql, (folded,))]
 
     def _peopled(self, folded: str, words: list[str]) -> list[NameMatch]:
-        """The place that a demonym belongs to, by each of its names."""
+        """Return the places that a demonym belongs to, by each of their names."""
         found = [match for place in places_of(folded) for match in self._exact(place, [])[:_PLACES]]
         return [replace(match, kind="demonym", similarity=0.95) for match in found]
 
     def _containing(self, folded: str, words: list[str]) -> list[NameMatch]:
-        """Names that hold every word: the most prominent and the shortest in turn, so that neither hides the other."""
+        """Return names that hold every word, alternating between the most prominent and the shortest."""
         query = " ".join(map(_quoted, words))
         shortest = self._by_words(query, f"length(n.folded), {self._prominence}{_SCATTERED}", _PART_LIMIT)
         prominent = self._by_words(query, f"{self._prominence}{_SCATTERED}", _PART_LIMIT) if self._use_counts else []
@@ -105,7 +104,7 @@ class NameIndex:
         return [_match(values, "part", min(len(folded) / max(len(values[2]), 1), 1.0)) for values in rows if values]
 
     def _nearly(self, folded: str, words: list[str]) -> list[NameMatch]:
-        """Names that begin as the surface does and differ in a few last letters: Croatian, Croatia."""
+        """Return names that begin like the surface and differ in a few last letters: Croatian, Croatia."""
         if len(folded) < _STEM + 1:
             return []
         shorter = [folded[:end] for end in range(max(_STEM, len(folded) - 3), len(folded))]
@@ -119,6 +118,7 @@ class NameIndex:
         return [_match(values, "fuzzy", 0.9 * fuzz.ratio(folded, values[2]) / 100) for values in rows]
 
     def _sharing_words(self, folded: str, words: list[str]) -> list[NameMatch]:
+        """Return names that share some telling words, the most similar first."""
         if len(words) == 1:
             return []
         telling = [word for word in words if len(word) > 1 and word not in FUNCTION_WORDS] or words
@@ -135,7 +135,7 @@ class NameIndex:
         return self._kb.select(sql, (query,))
 
     def _misspelt(self, folded: str, words: list[str]) -> list[NameMatch]:
-        """Names that hold every word once words which stand in no name are corrected."""
+        """Return names that hold every word after words in no name have been corrected."""
         corrections = [self._corrections(word) for word in words]
         if not all(corrections):
             return []
@@ -145,7 +145,7 @@ class NameIndex:
         return sorted(scored, key=lambda match: -match.similarity)
 
     def _corrections(self, word: str) -> list[str]:
-        """The word itself where some name has it, else the words nearest to it by typing errors."""
+        """Return the word itself if some name has it, else the words nearest to it in spelling."""
         if self._kb.select("SELECT 1 FROM words WHERE word = ?", (word,)):
             return [word]
         if len(word) < _STEM:
@@ -163,7 +163,7 @@ class NameIndex:
 
 
 def _keep(found: dict[int, NameMatch], matches: Iterable[NameMatch], limit: int) -> None:
-    """Take matches in their order until `limit`; an entity already found keeps its better match."""
+    """Add matches in their order up to `limit`; an entity already found keeps its better match."""
     for match in matches:
         if match.row in found:
             continue

@@ -1,4 +1,4 @@
-"""The KB as arrays: which phrases (relation, tail) an entity has, and which words stand in them.
+"""The KB as arrays: the phrases (relation, tail) of each entity, and the words in them.
 
 In: a KB.  Out: `<kb>/packed/`, memory-mapped, tied to the KB's fingerprint.  A phrase that many entities share is
 stored once.  Rows follow `KnowledgeBase` rows in ascending order; "position" means the place in that order."""
@@ -9,7 +9,6 @@ from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays, ne
 KIND, VERSION = "packed KB", 2
 _FOLDER, _FILE = "packed", "packed.safetensors"
 _TEXT_TRIPLES = 8
-"How many triples stand in the text that an entity is embedded by."
+"How many triples are in the text that an entity is embedded by."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,7 +34,7 @@ class Lists:
     values: NDArray[Any]
 
     def of(self, owners: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The values of these owners end to end, and for each value the index into `owners` it belongs to."""
+        """Return the values of these owners end to end, and for each value the index into `owners` it belongs to."""
         starts = np.asarray(self.starts[owners])
         lengths = np.asarray(self.starts[owners + 1]) - starts
         index = np.repeat(np.arange(len(owners)), lengths)
@@ -47,30 +46,32 @@ class Lists:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PackedKb:
-    """The arrays of one KB.  n entities, p phrases, r relations, w different word stems."""
+    """The arrays of one KB with n entities, p phrases, r relations and w different word stems."""
 
     fingerprint: str
     rows: NDArray[Any]  # (n,) int64, ascending
-    popularity: NDArray[Any]  # (n,) float32, NaN where the KB does not say
+    popularity: NDArray[Any]  # (n,) float32, NaN if the KB gives none
     phrases: Lists  # entity position -> phrase numbers
     phrase_words: Lists  # phrase -> stems of its tail
     description_words: Lists  # entity position -> stems of its description
     label_words: Lists  # entity position -> stems of its label
     label_text: Lists  # entity position -> its folded label, in UTF-8
-    phrase_triple: NDArray[Any]  # (p,) int64: a KB triple row that says the phrase
+    phrase_triple: NDArray[Any]  # (p,) int64: a KB triple row with the phrase
     phrase_relation: NDArray[Any]  # (p,) int32: its relation, by place among the KB's relations in row order
     stems: NDArray[Any]  # (w,) uint32, ascending
-    stem_entities: NDArray[Any]  # (w,) int32: in how many entities each stem stands
+    stem_entities: NDArray[Any]  # (w,) int32: how many entities have each stem
 
     def positions(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """KB rows -> positions.  Raises BadInput for a row that the KB did not have when it was packed."""
+        """Return the positions of KB rows.  Raises BadInput for a row that the KB did not have when it was packed."""
         places: NDArray[Any] = np.searchsorted(self.rows, rows)
         if len(places) and (places.max() == len(self.rows) or (self.rows[places] != rows).any()):
-            raise BadInput("the KB has changed since its index was read", hint="localmel index NAME   # and start anew")
+            raise BadInput(
+                "the KB has changed since its index was read", hint="localmel index NAME   # and start again"
+            )
         return places
 
     def weights(self, wanted: NDArray[Any]) -> NDArray[Any]:
-        """Inverse entity frequency of each stem, between 0 (in every entity) and 1 (in at most one)."""
+        """Return the inverse entity frequency of each stem, from 0 (in every entity) to 1 (in at most one)."""
         n = max(len(self.rows), 2)
         if not len(self.stems):
             return np.ones(len(wanted), np.float32)
@@ -80,7 +81,7 @@ class PackedKb:
         return weights
 
     def folded_labels(self, positions: NDArray[Any]) -> list[str]:
-        """The folded label of each entity at `positions`."""
+        """Return the folded label of each entity at `positions`."""
         text = self.label_text
         return [
             bytes(text.values[text.starts[place] : text.starts[place + 1]]).decode("utf-8")
@@ -88,21 +89,17 @@ class PackedKb:
         ]
 
     def phrase_triples(self, kb: KnowledgeBase, phrases: list[int], head: str) -> list[Triple]:
-        """Phrases in words, as triples of `head`."""
+        """Return phrases as triples of `head`, in words."""
         rows = [int(self.phrase_triple[phrase]) for phrase in phrases]
-        marks = ",".join("?" * len(rows))
-        sql = (
-            "SELECT t.triple, r.label, t.tail FROM triples t JOIN relations r USING (relation) "
-            f"WHERE t.triple IN ({marks})"
-        )
-        words = {triple: (relation, tail) for triple, relation, tail in kb.select(sql, rows)}
+        sql = "SELECT t.triple, r.label, t.tail FROM triples t JOIN relations r USING (relation) WHERE t.triple IN ({})"
+        words = {triple: (relation, tail) for triple, relation, tail in kb.select_in(sql, rows)}
         if len(words) < len(set(rows)):
             raise BadInput("the KB has changed since its index was read", hint=shell_line("localmel index", kb.folder))
         return [Triple(head=head, relation=words[row][0], tail=words[row][1], source="kb") for row in rows]
 
 
 def load_packed(kb: KnowledgeBase) -> PackedKb:
-    """The packed arrays of `kb`.  FileNotFoundError where there are none or the KB has changed since."""
+    """Load the packed arrays of `kb`.  Raises FileNotFoundError if they are missing or the KB has changed since."""
     folder = kb.folder / _FOLDER
     manifest = read_manifest(folder, kind=KIND, version=VERSION)
     if manifest.get("made_from") != kb.fingerprint:
@@ -135,10 +132,11 @@ def _packed(found: dict[str, NDArray[Any]], fingerprint: str) -> PackedKb:
 
 
 def pack(kb: KnowledgeBase, on_entities: Callable[[int], None] = lambda _: None) -> PackedKb:
-    """Write the arrays of `kb` and load them.  `on_entities` is told how many more entities were done."""
+    """Write the arrays of `kb` and load them.  `on_entities` receives how many more entities are done."""
     with kb.reading():
         fingerprint = kb.fingerprint
-        packing = _Packing({row: place for place, row in enumerate(_relation_rows(kb))})
+        relations = kb.select("SELECT relation FROM relations ORDER BY relation")
+        packing = _Packing({row: place for place, (row,) in enumerate(relations)})
         for done, (row, label, description, popularity, triples) in enumerate(_entities_with_triples(kb), 1):
             packing.add(row, label, description, popularity, triples)
             if done % 1000 == 0:
@@ -155,12 +153,12 @@ def pack(kb: KnowledgeBase, on_entities: Callable[[int], None] = lambda _: None)
         return load_packed(kb)
     except FileNotFoundError:
         raise KbBusy(
-            f"kb {kb.name!r} was changed while it was packed", hint=shell_line("localmel index", kb.folder)
+            f"kb {kb.name!r} changed while it was packed", hint=shell_line("localmel index", kb.folder)
         ) from None
 
 
 def entity_texts(kb: KnowledgeBase, *, with_triples: bool = True) -> Iterator[str]:
-    """The text each entity is embedded by, in position order: label, description, first triples (no bare dates)."""
+    """Yield the text to embed each entity by, in position order: label, description, first triples (no bare dates)."""
     for _, label, description, _, triples in _entities_with_triples(kb):
         facts = [f"{relation} {tail}" for _, _, relation, tail in triples if not tail[:4].isdigit()]
         text = f"{label}: {description}" if description else label
@@ -168,7 +166,7 @@ def entity_texts(kb: KnowledgeBase, *, with_triples: bool = True) -> Iterator[st
 
 
 def phrase_texts(kb: KnowledgeBase, packed: PackedKb) -> Iterator[str]:
-    """The text of each phrase ("occupation: painter"), in phrase order."""
+    """Return the text of each phrase ("occupation: painter"), in phrase order."""
     sql = "SELECT t.triple, r.label, t.tail FROM triples t JOIN relations r USING (relation) ORDER BY t.triple"
     wanted = {int(triple): phrase for phrase, triple in enumerate(packed.phrase_triple)}
     texts = [""] * len(wanted)
@@ -182,16 +180,12 @@ _TripleWords = list[tuple[int, int, str, str]]  # triple row, relation row, rela
 
 
 def relation_texts(kb: KnowledgeBase) -> Iterator[str]:
-    """The label of each relation, in row order."""
-    return (label for _, label in kb.select("SELECT relation, label FROM relations ORDER BY relation"))
-
-
-def _relation_rows(kb: KnowledgeBase) -> Iterator[int]:
-    return (row for (row,) in kb.select("SELECT relation FROM relations ORDER BY relation"))
+    """Yield the label of each relation, in row order."""
+    return (label for (label,) in kb.select("SELECT label FROM relations ORDER BY relation"))
 
 
 def _entities_with_triples(kb: KnowledgeBase) -> Iterator[tuple[int, str, str, float | None, _TripleWords]]:
-    """Every entity with its triples, in row order, by two streams side by side."""
+    """Yield every entity with its triples, in row order, from two parallel streams."""
     relations = dict(kb.select("SELECT relation, label FROM relations"))
     sql = "SELECT head, triple, relation, tail FROM triples ORDER BY head, triple"
     groups = groupby(kb.stream(sql), key=lambda values: values[0])
@@ -206,7 +200,7 @@ def _entities_with_triples(kb: KnowledgeBase) -> Iterator[tuple[int, str, str, f
 
 
 class _Packing:
-    """Grows the arrays entity by entity."""
+    """Collects the arrays entity by entity."""
 
     def __init__(self, relations: dict[int, int]) -> None:
         self._relations = relations
@@ -267,8 +261,3 @@ class _Packing:
             result[f"{name}.starts"] = np.array(starts, np.int64)
             result[f"{name}.values"] = np.array(flat, {"i": np.int32, "I": np.uint32, "B": np.uint8}[flat.typecode])
         return result
-
-
-def packed_folder(kb_folder: Path) -> Path:
-    """Where the packed arrays of a KB stand."""
-    return kb_folder / _FOLDER

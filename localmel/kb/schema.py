@@ -1,14 +1,16 @@
 """The tables of a KB, their version, and the checks made when one is opened.
 
-In: a path.  Out: an open, checked database.  Labels and aliases stand together in `names`, since
-a mention may use either; the label is marked.  Words of a name are found through `name_words` (FTS5); `words` lists
-them forwards and backwards, so that a word with a typing error is found by its beginning or its end."""
+In: a path.  Out: an open, checked database.  Labels and aliases share the table `names`, since a mention may use
+either; the label is marked.  `name_words` (FTS5) finds the words of a name; `words` lists them forwards and backwards,
+so that a misspelt word is found by its beginning or its end."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from localmel.errors import BadInput, CorruptArtifact, KbBusy, LocalmelError, OutOfSpace, shell_line
 
@@ -16,7 +18,10 @@ APPLICATION_ID = 0x6C6D656C
 VERSION = 1
 DATABASE = "kb.sqlite"
 BUSY_SECONDS = 5.0
-"How long a writer waits for another one to end."
+"How long a writer waits for another one to finish."
+_BATCH = 500  # values per IN (...) list; SQLite allows 32,766
+
+T = TypeVar("T")
 
 TABLES = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -45,7 +50,7 @@ CREATE INDEX words_backwards ON words(backwards);
 
 
 def create(path: Path, shown: Path) -> sqlite3.Connection:
-    """A new, empty database without indexes (they are made after a first bulk load).  Errors name the path `shown`."""
+    """Create an empty database without indexes (they follow the first bulk load).  Errors name the path `shown`."""
     connection = None
     try:
         connection = sqlite3.connect(path, isolation_level=None)
@@ -60,33 +65,34 @@ def create(path: Path, shown: Path) -> sqlite3.Connection:
 
 
 def connect(path: Path, *, writable: bool, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
-    """Open an existing KB database and check that it is one, whole, and of a version this code reads."""
+    """Open an existing database; check that it is a whole KB of a version this code reads."""
     mode = "mode=rw" if writable else "mode=ro&immutable=1" if _is_at_rest(path) else "mode=ro"
-    connection = None
+    place, connection = f"{path.resolve().as_uri()}?{mode}", None
     try:
         connection = sqlite3.connect(
-            f"{path.resolve().as_uri()}?{mode}",
-            uri=True,
-            isolation_level=None,
-            timeout=busy_seconds,
-            check_same_thread=False,
+            place, uri=True, isolation_level=None, timeout=busy_seconds, check_same_thread=False
         )
         _check(connection, path)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, CorruptArtifact) as error:
         if connection:
             connection.close()
-        raise translated(error, path) from error
-    except CorruptArtifact:
-        if connection:
-            connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise translated(error, path) from error
         raise
     return connection
 
 
-def _is_at_rest(path: Path) -> bool:
-    """Whether the KB stands where this process cannot write (a CD, a read-only mount) and nobody is writing it.
+def batches(values: Sequence[T]) -> Iterator[tuple[Sequence[T], str]]:
+    """Yield the values some at a time, each time with the question marks of an `IN (...)` list."""
+    for start in range(0, len(values), _BATCH):
+        batch = values[start : start + _BATCH]
+        yield batch, ",".join("?" * len(batch))
 
-    SQLite needs to write beside a database in order to share it with a writer; only here it can do without."""
+
+def _is_at_rest(path: Path) -> bool:
+    """Tell whether this process cannot write next to the KB (a CD, a read-only mount) and nobody else is writing it.
+
+    To share a database with a writer, SQLite must write next to it; only here it need not."""
     return not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
 
 
@@ -94,33 +100,37 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application != APPLICATION_ID:
-        raise CorruptArtifact(f"{path} is no localmel KB", hint="localmel kb build NAME --entities FILE --triples FILE")
+        raise CorruptArtifact(
+            f"cannot open KB: {path} is not a localmel KB", hint="localmel kb build NAME --entities FILE --triples FILE"
+        )
     if version != VERSION:
         raise CorruptArtifact(
-            f"{path} has schema version {version}; this localmel reads version {VERSION}",
+            f"cannot open KB: {path} has schema version {version}; this localmel reads version {VERSION}",
             hint="pip install --upgrade localmel" if version > VERSION else "localmel kb build NAME --replace ...",
         )
     connection.execute("SELECT count(*) FROM meta").fetchone()
 
 
 _NO_ROOM = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_SHMMAP")
-"What SQLite calls a full disk, a used-up quota, or a limit on the size of a file."
+"SQLite's names for a full disk, a used-up quota, or a limit on the size of a file."
 
 
 def translated(error: sqlite3.Error, path: Path) -> LocalmelError:
-    """The localmel error for what SQLite reports about the database at `path`."""
+    """Return the localmel error for what SQLite reports about the database at `path`."""
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return KbBusy(f"another process is writing {path}", hint="wait for it to end, then run the same command again")
+        return KbBusy(
+            f"another process is writing {path}", hint="wait until it finishes, then run the same command again"
+        )
     if name in _NO_ROOM:
         return OutOfSpace(
-            f"the disk that holds {path} is full ({error}); the KB is as it was before",
+            f"the disk that holds {path} is full ({error}); the KB is unchanged",
             hint=shell_line("df -h", path.parent, note="free some space, then run the same command again"),
         )
     if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR")):
         return CorruptArtifact(
-            f"{path} is damaged ({error})", hint="localmel kb build NAME ...   # from the files it was made of"
+            f"{path} is damaged ({error})", hint="localmel kb build NAME ...   # from the files it was built from"
         )
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
-        return BadInput(f"{path} cannot be opened ({error})", hint=shell_line("ls -l", path.parent))
-    return CorruptArtifact(f"{path} does not read as a KB ({error})", hint=shell_line("localmel kb info", path.parent))
+        return BadInput(f"cannot open {path}: {error}", hint=shell_line("ls -l", path.parent))
+    return CorruptArtifact(f"cannot read {path} as a KB: {error}", hint=shell_line("localmel kb info", path.parent))

@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from localmel.errors import BadInput, CorruptArtifact, UnknownKb, shell_line
-from localmel.kb.schema import DATABASE, connect, translated
+from localmel.kb.schema import DATABASE, batches, connect, translated
 from localmel.records import Entity, EntityId, Triple
-
-_BATCH = 500  # values per IN (...) list; SQLite allows 32,766
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KbFacts:
-    """What `localmel kb info` tells."""
+    """What `localmel kb info` prints."""
 
     name: str
     path: str
@@ -38,13 +36,13 @@ class KbFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KbTriple:
-    """A triple as the KB stores it, with its ids."""
+    """A triple with its ids, as the KB stores it."""
 
     row: int
     predicate: str
     relation: str
     tail_id: EntityId
-    "Empty for a literal and for a tail that is no entity."
+    "Empty for a literal and for a tail that is not an entity."
     tail: str
 
 
@@ -56,11 +54,11 @@ class KnowledgeBase:
         self.name = name or folder.name
         self._path = folder / DATABASE
         if not is_kb(folder):
-            raise UnknownKb(f"no KB at {folder}", hint="localmel kb build NAME --entities FILE --triples FILE")
+            raise UnknownKb(f"there is no KB at {folder}", hint="localmel kb build NAME --entities FILE --triples FILE")
         self._connection = connect(self._path, writable=False)
 
     def close(self) -> None:
-        """Give the database back."""
+        """Close the database."""
         self._connection.close()
 
     def __enter__(self) -> Self:
@@ -71,45 +69,45 @@ class KnowledgeBase:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Hold one state of the KB: what is read inside sees no change made meanwhile."""
+        """Hold one state of the KB: nothing read inside sees a change made meanwhile."""
         held_already = self._connection.in_transaction
         self.hold()
         try:
             yield
         finally:
             if not held_already:
-                with suppress(sqlite3.Error):  # nothing was written; what failed was said where it failed
+                with suppress(sqlite3.Error):  # nothing was written, and the failure was reported where it happened
                     self._connection.execute("COMMIT")
 
     def hold(self) -> None:
-        """From now on see the KB as it is now, whatever others write, until it is closed."""
+        """Keep seeing the KB as it is now, whatever others write, until it is closed."""
         if not self._connection.in_transaction:
             self._connection.execute("BEGIN")
-            self.select("SELECT 1 FROM meta")  # the state is fixed by the first look, not by BEGIN
+            self.select("SELECT 1 FROM meta")  # the first query fixes the state, not BEGIN
 
     @property
     def state(self) -> int:
-        """A number that changes when another connection changes the KB; far quicker than the fingerprint."""
+        """Return a number that changes when another connection changes the KB; far quicker than the fingerprint."""
         return int(self.select("PRAGMA data_version")[0][0])
 
     def select(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run one query for another module of this folder; damage is reported as such."""
+        """Run one query and return its rows.  Raises CorruptArtifact for a damaged database."""
         try:
             return self._connection.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise translated(error, self._path) from error
         except UnicodeEncodeError as error:
-            raise BadInput(f"this is no text: {error.object!r:.80} ({error.reason})") from None
+            raise BadInput(f"not a text: {error.object!r:.80} ({error.reason})") from None
 
     def select_in(self, sql: str, values: Iterable[Any], *, before: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
-        """Run one query over many values, in batches: `IN ({})` in `sql` stands for the values of one batch.
+        """Run a query with `IN ({})` over any number of values, some at a time.
 
-        `before` holds the values of placeholders that stand to the left of it."""
-        for batch, marks in _batches(list(values)):
+        `before` holds the values of the placeholders to the left of the list."""
+        for batch, marks in batches(list(values)):
             yield from self.select(sql.format(marks), [*before, *batch])
 
     def stream(self, sql: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
-        """As `select`, row by row."""
+        """Run one query and yield its rows one by one."""
         try:
             yield from self._connection.execute(sql, values)
         except sqlite3.Error as error:
@@ -120,14 +118,14 @@ class KnowledgeBase:
 
     @property
     def fingerprint(self) -> str:
-        """A hash that changes with every change of the content, and is the same for the same history of imports."""
+        """Return a hash of the history of imports, which changes whenever the content does."""
         found = self.select("SELECT value FROM meta WHERE key = 'fingerprint'")
         if not found:
             raise CorruptArtifact(f"{self._path} has no fingerprint", hint="localmel kb build NAME --replace ...")
         return str(found[0][0])
 
     def facts(self) -> KbFacts:
-        """Counts over the whole KB."""
+        """Count what the whole KB holds."""
 
         def count(sql: str) -> int:
             return int(self.select(sql)[0][0])
@@ -147,7 +145,7 @@ class KnowledgeBase:
         )
 
     def row(self, entity_id: EntityId) -> int:
-        """The row of an id.  Raises BadInput where the KB has none."""
+        """Return the row of an id.  Raises BadInput for an id the KB does not have."""
         found = self.select("SELECT row FROM entities WHERE id = ?", (entity_id,))
         if not found:
             raise BadInput(
@@ -157,35 +155,33 @@ class KnowledgeBase:
         return int(found[0][0])
 
     def entity(self, entity_id: EntityId) -> Entity:
-        """One entity, whole."""
+        """Return one entity with its names and its image."""
         return self.entities_at([self.row(entity_id)])[0]
 
     def entities_at(self, rows: Sequence[int]) -> list[Entity]:
-        """The entities at these rows, in this order."""
+        """Return the entities at these rows, in this order."""
         found: dict[int, tuple[Any, ...]] = {}
         aliases: dict[int, list[str]] = {row: [] for row in rows}
-        for batch, marks in _batches(rows):
-            sql = (
-                "SELECT e.row, e.id, e.label, e.description, e.popularity, i.path FROM entities e "
-                f"LEFT JOIN images i ON i.entity = e.row WHERE e.row IN ({marks})"
-            )
-            found.update((values[0], values) for values in self.select(sql, batch))
-            sql = f"SELECT entity, text FROM names WHERE NOT is_label AND entity IN ({marks}) ORDER BY name"
-            for row, text in self.select(sql, batch):
-                aliases[row].append(text)
+        sql = (
+            "SELECT e.row, e.id, e.label, e.description, e.popularity, i.path FROM entities e "
+            "LEFT JOIN images i ON i.entity = e.row WHERE e.row IN ({})"
+        )
+        found.update((values[0], values) for values in self.select_in(sql, rows))
+        sql = "SELECT entity, text FROM names WHERE NOT is_label AND entity IN ({}) ORDER BY name"
+        for row, text in self.select_in(sql, rows):
+            aliases[row].append(text)
         if missing := aliases.keys() - found:
-            fact = f"kb {self.name!r} has no row {min(missing)}: it was changed while it was read"
+            fact = f"kb {self.name!r} has no row {min(missing)}: another process changed it meanwhile"
             raise BadInput(fact, hint="run the same command again")
         return [_entity(found[row], aliases[row]) for row in rows]
 
     def all_entities(self) -> Iterator[Entity]:
-        """Every entity in row order, in bounded memory."""
-        rows = [row for (row,) in self.select("SELECT row FROM entities ORDER BY row")]
-        for start in range(0, len(rows), _BATCH):
-            yield from self.entities_at(rows[start : start + _BATCH])
+        """Yield every entity in row order, in bounded memory."""
+        for some, _ in batches([row for (row,) in self.select("SELECT row FROM entities ORDER BY row")]):
+            yield from self.entities_at(some)
 
     def kb_triples(self, entity_id: EntityId) -> list[KbTriple]:
-        """The triples of one entity in the order of the import, each once."""
+        """Return the triples of one entity in the order of the import, each once."""
         sql = (
             "SELECT min(t.triple), r.predicate, r.label, t.tail_id, t.tail FROM triples t "
             "JOIN relations r USING (relation) WHERE t.head = ? "
@@ -197,7 +193,7 @@ class KnowledgeBase:
         ]
 
     def triples(self, entity_id: EntityId) -> list[Triple]:
-        """The triples of one entity in words."""
+        """Return the triples of one entity in words."""
         label = self.entity(entity_id).label
         return [
             Triple(head=label, relation=fact.relation, tail=fact.tail, source="kb")
@@ -206,7 +202,7 @@ class KnowledgeBase:
 
 
 def is_kb(folder: Path) -> bool:
-    """Whether a KB stands there; no for a place that cannot be looked at."""
+    """Tell whether the folder holds a KB; false if it cannot be read."""
     try:
         return (folder / DATABASE).is_file()
     except OSError:
@@ -216,14 +212,8 @@ def is_kb(folder: Path) -> bool:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except FileNotFoundError:  # a log of SQLite's, gone when its writer ended
+    except FileNotFoundError:  # a log of SQLite, gone when its writer finished
         return 0
-
-
-def _batches(values: Sequence[Any]) -> Iterator[tuple[Sequence[Any], str]]:
-    for start in range(0, len(values), _BATCH):
-        batch = values[start : start + _BATCH]
-        yield batch, ",".join("?" * len(batch))
 
 
 def _entity(values: tuple[Any, ...], aliases: Iterable[str]) -> Entity:

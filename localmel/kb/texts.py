@@ -1,9 +1,9 @@
-"""Texts about entities beside their descriptions: abstracts that were imported, descriptions that a model wrote.
+"""Further texts about entities: abstracts that were imported, descriptions that a model wrote.
 
-In: a KB; texts by entity.  Out: the same texts, each with its source, whole or by pieces.  They stand in a table of
-their own, made when the first text is kept, which a KB without texts lacks; the description of an entity is never
-touched, and what one model wrote not by another.  They go with their entity (a trigger of the database sees to it) and
-do not move the KB's fingerprint: no index is made from them.  Knows no model."""
+In: a KB; texts by entity.  Out: the same texts, each with its source, for some entities or for all.  They have a table
+of their own, created with the first text; the description of an entity is never changed, and no model overwrites
+another's texts.  A trigger deletes them with their entity.  They do not change the KB's fingerprint, because no index
+is made from them.  Knows no model."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from localmel.errors import BadInput, CorruptArtifact, UsageError, shell_line
+from localmel.kb.schema import batches
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.words import fold
-from localmel.kb.write import writing
+from localmel.kb.write import move_state, writing
 from localmel.records import EntityId
 
 TextSource = Literal["abstract", "written"]
@@ -38,8 +38,6 @@ _KEEP = (
     "INSERT INTO texts(entity, source, model, text, facts) VALUES (?, ?, ?, ?, ?) "
     "ON CONFLICT(entity, source, model) DO UPDATE SET text = excluded.text, facts = excluded.facts"
 )
-_AT_ONCE = 500
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +47,14 @@ class EntityText:
     source: TextSource
     text: str
     model: str = ""
-    "Who wrote it; empty for an abstract."
+    "The model that wrote it; empty for an abstract."
     facts: Mapping[str, Any] = field(default_factory=dict)
-    "How it came about: `known`, `turns`, `names` and `years` in it that stand in no source, `made_from`."
+    "How it was made: `known`, `turns`, `made_from`, and the `names` and `years` in it that no source has."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptText:
-    """A text on its way into a KB."""
+    """A text to keep in a KB."""
 
     entity_id: EntityId
     text: str
@@ -65,12 +63,12 @@ class KeptText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntityTexts:
-    """What is said of one entity, each part with its label before it unless it begins with it."""
+    """The texts of one entity, each starting with its label."""
 
     static: str
-    "Its abstract, else its description, else its label alone."
+    "Its abstract, else its description, else only its label."
     written: str
-    "What a model wrote; empty where none did."
+    "The description that a model wrote; empty if none did."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,17 +79,17 @@ class TextCount:
     model: str
     entities: int
     doubtful: int
-    "Of them with a name or a year that stands in no source."
+    "How many of them have a name or a year that no source has."
 
 
 def prepare_texts(connection: sqlite3.Connection) -> None:
-    """Make the table where there is none, inside an open transaction of `kb.write.writing`."""
+    """Create the table if it is missing, inside an open transaction of `kb.write.writing`."""
     connection.execute(_TABLE)
     connection.execute(_TRIGGER)
 
 
 def keep_texts(folder: Path, source: TextSource, model: str, texts: Sequence[KeptText]) -> int:
-    """Write texts in one transaction.  Returns how many; an entity that is gone meanwhile is passed over."""
+    """Write texts in one transaction and return how many; an entity deleted meanwhile is skipped."""
     if not texts:
         return 0
     with writing(folder) as connection:
@@ -108,25 +106,20 @@ def keep_rows(
     model: str,
     values: Iterable[tuple[int, str, Mapping[str, Any]]],
 ) -> None:
-    """Keep (row, text, facts) in the open transaction, and let the state of these texts move."""
+    """Write (row, text, facts) in the open transaction and change the state of these texts."""
     digest = hashlib.sha256()
     for row, text, facts in values:
         line = (row, source, model, text, json.dumps(dict(facts), ensure_ascii=False, sort_keys=True))
         connection.execute(_KEEP, line)
         digest.update(repr(line).encode())
-    key = _state_key(source, model)
-    old = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-    moved = hashlib.sha256(((old[0] if old else "") + digest.hexdigest()).encode()).hexdigest()
-    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, moved))
+    move_state(connection, _state_key(source, model), digest)
 
 
 def rows_of(connection: sqlite3.Connection, ids: Sequence[EntityId]) -> dict[EntityId, int]:
-    """Id -> row, for those that the KB has."""
+    """Return the rows of those ids that the KB has."""
     found: dict[EntityId, int] = {}
-    for start in range(0, len(ids), _AT_ONCE):
-        some = ids[start : start + _AT_ONCE]
-        sql = f"SELECT id, row FROM entities WHERE id IN ({','.join('?' * len(some))})"
-        found.update(connection.execute(sql, list(some)).fetchall())
+    for some, marks in batches(ids):
+        found.update(connection.execute(f"SELECT id, row FROM entities WHERE id IN ({marks})", some).fetchall())
     return found
 
 
@@ -134,34 +127,29 @@ def rows_of(connection: sqlite3.Connection, ids: Sequence[EntityId]) -> dict[Ent
 
 
 def has_texts(kb: KnowledgeBase) -> bool:
-    """Whether a text was ever kept in this KB."""
+    """Tell whether this KB has ever held a text."""
     return bool(kb.select("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'texts'"))
 
 
 def texts_of(kb: KnowledgeBase, entity_id: EntityId) -> list[EntityText]:
-    """Every text about one entity, abstracts first.  Raises BadInput for an unknown id."""
+    """Return every text about one entity, abstracts first.  Raises BadInput for an unknown id."""
     return texts_at(kb, [kb.row(entity_id)])[0]
 
 
 def texts_at(kb: KnowledgeBase, rows: Sequence[int]) -> list[list[EntityText]]:
-    """Every text about the entities at these rows, in their order."""
+    """Return every text about the entities at these rows, in their order."""
     found: dict[int, list[EntityText]] = {row: [] for row in rows}
     if has_texts(kb):
-        for start in range(0, len(rows), _AT_ONCE):
-            some = rows[start : start + _AT_ONCE]
-            sql = (
-                "SELECT entity, source, model, text, facts FROM texts "
-                f"WHERE entity IN ({','.join('?' * len(some))}) ORDER BY source, model"
-            )
-            for row, source, model, text, facts in kb.select(sql, some):
-                found[row].append(EntityText(source=source, model=model, text=text, facts=_facts(kb, facts)))
+        sql = "SELECT entity, source, model, text, facts FROM texts WHERE entity IN ({}) ORDER BY source, model"
+        for row, source, model, text, facts in kb.select_in(sql, rows):
+            found[row].append(EntityText(source=source, model=model, text=text, facts=_facts(kb, facts)))
     return [found[row] for row in rows]
 
 
 def entity_texts(kb: KnowledgeBase, rows: Sequence[int], *, model: str = "") -> list[EntityTexts]:
-    """Static and written text of the entities at these rows; memory is that of what is returned.
+    """Return static and written text of the entities at these rows.
 
-    `model` says whose texts are meant where several have written.  Raises UsageError where that is not clear."""
+    `model` chooses among several models that wrote texts.  Raises UsageError if that choice is not clear."""
     chosen = the_model(kb, model)
     every = texts_at(kb, rows)
     result = []
@@ -174,14 +162,13 @@ def entity_texts(kb: KnowledgeBase, rows: Sequence[int], *, model: str = "") -> 
 
 
 def all_entity_texts(kb: KnowledgeBase, *, model: str = "") -> Iterator[EntityTexts]:
-    """Those of every entity in row order, in bounded memory."""
-    rows = iter([row for (row,) in kb.select("SELECT row FROM entities ORDER BY row")])
-    while some := list(islice(rows, _AT_ONCE)):
+    """Yield the texts of every entity in row order, in bounded memory."""
+    for some, _ in batches([row for (row,) in kb.select("SELECT row FROM entities ORDER BY row")]):
         yield from entity_texts(kb, some, model=model)
 
 
 def named_texts(kb: KnowledgeBase, source: TextSource, model: str = "") -> Iterator[str]:
-    """The text of one source of every entity in row order, as `entity_texts` gives it; empty where there is none."""
+    """Yield one source's text of every entity in row order, as in `entity_texts`; empty if it has none."""
     if not has_texts(kb):
         return
     sql = (
@@ -193,12 +180,12 @@ def named_texts(kb: KnowledgeBase, source: TextSource, model: str = "") -> Itera
 
 
 def the_model(kb: KnowledgeBase, model: str = "") -> str:
-    """The model whose texts are meant: the one named, or the only one; empty where none has written.
+    """Return the model whose texts to use: the one named or the only one; empty if no model wrote any.
 
-    Raises UsageError for a name that wrote nothing, and for several without a name."""
+    Raises UsageError for a model that wrote nothing, and for several models if none is named."""
     wrote = [one.model for one in text_counts(kb) if one.source == WRITTEN]
     if model and model not in wrote:
-        fact = f"no text in kb {kb.name!r} was written by {model!r}; written have: {', '.join(wrote) or 'none'}"
+        fact = f"model {model!r} wrote no text in kb {kb.name!r}; models that did: {', '.join(wrote) or 'none'}"
         raise UsageError(fact, hint=shell_line("localmel kb describe", kb.folder))
     if not model and len(wrote) > 1:
         fact = f"{len(wrote)} models wrote texts in kb {kb.name!r}: {', '.join(wrote)}"
@@ -207,7 +194,7 @@ def the_model(kb: KnowledgeBase, model: str = "") -> str:
 
 
 def text_counts(kb: KnowledgeBase) -> list[TextCount]:
-    """What there is, by source and model."""
+    """Count the texts by source and model."""
     if not has_texts(kb):
         return []
     sql = (
@@ -221,7 +208,7 @@ def text_counts(kb: KnowledgeBase) -> list[TextCount]:
 
 
 def texts_state(kb: KnowledgeBase, source: TextSource, model: str = "") -> str:
-    """A hash that moves when texts of this source change; empty where there are none."""
+    """Return a hash that changes with the texts of this source; empty if there are none."""
     found = kb.select("SELECT value FROM meta WHERE key = ?", (_state_key(source, model),))
     return str(found[0][0]) if found else ""
 
@@ -237,11 +224,11 @@ def _named(label: str, text: str) -> str:
     return text if f"{begins} ".startswith(f"{fold(label)} ") else f"{label}: {text}"
 
 
-def _facts(kb: KnowledgeBase, text: str) -> Json:
+def _facts(kb: KnowledgeBase, text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise CorruptArtifact(f"a text of kb {kb.name!r} has facts that are no JSON ({error})") from None
+        raise CorruptArtifact(f"a text of kb {kb.name!r} has facts that are not JSON ({error})") from None
     if not isinstance(found, dict):
-        raise BadInput(f"a text of kb {kb.name!r} has facts that are no object: {text!r:.60}")
+        raise BadInput(f"a text of kb {kb.name!r} has facts that are not an object: {text!r:.60}")
     return found

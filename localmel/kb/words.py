@@ -1,6 +1,6 @@
-"""Names as they are compared: case, accents and punctuation folded away.
+"""Names and words as they are compared: folded, without function words, as stems; and the places of a people.
 
-In: any text.  Out: words of letters and digits with single blanks.  Knows no KB."""
+In: any text.  Out: words of letters and digits with single blanks, or numbers for word stems.  Knows no KB."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _NOT_A_WORD = re.compile(r"[\W_]+")
 _INITIALS = re.compile(r"\b(?:\w )+\w\b")
 _POSSESSIVE = re.compile(r"(?:['’]s|(?<=s)['’])$", re.IGNORECASE)
 _LETTERS = {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "ł": "l", "þ": "th", "ı": "i"}
-"Letters that decomposition leaves whole but that people type without their stroke."
+"Letters that decomposition leaves whole but people type without their stroke."
 _KANA_VOICING = 8
-"The combining class of the marks that make パ of ハ: another letter, no accent."
+"Combining class of the marks that turn ハ into パ: another letter, not an accent."
 _LETTER_TABLE = str.maketrans(_LETTERS)
 
 
 def fold(text: str) -> str:
-    """`"J. R. R. Tolkien"` and `"JRR Tolkien"` become `"jrr tolkien"`; `"Beyoncé"` becomes `"beyonce"`.
+    """Fold case, accents and punctuation away; a text without a letter or digit becomes "".
 
-    A text without a letter or digit folds to the empty string."""
+    Examples: "J. R. R. Tolkien" and "JRR Tolkien" become "jrr tolkien"; "Beyoncé" becomes "beyonce"."""
     if text.isascii():
         plain = text.lower()
     else:
@@ -39,7 +39,7 @@ def fold(text: str) -> str:
 
 
 def fold_mention(surface: str) -> str:
-    """A surface folded, without the possessive at its end."""
+    """Fold a surface without the possessive at its end."""
     return fold(_POSSESSIVE.sub("", surface.strip())) or fold(surface)
 
 
@@ -54,7 +54,7 @@ FUNCTION_WORDS = frozenset(
     "la le les el los las de del della der die das den dem des du di da do dos van von und et y e ou en im zu al "
     "three four five six seven eight nine ten".split()
 )
-"Words that say nothing about which entity is meant, and are no names when they stand alone."
+"Words that say nothing about which entity is meant, and are not names on their own."
 TITLES = frozenset(
     "mr mrs ms miss dr sir dame lord lady saint st president vice prime minister chancellor governor mayor senator "
     "congressman congresswoman representative secretary ambassador king queen prince princess emperor empress pope "
@@ -62,7 +62,7 @@ TITLES = frozenset(
     "commander professor judge justice coach manager director actor actress singer author writer painter chairman "
     "chairwoman ceo former deputy staff mp".split()
 )
-"Words that stand before or behind a name and are no part of it, unless the KB says so."
+"Words before or after a name that do not belong to it unless the KB says so."
 CAPTION_WORDS = frozenset(
     "map location locations image logo view sign members member students student people residents fans police "
     "officers soldiers troops workers women men woman man children protesters demonstrators supporters players player "
@@ -76,25 +76,28 @@ _STEM_LETTERS = 6
 
 
 def stem(word: str) -> int:
-    """A number for a folded word; words that share their first six letters share it (football, footballer)."""
+    """Return a number for a folded word, shared by all words with the same first six letters (football, footballer)."""
     return zlib.crc32(word[:_STEM_LETTERS].encode("utf-8", "replace"))
 
 
 def stems(text: str) -> dict[int, str]:
-    """The stems of a text's words without function words and single letters, each with a word that gave it."""
+    """Map the stems of a text, without function words and single letters, to a word that has each."""
     return stems_of(fold(text).split())
 
 
 def stems_of(words: Iterable[str]) -> dict[int, str]:
-    """As `stems`, from words already folded."""
+    """Do the same as `stems` for words that are already folded."""
     return {stem(word): word for word in words if len(word) > 1 and word not in FUNCTION_WORDS}
 
 
+# Countries, continents, and the regions and cities whose adjective is not just an ending.
 _TABLE = Path(__file__).parent / "demonyms.tsv"
 
 
 def places_of(folded: str) -> tuple[str, ...]:
-    """`"dutch"` -> `("netherlands", "kingdom of the netherlands")`; a plural is read as its singular; else empty."""
+    """Return the folded names of the places a demonym belongs to, empty if it is none; plurals count as singulars.
+
+    Example: "dutch" and "dutchmen" lead to "netherlands" and "kingdom of the netherlands"."""
     table = _table()
     return table.get(folded) or table.get(folded.removesuffix("s"), ())
 

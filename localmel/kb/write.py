@@ -1,7 +1,7 @@
-"""Make a KB, add to it, take from it: each as one transaction.
+"""Build a KB, add to it, remove from it: each as one transaction.
 
-In: a `KbSource` (entities and triples with where they were read).  Out: a changed KB folder, and counts.
-Killed half-way, full disk or a bad line: the KB is as it was.  Knows file formats only through the source."""
+In: a `KbSource` (entities and triples with the place where they were read).  Out: a changed KB folder, and counts.
+After a kill, on a full disk or with a bad line the KB stays as it was.  Knows no file format."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from functools import lru_cache
 from itertools import count, islice
 from pathlib import Path
 
-from localmel.errors import BadInput, ImportProblem, shell_line
+from localmel.errors import BadInput, shell_line
 from localmel.kb.importers.reading import EntityRow, KbSource, Problems, TripleRow, clean
 from localmel.kb.schema import BUSY_SECONDS, DATABASE, INDEXES, connect, create, translated
+from localmel.kb.store import KnowledgeBase
 from localmel.kb.words import fold
 from localmel.records import Entity, EntityId
 from localmel.store.artifacts import behind_links, failed_writes_are_reported, replace_folder, temporary_folder
@@ -35,7 +36,7 @@ _COUNT_TRIPLES = "UPDATE entities SET n_triples = (SELECT count(*) FROM triples 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changed:
-    """What one import or removal did."""
+    """The counts of one import, removal or export."""
 
     entities: int
     triples: int
@@ -43,9 +44,8 @@ class Changed:
 
 
 def build_kb(folder: Path, source: KbSource, problems: Problems, *, replace: bool = False) -> Changed:
-    """Make a KB in `folder` from nothing.  An existing one is replaced only on request, and only at the end.
-
-    What stands there and is no KB is never replaced."""
+    """Build a KB in `folder` from nothing.  An existing KB is replaced only on request, and only at the end;
+    anything else that is there never is."""
     with failed_writes_are_reported(folder):
         _check_free(folder, replace=replace)
         folder = behind_links(folder)
@@ -66,7 +66,7 @@ def build_kb(folder: Path, source: KbSource, problems: Problems, *, replace: boo
                 connection.execute("ANALYZE")
             except sqlite3.Error as error:
                 raise translated(error, folder / DATABASE) from error
-        for kept in ("vectors", "journals"):  # vectors of unchanged texts and answers of models are used again
+        for kept in ("vectors", "journals"):  # vectors of unchanged texts and answers of models stay useful
             if (folder / kept).is_dir():
                 (folder / kept).rename(temporary / kept)
         replace_folder(temporary, folder)
@@ -77,29 +77,29 @@ def _check_free(folder: Path, *, replace: bool) -> None:
     if not folder.exists():
         return
     if not replace:
-        raise BadInput(f"{folder} is there already", hint="add --replace, or choose another name")
+        raise BadInput(f"{folder} already exists", hint="add --replace, or choose another name")
     if not (folder / DATABASE).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise BadInput(f"{folder} is there and is no KB: it is not replaced", hint="choose another name")
+        raise BadInput(f"cannot replace {folder}: it exists and is not a KB", hint="choose another name")
 
 
 def add_to_kb(
     folder: Path, source: KbSource, problems: Problems, *, update: bool = False, busy_seconds: float = BUSY_SECONDS
 ) -> Changed:
-    """Add entities and triples to a live KB; another writer is waited for, `busy_seconds` long.
+    """Add entities and triples to a live KB, after waiting up to `busy_seconds` for another writer.
 
-    An id that the KB has already is a problem, unless `update`: then its label, description, names, image and
-    popularity are replaced, and its triples too where the import has any.  A triple that the KB has is not doubled."""
+    An id that the KB already has is a problem, unless `update`: then its label, description, names, image and
+    popularity are replaced, and its triples too if the import has any.  A triple that the KB has is not repeated."""
     with writing(folder, busy_seconds) as connection:
         return _Writer(connection, problems, empty=False, update=update).load(source)
 
 
 def remove_from_kb(folder: Path, ids: Iterable[EntityId], *, busy_seconds: float = BUSY_SECONDS) -> Changed:
-    """Take entities, their names and the triples they head from a live KB.
+    """Remove entities, their names and the triples they head from a live KB.
 
-    Triples of others that end in them stay, as words.  An unknown id changes nothing at all."""
+    Triples of others that end in them stay, as words.  With an unknown id nothing is removed."""
     wanted = list(dict.fromkeys(ids))
     if not wanted:
-        raise BadInput("no entity to remove", hint="localmel kb remove NAME ID...")
+        raise BadInput("there is no entity to remove", hint="localmel kb remove NAME ID...")
     with writing(folder, busy_seconds) as connection:
         rows, unknown = [], []
         for entity_id in wanted:
@@ -116,13 +116,13 @@ def remove_from_kb(folder: Path, ids: Iterable[EntityId], *, busy_seconds: float
             triples += connection.execute("DELETE FROM triples WHERE head = ?", (row,)).rowcount
             connection.execute("DELETE FROM images WHERE entity = ?", (row,))
             connection.execute("DELETE FROM entities WHERE row = ?", (row,))
-        _move_fingerprint(connection, hashlib.sha256(repr(("remove", wanted)).encode()))
+        move_state(connection, "fingerprint", hashlib.sha256(repr(("remove", wanted)).encode()))
     return Changed(entities=len(rows), triples=triples)
 
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
-    """All of it or nothing; SQLite's own failures come out as localmel errors that name `path`."""
+    """Write all of it or nothing; failures of SQLite become localmel errors that name `path`."""
     try:
         connection.execute("BEGIN IMMEDIATE")
         yield
@@ -130,18 +130,16 @@ def _transaction(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         raise translated(error, path) from error
     except UnicodeEncodeError as error:
-        raise BadInput(f"this is no text: {error.object!r:.80} ({error.reason})") from None
+        raise BadInput(f"not a text: {error.object!r:.80} ({error.reason})") from None
     finally:
         if connection.in_transaction:
-            with suppress(sqlite3.Error):  # the next one to open the KB rolls back what this one could not
+            with suppress(sqlite3.Error):  # whoever opens the KB next rolls back what failed here
                 connection.execute("ROLLBACK")
 
 
 @contextmanager
 def writing(folder: Path, busy_seconds: float = BUSY_SECONDS) -> Iterator[sqlite3.Connection]:
-    """One transaction on a live KB, for another module of this folder; all of it is written, or nothing."""
-    from localmel.kb.store import KnowledgeBase
-
+    """Open one transaction on a live KB; either all of it is written or nothing."""
     KnowledgeBase(folder).close()
     with (
         closing(connect(folder / DATABASE, writable=True, busy_seconds=busy_seconds)) as connection,
@@ -152,7 +150,7 @@ def writing(folder: Path, busy_seconds: float = BUSY_SECONDS) -> Iterator[sqlite
 
 
 class _Writer:
-    """Puts the rows of one source into an open transaction."""
+    """Writes the rows of one source into an open transaction."""
 
     def __init__(
         self, connection: sqlite3.Connection, problems: Problems, *, empty: bool, update: bool = False
@@ -161,9 +159,9 @@ class _Writer:
         self._problems = problems
         self._empty = empty  # a new KB: full-text tables are filled once at the end
         self._update = update
-        self._ids: set[EntityId] = set()  # of this import, where the KB has others
-        self._heads: set[int] = set()  # rows with new triples, likewise
-        self._replaced: list[int] = []  # rows of updated entities, whose old triples go when new ones come
+        self._ids: set[EntityId] = set()  # of this import, if the KB had entities before
+        self._heads: set[int] = set()  # rows with new triples, in the same case
+        self._replaced: list[int] = []  # updated entities, whose old triples go once new ones come
         self._digest = hashlib.sha256()
         self._next_name = count(_next(connection, "names", "name"))
         self._relations: dict[tuple[str, str], int] = {
@@ -182,10 +180,10 @@ class _Writer:
             triples += self._connection.executemany(_INSERT if self._empty else _INSERT_NEW, batch).rowcount
         self._problems.finish()
         if not entities and not triples and not self._heads:
-            raise BadInput("the import holds no entity and no triple", hint="localmel kb build --help")
+            raise BadInput("the import holds no entities and no triples", hint="localmel kb build --help")
         self._connection.executemany(f"{_COUNT_TRIPLES} WHERE row = ?", ((head,) for head in self._heads))
         if entities or triples:
-            _move_fingerprint(self._connection, self._digest)
+            move_state(self._connection, "fingerprint", self._digest)
         return Changed(entities=entities, triples=triples, problems=self._problems.count)
 
     def _find_row(self, entity_id: EntityId) -> int | None:
@@ -196,24 +194,22 @@ class _Writer:
         entity = read.entity
         if not _is_text(entity.id, entity.label, entity.description, *entity.aliases, entity.image or ""):
             fact = f"entity {entity.id!r} has a control character in its id, names, description or image"
-            self._problems.report(ImportProblem(fact, source=read.source, line=read.line))
+            self._problems.report(fact, read.source, read.line)
             return False
         values = (entity.label, entity.description, entity.popularity, entity.id)
         try:
-            row = self._connection.execute(
-                "INSERT INTO entities(label, description, popularity, id) VALUES (?, ?, ?, ?)", values
-            ).lastrowid
+            sql = "INSERT INTO entities(label, description, popularity, id) VALUES (?, ?, ?, ?) RETURNING row"
+            (row,) = self._connection.execute(sql, values).fetchone()
             self._digest.update(repr(entity).encode())
         except sqlite3.IntegrityError:
             twice = self._empty or entity.id in self._ids
             if twice or not self._update:
-                fact = f"entity id {entity.id!r} stands twice" if twice else f"the KB has {entity.id!r} already"
+                fact = f"entity id {entity.id!r} repeats" if twice else f"the KB already has {entity.id!r}"
                 hint = "" if twice else "add --update to replace what the KB has"
-                self._problems.report(ImportProblem(fact, source=read.source, line=read.line, hint=hint))
+                self._problems.report(fact, read.source, read.line, hint=hint)
                 return False
             row = self._replace_entity(values)
             self._digest.update(repr(("update", entity)).encode())
-        assert row is not None
         if not self._empty:
             self._ids.add(entity.id)
         self._add_names(row, entity)
@@ -230,7 +226,7 @@ class _Writer:
         return int(row)
 
     def _forget_replaced_triples(self) -> None:
-        """Before the first triples of an import: what the KB had about the entities that it updates."""
+        """Delete, before the first triples of an import, those of the entities that it updates."""
         self._connection.executemany("DELETE FROM triples WHERE head = ?", ((row,) for row in self._replaced))
         self._heads.update(self._replaced)
         self._replaced.clear()
@@ -256,15 +252,13 @@ class _Writer:
         for read in rows:
             head = head_row(read.head)
             if head is None:
-                self._problems.report(
-                    ImportProblem(f"head {read.head!r} is no entity of the KB", source=read.source, line=read.line)
-                )
+                self._problems.report(f"head {read.head!r} is not an entity of the KB", read.source, read.line)
                 continue
             relation = relations.get((read.predicate, read.relation))
             known = relation is not None or _is_text(read.relation, read.predicate)
             if not (known and read.relation.strip() and read.tail.strip() and _is_text(read.tail, read.tail_id)):
                 fact = f"a triple of {read.head!r} has an empty relation or tail, or a control character in it"
-                self._problems.report(ImportProblem(fact, source=read.source, line=read.line))
+                self._problems.report(fact, read.source, read.line)
                 continue
             if relation is None:
                 relation = self._add_relation(read.predicate, read.relation)
@@ -273,14 +267,14 @@ class _Writer:
             yield head, relation, read.tail_id, read.tail
 
     def _add_relation(self, predicate: str, label: str) -> int:
-        cursor = self._connection.execute("INSERT INTO relations(predicate, label) VALUES (?, ?)", (predicate, label))
-        assert cursor.lastrowid is not None
-        self._relations[predicate, label] = cursor.lastrowid
-        return cursor.lastrowid
+        sql = "INSERT INTO relations(predicate, label) VALUES (?, ?) RETURNING relation"
+        (relation,) = self._connection.execute(sql, (predicate, label)).fetchone()
+        self._relations[predicate, label] = int(relation)
+        return int(relation)
 
 
 def _is_text(*texts: str) -> bool:
-    """Whether the texts come back unchanged from an export: no tabs, line breaks or other controls."""
+    """Tell whether the texts survive an export unchanged: no tabs, line breaks or other control characters."""
     return all(text.isprintable() or clean(f"|{text}|") == f"|{text}|" for text in texts)
 
 
@@ -289,9 +283,9 @@ def _next(connection: sqlite3.Connection, table: str, column: str) -> int:
 
 
 def _forget_names(connection: sqlite3.Connection, row: int) -> None:
-    """Names leave the full-text table by naming the old text, as external-content FTS5 asks.
+    """Delete the names of an entity, and the words that no other name has, so that these can be corrected to others.
 
-    A word that no name has any more leaves the list, so that it can be corrected to another."""
+    FTS5 with external content deletes a name only if it is given the old text."""
     words = set()
     for name, folded in connection.execute("SELECT name, folded FROM names WHERE entity = ?", (row,)).fetchall():
         connection.execute("INSERT INTO name_words(name_words, rowid, folded) VALUES ('delete', ?, ?)", (name, folded))
@@ -303,14 +297,15 @@ def _forget_names(connection: sqlite3.Connection, row: int) -> None:
 
 
 def _list_words(connection: sqlite3.Connection) -> None:
-    """Every different word of a name, forwards and backwards."""
+    """List every different word of a name, forwards and backwards."""
     connection.create_function("backwards", 1, lambda word: word[::-1], deterministic=True)
     connection.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab(main, name_words, row)")
     connection.execute("INSERT INTO words SELECT term, backwards(term) FROM temp.vocabulary")
     connection.execute("DROP TABLE temp.vocabulary")
 
 
-def _move_fingerprint(connection: sqlite3.Connection, change: hashlib._Hash) -> None:
-    old = connection.execute("SELECT value FROM meta WHERE key = 'fingerprint'").fetchone()
+def move_state(connection: sqlite3.Connection, key: str, change: hashlib._Hash) -> None:
+    """Replace the hash under `key` by one that depends on it and on the change."""
+    old = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     digest = hashlib.sha256(((old[0] if old else "") + change.hexdigest()).encode()).hexdigest()
-    connection.execute("INSERT OR REPLACE INTO meta VALUES ('fingerprint', ?)", (digest,))
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, digest))

@@ -73,13 +73,13 @@ def test_each_finding_is_a_sentence_with_its_numbers(report: BenchmarkReport) ->
     findings = "\n".join(report.findings)
     assert len(report.findings) == 8
     for said in (
-        "2 of 4 mentions of test stand in train too (sentences: 1; by sentence: 2; by id: 1), such as 1-0",
-        "test: 2 of 4 mentions name a picture that is not there, such as 1-0: ",
-        "train: 1 of 5 mentions have a gold that the KB does not know, such as 2-0#2: Q9",
-        "train: 1 of 5 mentions do not stand in their sentence, such as 2-0",
+        "2 of 4 mentions of test are also in train (sentences: 1; by sentence: 2; by id: 1), such as 1-0",
+        "test: 2 of 4 mentions name a picture that is missing, such as 1-0: ",
+        "train: 1 of 5 mentions have a gold that the KB does not have, such as 2-0#2: Q9",
+        "train: 1 of 5 mentions are not in their sentence, such as 2-0",
         "train: 1 of 5 mentions repeat the sentence, the name and the gold of another, such as 1-2",
         "train: mentions without text, left out: 1, such as 3-0",
-        "train: ids that come again: 1, such as 2-0",
+        "train: ids that repeat: 1, such as 2-0",
     ):
         assert said in findings
 

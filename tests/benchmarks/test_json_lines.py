@@ -61,9 +61,9 @@ def test_a_mention_that_does_not_stand_in_its_sentence_is_put_in_front_of_it(tmp
         ({**ROW, "mention": ""}, "not a mention"),
         ({**ROW, "mention": 7}, "not a mention"),
         ({**ROW, "sentence": None}, "not a mention"),
-        ({**ROW, "id": 7}, "id 7 or answer 'Q41421' is no text"),
-        ({**ROW, "id": "m9", "answer": ["Q1"]}, r"answer \['Q1'\] is no text"),
-        (ROW, "id 'm1' stands twice"),
+        ({**ROW, "id": 7}, "id 7 or answer 'Q41421' is not a text"),
+        ({**ROW, "id": "m9", "answer": ["Q1"]}, r"answer \['Q1'\] is not a text"),
+        (ROW, "id 'm1' repeats"),
     ],
 )
 def test_a_line_that_does_not_fit_is_named(tmp_path: Path, line: dict[str, Any] | str | bytes, said: str) -> None:
@@ -87,9 +87,9 @@ def test_an_image_is_a_path_beside_the_file_or_none(tmp_path: Path) -> None:
         ("a/../../b.jpg", "leads out of the folder"),
         ("/etc/passwd", "leads out of the folder"),
         ("a\0.jpg", "leads out of the folder"),
-        (7, "image 7 is no text"),
-        (["a.jpg"], "is no text"),
-        (False, "image False is no text"),
+        (7, "image 7 is not a text"),
+        (["a.jpg"], "is not a text"),
+        (False, "image False is not a text"),
     ],
 )
 def test_an_image_that_is_no_path_below_the_file_is_refused(tmp_path: Path, image: object, said: str) -> None:

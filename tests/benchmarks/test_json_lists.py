@@ -78,15 +78,15 @@ def test_progress_adds_up_to_the_size_of_the_file(tmp_path: Path) -> None:
     [
         ("", "cut off"),
         ("  \n", "cut off"),
-        ("{}", "no JSON list"),
+        ("{}", "not a JSON list"),
         ("[1, 2", "cut off: its last whole element is 2"),
         ('[{"a": 1}, {"b": "x', "cut off: its last whole element is 1"),
-        ("[1,]", "behind element 1"),
-        ("[1 2]", "behind element 1"),
-        ("[1] 2", "behind element 1"),
-        ("[nothing]", "behind element 0"),
-        ("[" * 100_000, "behind element 0"),
-        ("[" + "9" * 5000 + "]", "behind element 0"),
+        ("[1,]", "after element 1"),
+        ("[1 2]", "after element 1"),
+        ("[1] 2", "after element 1"),
+        ("[nothing]", "after element 0"),
+        ("[" * 100_000, "after element 0"),
+        ("[" + "9" * 5000 + "]", "after element 0"),
         (b'[{"a": "\xff"}]', "not UTF-8"),
         ('[{"a": 1}]'.encode("utf-16"), "not UTF-8"),
     ],
@@ -114,7 +114,7 @@ def test_a_broken_element_is_not_looked_for_in_the_whole_file(tmp_path: Path) ->
 
 
 def test_an_absent_file_and_a_value_that_is_no_object_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="cannot read"):
         list(read_list(tmp_path / "absent.json"))
     for data, said in (("[]", "a list"), ("{", "not JSON"), (b"\xff", "not JSON"), ("[" * 100_000, "not JSON")):
         with pytest.raises(BadInput, match=said):

@@ -76,7 +76,7 @@ def test_a_mapping_file_that_stands_twice_in_unusual_places_is_refused(
 ) -> None:
     kgmel(three, SPLIT, place="a")
     write(tmp_path / "b" / "ids_split_mappings.json", {"WikiMEL": {}})
-    with pytest.raises(BadInput, match="several places"):
+    with pytest.raises(BadInput, match="there are several files"):
         read_benchmark(tmp_path)
 
 
@@ -118,7 +118,7 @@ def test_what_belongs_nowhere_is_noted(kgmel: Make, three: list[Any]) -> None:
     for said in (
         "in no split, left out: 2",
         "without a sentence: 1",
-        "ids_blank_image.json has nothing",
+        "ids_blank_image.json has no list",
         "not in qids_answer.json: 2",
     ):
         assert said in notes
@@ -130,10 +130,10 @@ def test_what_belongs_nowhere_is_noted(kgmel: Make, three: list[Any]) -> None:
         ({"mention": ["Ada"]}, "different lengths: 1 mention, 2 entity, 2 answer"),
         ({"answer": ["Q1", "Q2", "Q3"]}, "different lengths"),
         ({"entity": []}, "different lengths"),
-        ({"mention": "Ada"}, "mention is no list of texts"),
-        ({"answer": [1, 2]}, "answer is no list of texts"),
+        ({"mention": "Ada"}, "mention is not a list of texts"),
+        ({"answer": [1, 2]}, "answer is not a list of texts"),
         ({"answer": ["Q1", ""]}, "answer is empty"),
-        ({"answer": None}, "answer is no list of texts"),
+        ({"answer": None}, "answer is not a list of texts"),
         ({"sentence": ["x"]}, "sentence is not a text"),
         ({"imgPath": 3}, "imgPath is not a text"),
         ({"id": None}, "neither a whole number nor a text"),
@@ -274,7 +274,8 @@ def test_without_one_of_its_files_there_is_no_kb(kgmel: Make, three: list[Any], 
 @given(rows=st.lists(st.lists(st.text(max_size=6), min_size=0, max_size=4), max_size=6))
 def test_any_table_gives_rows_or_problems(kgmel: Make, three: list[Any], tmp_path: Path, rows: list[list[str]]) -> None:
     text = "\n".join("\t".join(row) for row in rows).encode("utf-8", "replace")
-    tables = {"QID2Label.tsv": b"Q1\tAda\t\n" + text, "PID2Label.tsv": text, "Triples-WikiMEL.tsv": text}
+    tables = {"QID2Label.tsv": b"Q1\tAda\t\n" + text, "PID2Label.tsv": b"P1\tlikes\n" + text}
+    tables["Triples-WikiMEL.tsv"] = b"Q1\tP1\tQ1\n" + text  # a first line that is text: NUL at the start means UTF-16
     candidates = sorted({row[0].strip() for row in rows if row} | {"Q1"})
     folder = kgmel(three, SPLIT, mappings={"qids_candidate.json": candidates}, tables=tables)
     problems = Problems(on_problem=lambda problem: None)

@@ -39,9 +39,7 @@ def test_a_sentence_or_an_id_in_common_is_a_leak() -> None:
     leak = leak_between(TRAIN, test)
     assert leak.mention_ids == ("9-0", "2-0", "1-0")
     assert (leak.by_sentence, leak.by_id, leak.sentences, leak.of) == (2, 2, 2, 4)
-    with pytest.raises(
-        BadInput, match=r"3 of 4 mentions of test stand in train too \(2 by their sentence, 2"
-    ) as caught:
+    with pytest.raises(BadInput, match=r"3 of 4 mentions of test are also in train \(2 by their sentence, 2") as caught:
         refuse_leaks(TRAIN, test)
     assert "--drop-leaked" in caught.value.hint
 

@@ -159,7 +159,7 @@ def test_a_mention_of_the_wrong_shape_is_named_with_its_place(
     folder = mimic({"train": [mention_row("a"), {**mention_row("b"), **change}]})
     with pytest.raises(ImportProblem, match=said) as caught:
         read_benchmark(folder)
-    assert f"{folder / 'WIKIMEL_train.json'}:1: element 2 is no mention" in caught.value.fact
+    assert f"{folder / 'WIKIMEL_train.json'}:1: element 2 is not a mention" in caught.value.fact
 
 
 @pytest.mark.parametrize("data", ["[1]", "[[]]", "[null]", "{}", "[", b"[\xff", "", '[{"id": "a", "sente'])
@@ -227,7 +227,7 @@ def test_entities_that_do_not_fit_are_problems_and_the_others_are_imported(
     assert [f"element {number}" in str(problem) for number, problem in zip(range(2, 7), told, strict=False)] == [
         True
     ] * 5
-    assert "stands twice" in told[-1].fact
+    assert "repeats" in told[-1].fact
     with KnowledgeBase(tmp_path / "kb") as kb:
         assert kb.entity("Q1").label == "One"
     strict = Problems()

@@ -64,7 +64,7 @@ def test_where_data_and_kb_cannot_be_found_it_says_what_is_left_out(localmel: Ru
     shutil.rmtree(data)
     done = localmel("compare", tmp_path / "names", tmp_path / "zero-shot")
     assert done.returncode == 0, done.stderr
-    assert f"No slices, sentences, pictures or names: {data} cannot be looked into" in done.stderr
+    assert f"No slices, sentences, pictures or names: cannot look into {data}" in done.stderr
 
 
 def test_a_report_is_written_once_and_escapes_what_it_shows(localmel: Run, world: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_the_check_tells_what_it_counted_and_found(localmel: Run, home: Path, be
     done = localmel("data", "check", benchmark)
     assert done.returncode == 0, done.stderr
     assert "WikiMEL: MIMIC layout" in done.stdout
-    assert "1 of 2 mentions of test stand in train too" in done.stdout
+    assert "1 of 2 mentions of test are also in train" in done.stdout
     assert "1 finding\n" in done.stdout
     assert "\x1b" not in done.stdout
 
@@ -66,10 +66,10 @@ def test_findings_end_with_3_only_when_asked_to(localmel: Run, home: Path, bench
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [
-        (["data", "check", "/no/such"], 3, "cannot be looked into"),
-        (["data", "check", "."], 3, "is no benchmark that localmel knows"),
+        (["data", "check", "/no/such"], 3, "cannot look into"),
+        (["data", "check", "."], 3, "is not a benchmark that localmel knows"),
         (["data", "check"], 2, ""),
-        (["kb", "build", "x", "--benchmark", "."], 3, "is no benchmark that localmel knows"),
+        (["kb", "build", "x", "--benchmark", "."], 3, "is not a benchmark that localmel knows"),
         (["kb", "build", "x", "--benchmark", ".", "--ontology", "a.csv"], 2, "2 sources were given"),
         (["kb", "build", "x", "--ontology", "a.csv", "--dataset", "WikiMEL"], 2, "--dataset goes with --benchmark"),
         (["data", "check", "BENCHMARK", "--dataset", "Other"], 3, "there are: WikiMEL (MIMIC)"),

@@ -179,7 +179,7 @@ def failed(done: Any, code: int, words: str) -> None:
             3,
             "cannot load calibration: no.json does not exist",
         ),
-        (("nowhere", "--run", "val", "--report"), 3, "nowhere cannot be looked into"),
+        (("nowhere", "--run", "val", "--report"), 3, "cannot look into nowhere"),
     ],
 )
 def test_what_cannot_be_done_says_what_can(

@@ -176,7 +176,7 @@ def test_a_sentence_in_train_and_in_validation_of_any_dataset_is_refused_or_drop
 ) -> None:
     leaked = {"id": "elsewhere", "sentence": rows("two morning", 1)[0]["sentence"], "mention": "Byron", "answer": "x"}
     write(data / "one-val.jsonl", [*rows("one evening", 12), leaked])
-    with pytest.raises(BadInput, match="1 of 25 mentions of val stand in train too") as caught:
+    with pytest.raises(BadInput, match="1 of 25 mentions of val are also in train") as caught:
         trained(recipe(data), kb, encoder, tmp_path / "run")
     assert "--drop-leaked" in caught.value.hint
     notes: list[str] = []

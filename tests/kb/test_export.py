@@ -129,7 +129,7 @@ def test_progress_is_told_a_total_that_it_reaches(people: KnowledgeBase, tmp_pat
 
 def test_a_place_that_cannot_be_written_is_bad_input(people: KnowledgeBase, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match="cannot be made"):
+    with pytest.raises(BadInput, match="cannot make"):
         export_kb(people, tmp_path / "file")
     (tmp_path / "out" / "entities.jsonl").mkdir(parents=True)
     with pytest.raises(BadInput, match="cannot be written"):

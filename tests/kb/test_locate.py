@@ -43,12 +43,12 @@ def test_a_name_stands_under_home_and_a_path_is_itself(home: Path, make_kb: Call
 )
 def test_what_is_no_name_is_bad_input(name: str) -> None:
     for ask in (kb_folder, open_kb):
-        with pytest.raises(BadInput, match="is no name for a KB"):
+        with pytest.raises(BadInput, match="is not a name for a KB"):
             ask(name)
 
 
 def test_the_home_of_nobody_is_bad_input() -> None:
-    with pytest.raises(BadInput, match="is no path"):
+    with pytest.raises(BadInput, match="is not a path"):
         kb_folder("~nobody-of-that-name/kb")
 
 
@@ -118,6 +118,6 @@ def test_a_home_that_cannot_be_written_is_told_with_the_way_out(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(HOME, str(tmp_path / "file" / "home"))
-    with pytest.raises(BadInput, match="cannot be written") as caught:
+    with pytest.raises(BadInput, match="cannot write") as caught:
         prepare_starter(lambda kb: None)
     assert HOME in caught.value.hint

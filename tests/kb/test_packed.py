@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from localmel.errors import BadInput, CorruptArtifact
 from localmel.kb.importers import Problems
-from localmel.kb.packed import Lists, PackedKb, entity_texts, load_packed, pack, packed_folder, phrase_texts
+from localmel.kb.packed import Lists, PackedKb, entity_texts, load_packed, pack, phrase_texts
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.words import stems
 from localmel.kb.write import add_to_kb, build_kb, remove_from_kb
@@ -144,9 +144,9 @@ def test_what_was_packed_is_loaded_and_packing_twice_gives_the_same_bytes(
 ) -> None:
     kb, packed = packed_people
     assert load_packed(kb).fingerprint == packed.fingerprint == kb.fingerprint
-    files = {path.name: path.read_bytes() for path in packed_folder(kb.folder).iterdir()}
+    files = {path.name: path.read_bytes() for path in (kb.folder / "packed").iterdir()}
     pack(kb)
-    assert {path.name: path.read_bytes() for path in packed_folder(kb.folder).iterdir()} == files
+    assert {path.name: path.read_bytes() for path in (kb.folder / "packed").iterdir()} == files
 
 
 def test_arrays_of_another_state_of_the_kb_are_not_served(
@@ -182,7 +182,7 @@ def test_a_kb_that_was_never_packed_has_no_arrays(
 @pytest.mark.parametrize("how", ["truncated", "absent", "manifest", "other kind"])
 def test_damaged_arrays_are_a_corrupt_artifact(packed_people: tuple[KnowledgeBase, PackedKb], how: str) -> None:
     kb, _ = packed_people
-    folder = packed_folder(kb.folder)
+    folder = kb.folder / "packed"
     (file,) = (path for path in folder.iterdir() if path.name != MANIFEST)
     manifest = (folder / MANIFEST).read_text()
     if how == "truncated":

@@ -64,7 +64,7 @@ def test_a_row_that_is_gone_is_said_to_be(
     kb = open_kb(folder)
     row = kb.row("Q90")
     remove_from_kb(folder, ["Q90"])
-    with pytest.raises(BadInput, match=f"no row {row}: it was changed while it was read"):
+    with pytest.raises(BadInput, match=f"no row {row}: another process changed it meanwhile"):
         kb.entities_at([row])
 
 

@@ -166,7 +166,7 @@ def test_an_id_that_stands_twice_is_named_with_its_line_and_nothing_is_built(
     tmp_path: Path, new_source: NewSource, new_entity: NewEntity
 ) -> None:
     source = new_source([new_entity("Q1", "one"), new_entity("Q2", "two"), new_entity("Q1", "again")])
-    with pytest.raises(BadInput, match=r"entities:3: entity id 'Q1' stands twice") as caught:
+    with pytest.raises(BadInput, match=r"entities:3: entity id 'Q1' repeats") as caught:
         build_kb(tmp_path / "kb", source, Problems())
     assert "--skip-bad" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
@@ -191,7 +191,7 @@ def test_skipped_problems_are_counted_and_the_rest_is_imported(
     assert [(problem.source, problem.line) for problem in told] == [
         ("entities", 2), ("entities", 3), ("triples", 1), ("triples", 3), ("triples", 4), ("triples", 5),
     ]  # fmt: skip
-    assert "head 'Q404' is no entity of the KB" in told[2].fact
+    assert "head 'Q404' is not an entity of the KB" in told[2].fact
     assert "control character" in told[1].fact
     assert open_kb(tmp_path / "kb").entity("Q1").label == "one"
 
@@ -201,23 +201,23 @@ def test_an_id_that_the_kb_has_needs_update_and_one_twice_in_the_file_does_not_g
 ) -> None:
     folder = make_kb()
     before = exported(folder)
-    with pytest.raises(BadInput, match=r"the KB has 'Q90' already \(add --update"):
+    with pytest.raises(BadInput, match=r"the KB already has 'Q90' \(add --update"):
         add_to_kb(folder, new_source([new_entity("Q90", "Paname")]), Problems())
-    with pytest.raises(BadInput, match=r"entities:2: entity id 'Q500' stands twice\n"):
+    with pytest.raises(BadInput, match=r"entities:2: entity id 'Q500' repeats\n"):
         add_to_kb(folder, new_source([new_entity("Q500", "a"), new_entity("Q500", "b")]), Problems())
     twice = new_source([new_entity("Q90", "Paname"), new_entity("Q90", "Lutetia")])
-    with pytest.raises(BadInput, match="'Q90' stands twice"):
+    with pytest.raises(BadInput, match="'Q90' repeats"):
         add_to_kb(folder, twice, Problems(), update=True)
     assert exported(folder) == before
 
 
 def test_an_import_of_nothing_is_refused(tmp_path: Path, make_kb: MakeKb, new_source: NewSource) -> None:
-    with pytest.raises(BadInput, match="no entity and no triple"):
+    with pytest.raises(BadInput, match="no entities and no triples"):
         build_kb(tmp_path / "kb", new_source([]), Problems())
     assert list(tmp_path.iterdir()) == []
     folder = make_kb()
     before = exported(folder)
-    with pytest.raises(BadInput, match="no entity and no triple"):
+    with pytest.raises(BadInput, match="no entities and no triples"):
         add_to_kb(folder, new_source([]), Problems())
     with pytest.raises(BadInput, match="no entity to remove"):
         remove_from_kb(folder, [])
@@ -271,7 +271,7 @@ def test_a_kb_is_replaced_on_request_only_and_keeps_its_vectors(
     (folder / "packed").mkdir()
     before = exported(folder)
     other = new_source([new_entity("Q1", "one")])
-    with pytest.raises(BadInput, match="there already") as caught:
+    with pytest.raises(BadInput, match="already exists") as caught:
         build_kb(folder, other, Problems())
     assert "--replace" in caught.value.hint
     assert exported(folder) == before
@@ -287,7 +287,7 @@ def test_replace_never_touches_what_is_no_kb(tmp_path: Path, new_source: NewSour
     (tmp_path / "Documents" / "thesis.txt").write_text("years of work")
     (tmp_path / "notes.txt").write_text("notes")
     for name in ("Documents", "notes.txt"):
-        with pytest.raises(BadInput, match="is no KB: it is not replaced"):
+        with pytest.raises(BadInput, match="is not a KB"):
             build_kb(tmp_path / name, other, Problems(), replace=True)
     assert (tmp_path / "Documents" / "thesis.txt").read_text() == "years of work"
     assert (tmp_path / "notes.txt").read_text() == "notes"

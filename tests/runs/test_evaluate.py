@@ -268,7 +268,7 @@ def test_golds_outside_the_kb_are_refused_or_counted_as_said(run: Run, benchmark
 def test_leaks_are_refused_or_dropped_and_told(run: Run, benchmark: Path) -> None:
     with (benchmark / "tiny-train.jsonl").open("a") as file:
         file.write((benchmark / "tiny-val.jsonl").read_text().splitlines()[3] + "\n")
-    with pytest.raises(BadInput, match="2 of 7 mentions of val stand in train too"):
+    with pytest.raises(BadInput, match="2 of 7 mentions of val are also in train"):
         run(systems=("names",))
     report = run(systems=("names",), drop_leaked=True)
     assert "Dropped because they are also in train: 2 of 7 mentions." in report.markdown

@@ -1,4 +1,4 @@
-"""Readers of what a KB is made from; each gives entities and triples with where they were read."""
+"""Readers of what a KB is made from; each yields entities and triples with the place where they were read."""
 
 from localmel.kb.importers.ontology import OntologySource
 from localmel.kb.importers.reading import EntityRow, KbSource, Problems, TripleRow

@@ -1,8 +1,9 @@
-"""Abstracts of Wikipedia, as JSON lines or as a dump of DBpedia.
+"""Abstracts of Wikipedia, as JSON lines or as a dump of DBpedia, and how their markup becomes plain prose.
 
-In: a .jsonl file with `id` or `title` and `abstract` a line, or a .ttl/.nt file with one statement a line, as DBpedia
-publishes long and short abstracts; either may be compressed.  Out: rows in the order of the file, each with what it is
-about, an id or the title of a page.  Other statements and languages are passed over and counted.  Knows no KB."""
+In: a .jsonl file with `id` or `title` and `abstract` per line, or a .ttl/.nt file with one statement per line, as
+DBpedia publishes long and short abstracts; either may be compressed.  Out: rows in file order, each with the id or the
+page title of its subject; other statements and languages are skipped and counted.  Cleaning is linear in the length of
+the text.  Knows no KB."""
 
 from __future__ import annotations
 
@@ -16,11 +17,12 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from localmel.errors import BadInput, ImportProblem
-from localmel.kb.importers.reading import Problems, clean, excerpt, read_blocks, size_of, stem_suffix
+from localmel.errors import BadInput
+from localmel.kb.importers.ontology import JSON_LINES
+from localmel.kb.importers.reading import Problems, clean, excerpt, parsed_lines, size_of, stem_suffix
 from localmel.kb.importers.tables import json_object
 
-JSON_LINES, STATEMENTS = (".jsonl", ".ndjson", ".json"), (".ttl", ".nt")
+STATEMENTS = (".ttl", ".nt")
 OTHER_LANGUAGE, OTHER_STATEMENT = "in another language", "another statement"
 _PREDICATES = frozenset(
     (
@@ -42,67 +44,51 @@ _KEYS = frozenset({"id", "title", "abstract"})
 
 
 class AbstractRow(NamedTuple):
-    """One text, and what it is about."""
+    """One text and its subject."""
 
     entity_id: str
-    "Empty where a title says it."
+    "Empty if a title names the subject."
     title: str
     text: str
     source: str
-    line: int
 
 
 class AbstractSource:
     """The abstracts of one file."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        language: str = "en",
-        problems: Problems,
-    ) -> None:
-        """language: that of a text that names one; JSON lines name none."""
+    def __init__(self, path: Path, *, language: str = "en", problems: Problems) -> None:
+        """`language` is the one to read where a text names its language; JSON lines never do."""
         if stem_suffix(path) not in JSON_LINES + STATEMENTS:
             known = ", ".join(JSON_LINES + STATEMENTS)
-            raise BadInput(f"{path} is no file of abstracts by its name; read are {known}, plain or .gz, .bz2, .zst")
+            fact = f"cannot tell what {path} holds by its suffix; abstracts are read from {known}"
+            raise BadInput(f"{fact}, plain or compressed (.gz, .bz2, .zst)")
         self._path, self._language = path, language.casefold()
         self._problems = problems
         self.passed_over: Counter[str] = Counter()
-        "What was read and is no abstract in the language, by reason."
+        "Statements that are not abstracts in the language, by reason."
 
     @property
     def total_bytes(self) -> int:
-        """The size of the file."""
+        """Return the size of the file."""
         return size_of(self._path)
 
     def rows(self) -> Iterator[AbstractRow]:
-        """Every abstract.  Lines that cannot be used are reported as problems."""
+        """Yield every abstract.  Lines that cannot be used are reported as problems."""
         read = self._from_json if stem_suffix(self._path) in JSON_LINES else self._from_statement
-        source = str(self._path)
-        for block in read_blocks(self._path, self._problems):
-            for number, line in enumerate(block.lines, block.first):
-                if not line or line.isspace():
-                    continue
-                try:
-                    found = read(line)
-                except ValueError as error:
-                    self._problems.report(ImportProblem(str(error), source=source, line=number))
-                    continue
-                if found:
-                    entity_id, title, text = found
-                    yield AbstractRow(entity_id, title, text, source, number)
+        for _, found in parsed_lines(self._path, self._problems, read):
+            if found:
+                yield AbstractRow(*found, str(self._path))
 
-    def _from_json(self, line: str) -> tuple[str, str, str]:
+    def _from_json(self, line: str) -> tuple[str, str, str] | None:
         row = json_object(line)
         if unknown := sorted(row.keys() - _KEYS):
-            raise ValueError(f"unknown key {unknown[0]!r}; known are id or title, and abstract")
+            raise ValueError(f"unknown key {unknown[0]!r}; the keys are abstract and either id or title")
         values = {key: row.get(key, "") for key in ("id", "title", "abstract")}
         for key, value in values.items():
             if not isinstance(value, str):
                 raise ValueError(f"{key} is {excerpt(value)}, not a text")
         if bool(values["id"].strip()) == bool(values["title"].strip()) or "abstract" not in row:
-            raise ValueError(f"needed are id or title, one of them, and abstract: {excerpt(line)}")
+            raise ValueError(f"a line needs an abstract and either an id or a title: {excerpt(line)}")
         return values["id"].strip(), page_title(values["title"]), values["abstract"]
 
     def _from_statement(self, line: str) -> tuple[str, str, str] | None:
@@ -112,9 +98,9 @@ class AbstractSource:
         found = _STATEMENT.fullmatch(line)
         if not found:
             if line.startswith(("@prefix", "@base", "PREFIX", "BASE")):
-                raise ValueError("Turtle with prefixes is not read; write one statement a line (N-Triples)")
+                raise ValueError("cannot read Turtle with prefixes; write one statement per line (N-Triples)")
             if not _OTHER.fullmatch(line):
-                raise ValueError(f"no statement of N-Triples: {excerpt(line)}")
+                raise ValueError(f"not a statement of N-Triples: {excerpt(line)}")
             self.passed_over[OTHER_STATEMENT] += 1
             return None
         subject, predicate, text, language = found.groups()
@@ -132,7 +118,7 @@ class AbstractSource:
 
 
 def page_title(text: str) -> str:
-    """A title as a page bears it: `new_York_City%2C` and `New York City,` are one."""
+    """Return a title in the spelling of its page: `new_York_City%2C` becomes `New York City,`."""
     title = unicodedata.normalize("NFC", unquote(text, errors="replace")).replace("_", " ")
     title = " ".join(title.split())
     return title[:1].upper() + title[1:]
@@ -150,13 +136,15 @@ def _character(found: re.Match[str]) -> str:
     return chr(code) if code <= 0x10FFFF and not 0xD800 <= code <= 0xDFFF else "\ufffd"
 
 
+# --- prose ----------------------------------------------------------------------------------------------------------
+
 MOST_CHARACTERS = 1000
-"About 250 tokens: what a text encoder reads."
+"About 250 tokens, as many as a text encoder reads."
 _READ = 64
-"So many times the limit are looked at; what stands behind is cut off in any case."
+"How many times the limit are looked at; the rest would be cut off anyway."
 _LEAST = 80
 _DEEPEST = 2
-"Brackets in brackets that are looked into, from the inside."
+"How deeply nested brackets are looked into, from the inside."
 _REFERENCE, _REFERENCE_END = "<ref", "</ref>"
 _COMMENT, _COMMENT_END = "<!--", "-->"
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>")
@@ -187,14 +175,16 @@ _ABBREVIATIONS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abstract:
-    """Plain prose."""
+    """An abstract as plain prose."""
 
     text: str
     was_cut: bool
 
 
 def plain_abstract(raw: str, *, most: int = MOST_CHARACTERS) -> Abstract:
-    """At most `most` characters of the text; empty where nothing is left of it."""
+    """Return at most `most` characters of plain prose, cut at a sentence if need be; empty if nothing is left.
+
+    Example: "'''Berlin''' (/bɜːrˈlɪn/) is a [[city]].[1]" becomes "Berlin is a city."."""
     text = html.unescape(raw[: most * _READ])
     text = _without(_without(text, _COMMENT, _COMMENT_END), _REFERENCE, _REFERENCE_END)
     text = _TAG.sub(" ", _without_templates(text))
@@ -212,7 +202,7 @@ def plain_abstract(raw: str, *, most: int = MOST_CHARACTERS) -> Abstract:
 
 
 def _without(text: str, start: str, end: str) -> str:
-    """The text without all pieces from `start` to `end`; one that never ends is left to the tags."""
+    """Remove every piece from `start` to `end`; one that never ends is left to the tags."""
     parts, place = [], 0
     while (begin := text.find(start, place)) >= 0:
         stop = text.find(end, begin)
@@ -230,7 +220,7 @@ def _without(text: str, start: str, end: str) -> str:
 
 
 def _without_templates(text: str) -> str:
-    """Without {{...}}, whatever is nested in them; brackets without a partner stay."""
+    """Remove {{...}} with whatever is nested in it; brackets without a partner stay."""
     if "{{" not in text:
         return text
     kept: list[str] = []
@@ -257,14 +247,14 @@ def _shown(link: re.Match[str]) -> str:
 
 
 def _without_pronunciation(bracket: re.Match[str]) -> str:
-    """The parts of a bracket between semicolons that are no pronunciation and not empty."""
+    """Keep the parts of a bracket, between semicolons, that are neither empty nor a pronunciation."""
     parts = [part.strip() for part in bracket.group(1).split(";")]
     left = [part for part in parts if not _EMPTY_PART.fullmatch(part) and not _IPA.search(part)]
     return f"({'; '.join(left)})" if left else ""
 
 
 def _cut(text: str, most: int) -> str:
-    """Behind the last sentence that fits, unless little would be left of it; else behind a word."""
+    """Cut after the last sentence that fits, or after a word if that would leave little."""
     if len(text) <= most:
         return text
     ends = [match.end() for match in _END.finditer(text, 0, most + 1) if match.end() <= most and _is_end(text, match)]
@@ -275,7 +265,7 @@ def _cut(text: str, most: int) -> str:
 
 
 def _is_end(text: str, end: re.Match[str]) -> bool:
-    """Not where a single letter, or an abbreviation, stands before the full stop."""
+    """Tell whether a full stop ends a sentence: not after a single letter or an abbreviation."""
     if end.group()[0] != ".":
         return True
     before = _BEFORE_END.search(text, max(0, end.start() - 12), end.start())

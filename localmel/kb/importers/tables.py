@@ -2,7 +2,7 @@
 
 In: a .jsonl file with `id`, `label` and optionally `description`, `aliases`, `image`, `popularity` per line, and a
 .tsv file whose first line names the columns head, predicate, relation, tail_id, tail; either may be compressed.
-Out: rows.  A quote is a character like any other; "NA" is a name.  Does not know whether a head exists."""
+Out: rows.  A quote is an ordinary character; "NA" is a name.  Does not know whether a head exists."""
 
 from __future__ import annotations
 
@@ -12,8 +12,18 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from localmel.errors import BadInput, ImportProblem
-from localmel.kb.importers.reading import Block, EntityRow, Problems, TripleRow, clean, excerpt, read_blocks, size_of
+from localmel.errors import BadInput
+from localmel.kb.importers.reading import (
+    Block,
+    EntityRow,
+    Problems,
+    TripleRow,
+    clean,
+    excerpt,
+    parsed_lines,
+    read_blocks,
+    size_of,
+)
 from localmel.records import Entity
 
 COLUMNS = ("head", "predicate", "relation", "tail_id", "tail")
@@ -24,40 +34,25 @@ _DECODE: Callable[[str], Any] = json.JSONDecoder(strict=False).decode
 class TablesSource:
     """Entities from one file and triples from another; either may be absent."""
 
-    def __init__(
-        self,
-        *,
-        entities: Path | None = None,
-        triples: Path | None = None,
-        problems: Problems,
-    ) -> None:
+    def __init__(self, *, entities: Path | None = None, triples: Path | None = None, problems: Problems) -> None:
         self._entities = entities
         self._triples = triples
         self._problems = problems
 
     @property
     def total_bytes(self) -> int:
-        """The size of both files."""
-        return size_of(self._entities) + size_of(self._triples)
+        """Return the size of both files."""
+        return size_of(self._entities, self._triples)
 
     def entities(self) -> Iterator[EntityRow]:
-        """One per line that is not blank."""
-        if self._entities is None:
-            return
-        source = str(self._entities)
-        for block in read_blocks(self._entities, self._problems):
-            for number, line in enumerate(block.lines, block.first):
-                if not line or line.isspace():
-                    continue
-                try:
-                    entity = _entity(json_object(line))
-                except ValueError as error:
-                    self._problems.report(ImportProblem(str(error), source=source, line=number))
-                    continue
+        """Yield one entity per line that is not blank."""
+        if self._entities is not None:
+            source = str(self._entities)
+            for number, entity in parsed_lines(self._entities, self._problems, _entity):
                 yield EntityRow(entity=entity, source=source, line=number)
 
     def triples(self) -> Iterator[TripleRow]:
-        """One per line below the header that is not blank."""
+        """Yield one triple per line below the header that is not blank."""
         if self._triples is None:
             return
         source = str(self._triples)
@@ -74,30 +69,29 @@ class TablesSource:
         for line in block.lines:
             number += 1
             fields = line.split("\t")
+            fact = f"{len(fields)} fields between tabs, not 5"
             if len(fields) == 5:
                 head, predicate, relation, tail_id, tail = pick(fields) if pick else fields
                 if head and relation and not relation.isspace() and tail and not tail.isspace():
                     yield TripleRow(head, predicate, relation, tail_id, tail, source, number)
                     continue
-                fact = f"head, relation or tail is empty: {excerpt(line)}" if line.strip() else ""
-            else:
-                fact = f"{len(fields)} fields between tabs, not 5: {excerpt(line)}" if line.strip() else ""
-            if fact:
-                self._problems.report(ImportProblem(fact, source=source, line=number))
+                fact = "head, relation or tail is empty"
+            if line.strip():
+                self._problems.report(f"{fact}: {excerpt(line)}", source, number)
 
 
 def _order(header: str, source: str) -> tuple[int, ...]:
-    """Where each of our columns stands."""
+    """Return the place of each of our columns in the header."""
     names = [name.strip().lower() for name in header.split("\t")]
     if sorted(names) == sorted(COLUMNS):
         return tuple(map(names.index, COLUMNS))
     hint = f"make the first line: {'<tab>'.join(COLUMNS)}"
-    fact = f"{source}:1: the first line should name the columns {', '.join(COLUMNS)}; it is {excerpt(header)}"
+    fact = f"{source}:1: the first line must name the columns {', '.join(COLUMNS)}; it is {excerpt(header)}"
     raise BadInput(fact, hint=hint)
 
 
 def json_value(line: str) -> Any:
-    """The JSON value on a line.  Raises ValueError that says what is wrong."""
+    """Return the JSON value on a line.  Raises ValueError that says what is wrong."""
     try:
         return _DECODE(line)
     except json.JSONDecodeError as error:
@@ -108,11 +102,11 @@ def json_value(line: str) -> Any:
 
 
 def json_object(line: str) -> dict[str, Any]:
-    """The JSON object on a line, its texts cleaned.  Raises ValueError that says what is wrong."""
+    """Return the JSON object on a line, its texts cleaned.  Raises ValueError that says what is wrong."""
     row = json_value(line)
     if type(row) is not dict:
         raise ValueError(f"not a JSON object in braces: {excerpt(line)}")
-    if "\\" in line or "\t" in line:  # only an escape or a tab brings in what `lines` had not replaced
+    if "\\" in line or "\t" in line:  # only an escape or a tab can hold what reading has not replaced
         return {clean(key): _cleaned(value, key) for key, value in row.items()}
     return row
 
@@ -128,22 +122,28 @@ def _cleaned(value: object, key: str) -> object:
     return value
 
 
-def _entity(row: dict[str, Any]) -> Entity:
+def _entity(line: str) -> Entity:
+    row = json_object(line)
     if not row.keys() <= _KEYS:
         unknown = ", ".join(repr(key) for key in row if key not in _KEYS)
-        raise ValueError(f"unknown key {unknown}; known are {', '.join(sorted(_KEYS))}")
+        raise ValueError(f"unknown key {unknown}; the keys are {', '.join(sorted(_KEYS))}")
+    return entity_of(row, text_of(row, "id", required=True), text_of(row, "label", required=True).strip())
+
+
+def entity_of(row: dict[str, Any], entity_id: str, label: str) -> Entity:
+    """Return the entity with this id and label and the optional values of `row`.  Raises ValueError."""
     return Entity(
-        id=text_of(row, "id", required=True),
-        label=text_of(row, "label", required=True).strip(),
+        id=entity_id,
+        label=label,
         description=text_of(row, "description").strip(),
-        aliases=aliases_of(row),
+        aliases=_aliases_of(row),
         image=text_of(row, "image").strip() or None,
-        popularity=popularity_of(row),
+        popularity=_popularity_of(row),
     )
 
 
 def text_of(row: dict[str, Any], key: str, *, required: bool = False) -> str:
-    """The text under a key; empty where it is absent or null.  Raises ValueError."""
+    """Return the text under a key, empty if it is absent or null.  Raises ValueError."""
     value = row.get(key)
     if type(value) is str:
         return value
@@ -154,8 +154,7 @@ def text_of(row: dict[str, Any], key: str, *, required: bool = False) -> str:
     return ""
 
 
-def aliases_of(row: dict[str, Any]) -> tuple[str, ...]:
-    """The texts in the list under `aliases`, blank ones left out.  Raises ValueError."""
+def _aliases_of(row: dict[str, Any]) -> tuple[str, ...]:
     value = row.get("aliases")
     if value is None:
         return ()
@@ -164,8 +163,7 @@ def aliases_of(row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(stripped for alias in value if (stripped := alias.strip()))
 
 
-def popularity_of(row: dict[str, Any]) -> float | None:
-    """The number under `popularity`.  Raises ValueError."""
+def _popularity_of(row: dict[str, Any]) -> float | None:
     value = row.get("popularity")
     if value is None:
         return None

@@ -77,15 +77,15 @@ def test_json_lines_name_an_id_or_a_title(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "line", "said"),
     [
-        ("a.jsonl", '{"id": "Q1"}', "needed are id or title"),
-        ("a.jsonl", '{"abstract": "x"}', "needed are id or title"),
-        ("a.jsonl", '{"id": "Q1", "title": "T", "abstract": "x"}', "one of them"),
+        ("a.jsonl", '{"id": "Q1"}', "a line needs an abstract and either an id or a title"),
+        ("a.jsonl", '{"abstract": "x"}', "a line needs an abstract and either an id or a title"),
+        ("a.jsonl", '{"id": "Q1", "title": "T", "abstract": "x"}', "either an id or a title"),
         ("a.jsonl", '{"id": 1, "abstract": "x"}', "id is 1, not a text"),
         ("a.jsonl", '{"id": "Q1", "abstract": null}', "abstract is None, not a text"),
         ("a.jsonl", '{"id": "Q1", "abstract": "x", "more": 1}', "unknown key 'more'"),
         ("a.jsonl", "[" * 3000, "not JSON"),
-        ("a.ttl", "@prefix dbr: <http://dbpedia.org/resource/> .", "Turtle with prefixes is not read"),
-        ("a.nt", '<http://a> <http://b> "never ends', "no statement of N-Triples"),
+        ("a.ttl", "@prefix dbr: <http://dbpedia.org/resource/> .", "cannot read Turtle with prefixes"),
+        ("a.nt", '<http://a> <http://b> "never ends', "not a statement of N-Triples"),
         ("a.nt", statement("http://example.org/x", "text"), "neither a page of Wikipedia nor an entity"),
     ],
 )

@@ -86,7 +86,7 @@ def test_a_file_that_is_not_what_its_suffix_says_is_damaged(tmp_path: Path, suff
 def test_a_missing_file_and_a_folder_are_bad_input(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="No such file"):
         numbered(tmp_path / "none.txt")
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="cannot read"):
         numbered(tmp_path)
 
 

@@ -141,8 +141,8 @@ def test_an_id_that_stands_twice_keeps_the_facts_of_the_first_row(tmp_path: Path
         ("", "no column name"),
         ("title,country\nx,y\n", "no column name"),
         ("name,label\nx,y\n", "both a column name and a column label"),
-        ("name,Name\nx,y\n", "a column stands twice"),
-        ('name,"open\nx,y\n', "does not read as CSV"),
+        ("name,Name\nx,y\n", "a column repeats"),
+        ('name,"open\nx,y\n', "cannot read the first line as CSV"),
     ],
 )
 def test_a_header_that_cannot_be_used_is_an_error_with_an_example(tmp_path: Path, header: str, says: str) -> None:
@@ -154,8 +154,8 @@ def test_a_header_that_cannot_be_used_is_an_error_with_an_example(tmp_path: Path
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ("x,y", "2 cells where the first line names 4 columns"),
-        ("x,y,1,2,3", "5 cells where"),
+        ("x,y", "2 cells, but the first line names 4 columns"),
+        ("x,y,1,2,3", "5 cells, but"),
         (",y,,", "no name"),
         ("x,y,many,", "popularity is not a number: 'many'"),
         ("x,y,1_000,", "popularity is not a number"),
@@ -182,7 +182,7 @@ def test_a_wrong_row_is_reported_with_its_line(tmp_path: Path, row: bytes | str,
         ('{"name": "x", "label": "x"}', "both a name and a label"),
         ('{"id": "x"}', "no name"),
         ('{"name": "x", "aliases": "y"}', "aliases is not a list of texts"),
-        ('{"name": "x", "made of": {"a": 1}}', "made of is no text, number or list of these"),
+        ('{"name": "x", "made of": {"a": 1}}', "made of is not a text, a number or a list of these"),
         ('{"name": "x", "": "y"}', "a value under an empty key"),
         ('{"name": "x", "id": 7}', "id is not a text"),
         ("x", "not JSON"),

@@ -8,14 +8,10 @@ from localmel.errors import BadInput, ImportProblem
 from localmel.kb.importers.reading import Problems, excerpt
 
 
-def problem(line: int) -> ImportProblem:
-    return ImportProblem("it is blue", source="a.tsv", line=line)
-
-
 def test_problems_are_collected_and_raised_together_at_the_end() -> None:
     problems = Problems()
     for line in (3, 7):
-        problems.report(problem(line))
+        problems.report("it is blue", "a.tsv", line)
     with pytest.raises(BadInput) as caught:
         problems.finish()
     assert caught.value.fact == "2 lines cannot be used:\n  a.tsv:3: it is blue\n  a.tsv:7: it is blue"
@@ -25,9 +21,9 @@ def test_problems_are_collected_and_raised_together_at_the_end() -> None:
 def test_the_twentieth_problem_ends_the_reading() -> None:
     problems = Problems()
     for line in range(1, 20):
-        problems.report(problem(line))
+        problems.report("it is blue", "a.tsv", line)
     with pytest.raises(BadInput, match="20 lines cannot be used, and reading stopped there") as caught:
-        problems.report(problem(20))
+        problems.report("it is blue", "a.tsv", 20)
     assert caught.value.fact.count("it is blue") == 20
 
 
@@ -41,7 +37,7 @@ def test_a_collector_gets_every_problem_and_nothing_is_raised() -> None:
     seen: list[ImportProblem] = []
     problems = Problems(on_problem=seen.append)
     for line in range(1, 101):
-        problems.report(problem(line))
+        problems.report("it is blue", "a.tsv", line)
     problems.finish()
     assert [each.line for each in seen] == list(range(1, 101))
     assert problems.count == 100
@@ -49,7 +45,7 @@ def test_a_collector_gets_every_problem_and_nothing_is_raised() -> None:
 
 def test_the_hint_of_a_problem_is_listed_with_it() -> None:
     problems = Problems()
-    problems.report(ImportProblem("it is blue", source="a", line=1, hint="paint it"))
+    problems.report("it is blue", "a", 1, hint="paint it")
     with pytest.raises(BadInput, match=r"a:1: it is blue \(paint it\)"):
         problems.finish()
 

@@ -140,7 +140,7 @@ def test_columns_may_stand_in_any_order(tmp_path: Path) -> None:
 def test_a_header_that_is_missing_or_another_is_an_error_that_says_which_one_is_wanted(
     tmp_path: Path, text: str
 ) -> None:
-    with pytest.raises(BadInput, match=r"t\.tsv:1: the first line should name the columns head, predicate") as caught:
+    with pytest.raises(BadInput, match=r"t\.tsv:1: the first line must name the columns head, predicate") as caught:
         read_triples(tmp_path, text)
     assert "head<tab>predicate" in caught.value.hint
 

@@ -176,7 +176,7 @@ def test_classes_keep_direct_instances_and_the_labels_of_all_others(tmp_path: Pa
 
 
 def test_a_class_that_is_no_id_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="class 'human' is no Wikidata id"):
+    with pytest.raises(BadInput, match="class 'human' is not a Wikidata id"):
         source_of(tmp_path, "", classes={"human"})
 
 
@@ -210,14 +210,14 @@ def test_what_is_no_item_is_counted(tmp_path: Path) -> None:
     [
         ("{", "not JSON"),
         ('"Q1"', "not an entity in braces"),
-        ('{"id": "Q0", "type": "item"}', "id 'Q0' is no id"),
-        ('{"id": "Q٣", "type": "item"}', "is no id"),
-        ('{"type": "item"}', "id None is no id"),
+        ('{"id": "Q0", "type": "item"}', "id 'Q0' is not the id"),
+        ('{"id": "Q٣", "type": "item"}', "is not the id"),
+        ('{"type": "item"}', "id None is not the id"),
         ('{"id": "Q1", "type": "planet"}', "unknown type 'planet'"),
         ('{"id": "Q1", "labels": []}', "labels is [], not a map"),
-        ('{"id": "Q1", "labels": {"en": "Ann"}}', "a text in 'en' is no text"),
-        ('{"id": "Q1", "aliases": {"en": {"value": "x"}}}', "aliases in 'en' are no list"),
-        ('{"id": "Q1", "claims": {"P31": {}}}', "claims of 'P31' are no list"),
+        ('{"id": "Q1", "labels": {"en": "Ann"}}', "a text in 'en' is not a text"),
+        ('{"id": "Q1", "aliases": {"en": {"value": "x"}}}', "aliases in 'en' are not a list"),
+        ('{"id": "Q1", "claims": {"P31": {}}}', "claims of 'P31' are not a list"),
         ('{"id": "Q1", "claims": {"P31": [{}]}}', "a statement of P31 has no main snak"),
         ('{"id": "Q1", "claims": {"P31": [{"mainsnak": {"snaktype": "value"}}]}}', "has no value"),
     ],

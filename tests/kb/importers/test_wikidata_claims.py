@@ -86,7 +86,7 @@ def test_the_tables_of_datatypes_do_not_overlap_and_the_rest_is_unkept() -> None
     ],
 )
 def test_a_value_that_is_not_as_its_datatype_wants_it_is_a_value_error(datatype: str, form: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=r"P1|no time|no amount|no id"):
+    with pytest.raises(ValueError, match=r"P1|not a time|not an amount|not the id"):
         said(datatype, form, value)
 
 
