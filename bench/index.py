@@ -25,10 +25,9 @@ import torch
 from numpy.typing import NDArray
 
 from bench.run import Figure
-from localmel.index import KINDS, ExactSettings, IndexFacts, VectorIndex, build_index, choose, load_index
+from localmel.index import KINDS, ExactSettings, IndexFacts, VectorIndex, build_index, choose, load_index, recall_of
 from localmel.index.axes import AxesIndex
 from localmel.index.hnsw import HnswIndex
-from localmel.index.recall import recall_of
 
 Made = TypeVar("Made")
 N, WIDTH, K = int(os.environ.get("LOCALMEL_BENCH_VECTORS", "1000000")), 512, 16

@@ -1,8 +1,16 @@
-"""Vectors -> the nearest ones, exactly or by a graph, behind one protocol."""
+"""Find the nearest of many vectors, exactly or by a graph."""
 
-from localmel.index.choose import KINDS, build_index, choose, load_index
+from localmel.index.choose import (
+    KINDS,
+    Recall,
+    build_index,
+    choose,
+    load_index,
+    recall_against_exact,
+    recall_of,
+    sampled,
+)
 from localmel.index.protocol import NO_ID, IndexFacts, VectorIndex
-from localmel.index.recall import Recall, recall_against_exact
 from localmel.index.settings import LARGE_FROM, AxesSettings, ExactSettings, HnswSettings, IndexSettings
 from localmel.index.vectors import fingerprint
 
@@ -22,4 +30,6 @@ __all__ = [
     "fingerprint",
     "load_index",
     "recall_against_exact",
+    "recall_of",
+    "sampled",
 ]

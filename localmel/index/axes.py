@@ -1,10 +1,10 @@
-"""A graph that sees vectors along their principal axes only, and a second look at whole vectors.
+"""Search by a graph over the principal axes of the vectors, whose answers are scored again by whole vectors.
 
-In: unit vectors.  Out: nearly the best k; how nearly says `recall_against_exact`.  Needs the extra `index`.
-The axes are the eigenvectors of the second moment of a seeded sample, so that inner products lose as little as they
-can; what lies along them is made a unit vector again, which costs less recall than leaving it shorter.  A walk through
-the graph then reads fewer bytes for each vector it passes, and among fewer axes it goes astray less often.  The best
-`rescored` of it are scored by int8 codes of the whole vectors, which answer alone where few ids are allowed."""
+In: unit vectors.  Out: most of the best k; `recall_against_exact` measures how many.  Needs the extra `index`.
+The axes are the eigenvectors of the second moment of a seeded sample, so that inner products lose as little as
+possible.  Projections are scaled to unit length, which costs less recall than leaving them shorter.  A walk through the
+graph then reads fewer bytes per vector and misses its goal less often.  The best `rescored` answers are scored by int8
+codes of whole vectors; where few ids are allowed, the codes answer alone."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays
 
 AXES, GRAPH, CODES = "axes.safetensors", "graph", "codes"
 _SAMPLED = 20_000
-"Vectors that the axes are found from: forty times the width of any encoder here."
+"How many vectors the axes are computed from: forty times the width of any encoder here."
 _SCAN_UP_TO = 4096
-"Where `allowed` names no more than this many, their codes are scanned: quicker than walking past all others."
+"Up to this many allowed ids, the codes are scanned, which is faster than walking past all others."
 _NOTHING = 1e-6
-"What lies along the axes is nothing, where it is shorter than this; the first axis then stands for it."
+"A projection shorter than this counts as zero and is replaced by the first axis."
 
 
 class AxesIndex:
-    """One graph over (n, axes), one set of int8 codes over (n, width), the same ids in both."""
+    """An index of a graph over (n, axes) and int8 codes over (n, width), with the same ids in both."""
 
     def __init__(self, width: int, settings: AxesSettings) -> None:
         self._settings = settings
         self._width = width
         self._origin = Origin()
         self._lock = threading.RLock()
-        self._axes: NDArray[Any] | None = None  # (width, axes), orthonormal columns; found from the first vectors
+        self._axes: NDArray[Any] | None = None  # (width, axes), orthonormal columns; computed from the first vectors
         self._graph = HnswIndex(self._n_axes, self._graph_settings())
         self._codes = ExactIndex(width, ExactSettings(kind="int8"))
 
@@ -62,7 +62,7 @@ class AxesIndex:
         *,
         ids: NDArray[Any] | None = None,
     ) -> Self:
-        """vectors: (n, width), unit rows; ids: (n,), without them 0 to n - 1."""
+        """Build an index of unit rows (n, width) under ids (n,), by default 0 to n - 1."""
         check_shape(vectors, vectors.shape[-1], "vectors")
         index = cls(vectors.shape[1], settings)
         index.add(vectors, np.arange(len(vectors)) if ids is None else ids)
@@ -88,7 +88,7 @@ class AxesIndex:
         return self._graph.ids()
 
     def set_ef_search(self, ef: int) -> None:
-        """Search with another ef from now on; it is saved with the index."""
+        """Search with another ef from now on.  It is saved with the index."""
         from dataclasses import replace
 
         with self._lock:
@@ -98,7 +98,7 @@ class AxesIndex:
     def add(self, vectors: NDArray[Any], ids: NDArray[Any]) -> None:
         check_shape(vectors, self._width, "vectors")
         with self._lock:
-            if len(self._codes):  # refuses what does not fit, before anything is changed
+            if len(self._codes):  # raises before anything has changed
                 self._codes.add(vectors, ids)
             else:
                 self._codes = ExactIndex.build(vectors, self._codes.settings, ids=ids)
@@ -134,7 +134,7 @@ class AxesIndex:
         return np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1)
 
     def _along_axes(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """(n, width) -> (n, axes) unit rows."""
+        """Return the projections of (n, width) as unit rows (n, axes)."""
         found: NDArray[Any] = rows @ self._axes
         lengths = np.linalg.norm(found, axis=1, keepdims=True)
         found[lengths[:, 0] < _NOTHING] = np.eye(1, found.shape[1], dtype=np.float32)
@@ -157,7 +157,7 @@ class AxesIndex:
 
     @classmethod
     def load(cls, folder: Path, facts: IndexFacts, *, device: str = "cpu") -> Self:
-        """The graph is read into memory, the codes are mapped; `device` is passed over: both stay on the processor."""
+        """Load the graph into memory and map the codes.  `device` is ignored: both are searched on the CPU."""
         manifest = checked_manifest(folder, facts)
         index = cls(facts.width, settings_from(manifest, AxesSettings, folder))
         axes = map_arrays(folder / AXES).get("axes")
@@ -168,7 +168,7 @@ class AxesIndex:
             index._graph = HnswIndex.load(folder / GRAPH, _facts_of(index._graph, facts))
             index._codes = ExactIndex.load(folder / CODES, _facts_of(index._codes, facts))
         except FileNotFoundError:
-            raise damaged(folder, "only a part of its files") from None
+            raise damaged(folder, "only some of its files") from None
         if not np.array_equal(index._graph.ids(), index._codes.ids()) or (len(index) and index._axes is None):
             raise damaged(folder, "a graph and codes of different vectors")
         index._origin.remember(folder)
@@ -176,9 +176,9 @@ class AxesIndex:
 
 
 def principal_axes(vectors: NDArray[Any], n_axes: int, seed: int) -> NDArray[Any]:
-    """(n, width) -> (width, n_axes) orthonormal columns along which the vectors are longest, longest first.
+    """Return orthonormal columns (width, n_axes) along which vectors (n, width) are longest, longest first.
 
-    Found from a seeded sample of at most 20,000; the largest coordinate of each is positive."""
+    Computed from a seeded sample of at most 20,000; the largest coordinate of each column is positive."""
     rows = np.sort(np.random.default_rng(seed).permutation(len(vectors))[:_SAMPLED])
     sample = np.asarray(vectors[rows], np.float64)
     found = np.linalg.eigh(sample.T @ sample)[1][:, ::-1][:, :n_axes]

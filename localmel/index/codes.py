@@ -1,8 +1,8 @@
-"""How an exact index stores vectors, and how it scans what it stores.
+"""Store vectors as codes, and score queries against them.
 
-In: unit vectors as float32 tensors.  Out: arrays of codes; scores of queries against codes, fast and nearly right; the
-vectors again, for the second look.  A scan never rounds twice what the second look can do once: queries are
-quantised for the scan only, and the candidates it finds are scored by the query as it came."""
+In: unit vectors as float32 tensors.  Out: arrays of codes; approximate scores of all of them for a scan; exact scores
+of the few candidates that a scan has found.  Queries are quantised for the scan only: candidates are scored again by
+the exact query, so that each score is rounded once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FEW = 4
 
 
 class Scratch:
-    """Arrays that one search uses again and again, so that the system does not hand out fresh pages each time."""
+    """Arrays that a search reuses, so that the system need not provide fresh pages at each step."""
 
     def __init__(self) -> None:
         self._held: dict[Any, Tensor] = {}
@@ -37,54 +37,54 @@ class Scratch:
 
 
 class Codes(Protocol):
-    """One way to store vectors.  n rows, m queries, w the width."""
+    """One way to store vectors.  In shapes, n is the number of rows, m that of queries, w the width."""
 
     rescored: int
-    "Candidates per result that the second look gets, unless the settings say otherwise."
+    "How many candidates per result are scored again, unless the settings say otherwise."
 
     def layout(self, width: int) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Name of a part -> NumPy type in the file, shape of one row."""
+        """Return for each part its NumPy type in the file and the shape of one row."""
         ...
 
     def slack(self, queries: Tensor) -> float | None:
-        """How far a scan's score can lie from that of the second look; None where no useful bound is known."""
+        """Return how far a scan's score can be from the exact one, or None if there is no useful bound."""
         ...
 
     def encode(self, vectors: Tensor) -> dict[str, Tensor]:
-        """(n, w) float32 -> parts."""
+        """Return the parts of vectors (n, w) float32."""
         ...
 
     def ready(self, queries: Tensor) -> Any:
-        """(m, w) float32 -> the queries as `scan` wants them."""
+        """Return queries (m, w) float32 in the form that `scan` takes."""
         ...
 
     def scan(self, ready: Any, rows: Parts, scratch: Scratch) -> Tensor:
-        """-> (m, n) scores of any float type, on a scale of its own for each query unless `slack` is a number."""
+        """Return scores (m, n) of any float type; each query has a scale of its own unless `slack` is a number."""
         ...
 
     def products(self, queries: NDArray[Any], rows: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """queries: (m, w) float32; rows: (m, c, ...), each query's own.  -> (m, c) float32, the second look.
+        """Return exact scores (m, c) float32 of queries (m, w) with the rows (m, c, ...) of each query.
 
-        Each product is summed in the same order wherever its row stands, so that equal rows score the same."""
+        The order of summation does not depend on a row's position, so that equal rows get equal scores."""
         ...
 
 
 class FloatCodes:
-    """Vectors as floats of 4 or 2 bytes."""
+    """Stores vectors as floats of 4 or 2 bytes."""
 
     def __init__(self, kind: str) -> None:
         import torch
 
         self._type = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[kind]
         self._file = {"float32": "<f4", "float16": "<f2", "bfloat16": "|i1"}[kind]
-        self._bytes = 2 if kind == "bfloat16" else 1  # safetensors has bfloat16, NumPy has not: stored as its bytes
+        self._bytes = 2 if kind == "bfloat16" else 1  # NumPy has no bfloat16, so its bytes are stored
         self.rescored = {"float32": 1, "float16": 2, "bfloat16": 8}[kind]
 
     def layout(self, width: int) -> dict[str, tuple[str, tuple[int, ...]]]:
         return {"codes": (self._file, (width * self._bytes,))}
 
     def _half(self, queries: Tensor) -> bool:
-        """Whether products are taken in 2 bytes: a processor multiplies float16 quickly for few queries only."""
+        """Return whether to multiply in 2 bytes; a CPU multiplies float16 fast only for few queries."""
         import torch
 
         if self._type == torch.float16:
@@ -96,7 +96,7 @@ class FloatCodes:
 
         if not self._half(queries):
             return 1e-6 + queries.shape[1] * 2.0**-23
-        return 2 * torch.finfo(self._type).eps  # the query rounded, and the score rounded
+        return 2 * torch.finfo(self._type).eps  # rounding of the query and of the score
 
     def encode(self, vectors: Tensor) -> dict[str, Tensor]:
         import torch
@@ -130,7 +130,7 @@ class FloatCodes:
 
 
 class Int8Codes:
-    """Vectors as whole numbers of one byte, and one scale per vector: the largest coordinate becomes 127."""
+    """Stores vectors as integers of one byte with one scale per vector: the largest coordinate becomes 127."""
 
     rescored = 2
 
@@ -163,7 +163,7 @@ class Int8Codes:
 
 
 class BinaryCodes(Int8Codes):
-    """The signs of the coordinates, packed to bits, for the scan; int8 for the second look."""
+    """Stores the signs of the coordinates as bits for the scan, and int8 codes for exact scores."""
 
     rescored = 32
 
@@ -173,7 +173,7 @@ class BinaryCodes(Int8Codes):
     def encode(self, vectors: Tensor) -> dict[str, Tensor]:
         import torch
 
-        n_bytes = -(-vectors.shape[1] // 64) * 8  # whole words of 8 bytes; the bits left over are 0 everywhere
+        n_bytes = -(-vectors.shape[1] // 64) * 8  # whole words of 8 bytes; unused bits are 0
         bits = np.zeros((len(vectors), n_bytes), np.uint8)
         packed = np.packbits((vectors > 0).cpu().numpy(), axis=1, bitorder="little")
         bits[:, : packed.shape[1]] = packed
@@ -183,7 +183,7 @@ class BinaryCodes(Int8Codes):
         return self.encode(queries)["bits"]
 
     def scan(self, ready: Any, rows: Parts, scratch: Scratch) -> Tensor:
-        """Number of equal bits less number of different ones."""
+        """Return the number of equal bits minus the number of different ones."""
         import torch
 
         bits = rows["bits"]
@@ -198,7 +198,7 @@ class BinaryCodes(Int8Codes):
 
 
 def _whole_product(one: Tensor, other: Tensor, scratch: Scratch) -> Tensor:
-    """(m, w) and (n, w) int8 -> (m, n): whole numbers, exact (in floats on a GPU that cannot take the shapes)."""
+    """Return the exact products (m, n) of int8 (m, w) and (n, w); as floats where a GPU cannot take the shapes."""
     import torch
     from torch.nn.functional import pad
 
@@ -213,13 +213,13 @@ def _whole_product(one: Tensor, other: Tensor, scratch: Scratch) -> Tensor:
 
 @cache
 def _sign_words() -> Any:
-    """(256,) int64: the 8 bits of a byte as 8 bytes, each 1 or -1."""
+    """Return for each byte its 8 bits as 8 bytes, each 1 or -1, (256,) int64."""
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
     return (bits.astype(np.int8) * 2 - 1).view(np.int64)[:, 0]
 
 
 def _signs(bits: Tensor) -> Tensor:
-    """(n, b) packed -> (n, 8 b) int8, each 1 or -1."""
+    """Unpack bits (n, b) to (n, 8 b) int8, each 1 or -1."""
     import torch
 
     if bits.device.type == "cpu":
@@ -230,7 +230,7 @@ def _signs(bits: Tensor) -> Tensor:
 
 
 def codes_of(kind: str) -> Codes:
-    """The way to store vectors that goes by this name."""
+    """Return the way to store vectors for an exact kind of index."""
     if kind == "int8":
         return Int8Codes()
     if kind == "binary":

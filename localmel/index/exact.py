@@ -1,9 +1,9 @@
-"""Every vector is looked at: exact search over float or over quantised codes, on a processor or a GPU.
+"""Search by a scan of every vector, stored as floats or as quantised codes, on a CPU or a GPU.
 
-In: unit vectors, in memory or mapped.  Out: the best k.  For the float kinds these are the best k of the vectors as
-stored, and float32 answers are those of the definition; int8 and binary answers are measured by
-`recall_against_exact`.  Memory: the codes, and what one step of the scan takes (see ExactSettings).
-Additions stand in a small second segment until the index is saved, removals in a mask: neither copies the codes."""
+In: unit vectors, in memory or mapped.  Out: the best k.  Float kinds return the exact best k of the vectors as stored;
+how much int8 and binary find is measured by `recall_against_exact`.  Memory: the codes, and one step of the scan (see
+ExactSettings).  Added vectors form a small second segment until the index is saved, and a mask hides removed ones, so
+that neither copies the codes."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 
 class ExactIndex:
-    """A scan of everything."""
+    """An index that scans all vectors."""
 
     def __init__(self, width: int, settings: ExactSettings) -> None:
         import torch
 
         if settings.device.startswith("cuda") and not torch.cuda.is_available():
             raise MissingExtra(
-                f"an index on {settings.device!r} needs a GPU that torch can use; this torch sees none",
+                f"cannot keep an index on {settings.device!r}: torch finds no GPU",
                 hint="set device to cpu",
             )
         self._settings = settings
@@ -64,7 +64,7 @@ class ExactIndex:
         *,
         ids: NDArray[Any] | None = None,
     ) -> Self:
-        """vectors: (n, width), unit rows; ids: (n,), without them 0 to n - 1."""
+        """Build an index of unit rows (n, width) under ids (n,), by default 0 to n - 1."""
         check_shape(vectors, vectors.shape[-1], "vectors")
         index = cls(vectors.shape[1], settings)
         index._base = index._segment(vectors, ids)
@@ -100,7 +100,9 @@ class ExactIndex:
         check_shape(vectors, self._width, "vectors")
         ids = checked_ids(ids, len(vectors))
         if known := np.intersect1d(ids, self.ids()).tolist():
-            raise BadInput(f"{len(known):,} of the ids are in the index already, {known[0]} first", hint="remove them")
+            raise BadInput(
+                f"cannot add {len(known):,} of the ids: {known[0]} is in the index already", hint="remove them"
+            )
         new = self._segment(vectors, ids)
         order = np.argsort(merged := np.concatenate([self._tail.ids, new.ids]))
         there = torch.from_numpy(order).to(self._device)
@@ -112,7 +114,7 @@ class ExactIndex:
 
         ids = checked_ids(ids, None)
         if unknown := np.setdiff1d(ids, self.ids()).tolist():
-            raise BadInput(f"{len(unknown):,} of the ids are not in the index, {unknown[0]} first")
+            raise BadInput(f"cannot remove {len(unknown):,} of the ids: {unknown[0]} is not in the index")
         in_tail = np.isin(self._tail.ids, ids)
         if in_tail.any():
             kept = torch.from_numpy(np.flatnonzero(~in_tail)).to(self._device)
@@ -148,7 +150,9 @@ class ExactIndex:
         return np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1)
 
     def scores_of(self, queries: NDArray[Any], ids: NDArray[Any]) -> NDArray[Any]:
-        """queries: (m, width), ids: (m, c) -> (m, c) float32: inner products, -inf beside ids that are not here."""
+        """Return inner products (m, c) float32 of queries (m, width) with the vectors of ids (m, c).
+
+        The score of an id that is not in the index is -inf."""
         scores = np.full(ids.shape, -np.inf, np.float32)
         for segment in (self._base, self._tail):
             found, there = places(segment.ids, ids)
@@ -176,7 +180,7 @@ class ExactIndex:
             flush_arrays(arrays)
 
     def _rows(self, name: str, positions: NDArray[Any]) -> NDArray[Any]:
-        """One part of the vectors at these positions: those of the base first, then those of the tail."""
+        """Return one part of the vectors at these positions, counted through the base and then the tail."""
         import torch
 
         from_base = positions < len(self._base)
@@ -231,7 +235,7 @@ class ExactIndex:
 
 
 def _mapped(array: NDArray[Any]) -> Tensor:
-    """A tensor over a mapped file.  Nothing here writes to codes, which is what torch warns of."""
+    """Return a tensor over a mapped file.  Codes are never written to, so torch's warning is silenced."""
     import torch
 
     with warnings.catch_warnings():
@@ -240,7 +244,7 @@ def _mapped(array: NDArray[Any]) -> Tensor:
 
 
 def _taken(part: Tensor, positions: NDArray[Any]) -> NDArray[Any]:
-    """These rows of one part, in main memory; NumPy takes few of them sooner than torch's threads agree to begin."""
+    """Return some rows of one part in main memory.  NumPy takes a few rows faster than torch starts its threads."""
     import torch
 
     if part.device.type == "cpu":

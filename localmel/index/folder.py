@@ -1,6 +1,6 @@
-"""The folder of an index: who may write it, and whether it is the one that was asked for.
+"""Write the folder of an index, and check it when it is read.
 
-In: what `IndexFacts` says about the vectors.  Out: a sealed folder, or an error that says what differs."""
+In: the `IndexFacts` of the vectors.  Out: a sealed folder, or an error that says what differs."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _Settings = TypeVar("_Settings", bound=IndexSettings)
 
 
 class Origin:
-    """Where an index was loaded from or last saved, so that a change by another process is not overwritten."""
+    """Remembers where an index was loaded or last saved, so that it does not overwrite another process's change."""
 
     def __init__(self) -> None:
         self._seal: tuple[Path, str] | None = None
 
     def remember(self, folder: Path) -> None:
-        """This index and that folder now say the same."""
+        """Note that this index and that folder now hold the same."""
         self._seal = (folder.resolve(), sha256_of(folder / MANIFEST))
 
     def check(self, folder: Path) -> None:
-        """Raise KbBusy when the folder has changed since."""
+        """Raise KbBusy if the folder has changed since."""
         if self._seal is None or folder.resolve() != self._seal[0] or not (folder / MANIFEST).exists():
             return
         if sha256_of(folder / MANIFEST) != self._seal[1]:
             raise KbBusy(
-                f"index {folder} was changed by another process since it was loaded",
-                hint="load it again, then make the change again",
+                f"cannot save index {folder}: another process has changed it since it was loaded",
+                hint="load it again and repeat the change",
             )
 
 
@@ -45,11 +45,11 @@ class Origin:
 def saving(
     folder: Path, facts: IndexFacts, settings: IndexSettings, *, width: int, count: int, origin: Origin
 ) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `folder`.  One writer at a time; a second one is refused with KbBusy."""
+    """Yield a temporary folder that then replaces `folder`.  Raises KbBusy for a second writer."""
     from filelock import FileLock, Timeout
 
     if facts.width != width:
-        raise BadInput(f"the index holds vectors of width {width}, its facts say {facts.width}")
+        raise BadInput(f"cannot save the index: its vectors have width {width}, its facts say {facts.width}")
     with failed_writes_are_reported(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
@@ -57,7 +57,7 @@ def saving(
             lock.acquire()
         except Timeout:
             raise KbBusy(
-                f"index {folder} is being written by another process",
+                f"another process is writing index {folder}",
                 hint=shell_line("fuser", lock.lock_file, note="shows which; wait for it, then run the same again"),
             ) from None
         try:
@@ -71,26 +71,26 @@ def saving(
 
 
 def checked_manifest(folder: Path, facts: IndexFacts) -> dict[str, Any]:
-    """The manifest, when the index was made in that space from those vectors."""
+    """Return the manifest.  Raises BadInput unless the index is of that space and those vectors."""
     manifest = read_manifest(folder, kind=KIND, version=VERSION)
     for name, asked in to_json(facts).items():
         if (found := manifest.get(name)) != asked:
             what = {"space": "space", "width": "width", "made_from": "hash of the vectors"}[name]
             raise BadInput(
-                f"index {folder} is of other vectors: its {what} is {found!r}, asked for is {asked!r}",
+                f"index {folder} is of other vectors: its {what} is {found!r}, not {asked!r}",
                 hint=_again(folder),
             )
     return manifest
 
 
 def settings_from(manifest: dict[str, Any], kind: type[_Settings], folder: Path, **changed: object) -> _Settings:
-    """The settings an index was built with."""
+    """Return the settings that an index was built with.  Raises CorruptArtifact."""
     given = {**manifest.get("settings", {}), **changed}
     return from_json(kind, given, where=f"the settings of index {folder}", again=_again(folder))
 
 
 def damaged(folder: Path, what: str) -> CorruptArtifact:
-    """The error for a sealed folder whose inside does not fit together."""
+    """Return the error for a sealed folder whose files contradict each other."""
     return CorruptArtifact(f"index {folder} holds {what}", hint=_again(folder))
 
 

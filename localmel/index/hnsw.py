@@ -1,10 +1,10 @@
-"""A graph of near neighbours by hnswlib: approximate, and fast where a scan is slow.
+"""Search by a graph of near neighbours (hnswlib): approximate, and fast where a scan is slow.
 
-In: unit vectors.  Out: nearly the best k; how nearly says `recall_against_exact`.  Needs the extra `index`.
-What hnswlib leaves to its caller is done here: ef is saved and restored, removed and filtered ids are made up for by
-asking for more, a graph that cannot answer is answered for by a scan of its vectors, and it grows when it is full.
-Built by several threads, the graph depends on which was first: the same vectors give other links and, rarely, other
-answers.  `threads=1` gives the same bytes each time."""
+In: unit vectors.  Out: most of the best k; `recall_against_exact` measures how many.  Needs the extra `index`.
+The class adds what hnswlib leaves to its caller: it saves and restores ef, asks for more answers where ids were removed
+or filtered out, scans the vectors where the graph cannot answer, and makes room when the graph is full.
+Several threads build a graph in no fixed order, so that the same vectors may give other links and, rarely, other
+answers.  With `threads=1` the bytes are the same each time."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays
 
 GRAPH = "graph.hnswlib"
 _SCAN_UP_TO = 4096
-"Where `allowed` leaves no more than this many, they are scanned: quicker than walking a graph past all others."
+"Up to this many allowed ids are scanned, which is faster than walking past all others."
 
 
 class HnswIndex:
-    """One hnswlib graph.  Searches of one index wait for each other and for changes; each uses every thread it may."""
+    """An index of one hnswlib graph.  Searches and changes of one index wait for each other; each uses all threads."""
 
     def __init__(self, width: int, settings: HnswSettings) -> None:
         self._settings = settings
         self._width = width
         self._origin = Origin()
         self._lock = threading.RLock()
-        self._ids = _no_ids()  # ascending: what can be found
-        self._removed = _no_ids()  # ascending: what the graph still holds, marked as deleted
+        self._ids = _no_ids()  # ascending; the ids that can be found
+        self._removed = _no_ids()  # ascending; ids that the graph still holds, marked as deleted
         self._graph = self._new_graph(0)
 
     def _new_graph(self, room: int) -> Any:
@@ -73,7 +73,7 @@ class HnswIndex:
         *,
         ids: NDArray[Any] | None = None,
     ) -> Self:
-        """vectors: (n, width), unit rows; ids: (n,), without them 0 to n - 1."""
+        """Build an index of unit rows (n, width) under ids (n,), by default 0 to n - 1."""
         check_shape(vectors, vectors.shape[-1], "vectors")
         index = cls(vectors.shape[1], settings)
         index._graph = index._new_graph(len(vectors))
@@ -99,7 +99,7 @@ class HnswIndex:
         return self._ids.copy()
 
     def set_ef_search(self, ef: int) -> None:
-        """Search with another ef from now on; it is saved with the index."""
+        """Search with another ef from now on.  It is saved with the index."""
         from dataclasses import replace
 
         with self._lock:
@@ -107,7 +107,7 @@ class HnswIndex:
             self._graph.set_ef(ef)
 
     def reserve(self, count: int) -> None:
-        """Make room for so many more, so that adding them piece by piece copies the graph once."""
+        """Make room for `count` more vectors, so that adding them piece by piece copies the graph only once."""
         with self._lock:
             needed = self._graph.get_current_count() + count
             if needed > self._graph.get_max_elements():
@@ -120,7 +120,7 @@ class HnswIndex:
         with self._lock:
             if known := np.intersect1d(ids, self._ids).tolist():
                 raise BadInput(
-                    f"{len(known):,} of the ids are in the index already, {known[0]} first", hint="remove them"
+                    f"cannot add {len(known):,} of the ids: {known[0]} is in the index already", hint="remove them"
                 )
             held = self._graph.get_current_count()
             needed = held + len(np.setdiff1d(ids, self._removed))
@@ -137,7 +137,7 @@ class HnswIndex:
         ids = checked_ids(ids, None)
         with self._lock:
             if unknown := np.setdiff1d(ids, self._ids).tolist():
-                raise BadInput(f"{len(unknown):,} of the ids are not in the index, {unknown[0]} first")
+                raise BadInput(f"cannot remove {len(unknown):,} of the ids: {unknown[0]} is not in the index")
             for entity in ids.tolist():
                 self._graph.mark_deleted(entity)
             self._ids = np.setdiff1d(self._ids, ids)
@@ -166,7 +166,7 @@ class HnswIndex:
         return len(live) < len(self._ids) and len(live) <= max(_SCAN_UP_TO, 4 * k)
 
     def _walked(self, queries: NDArray[Any], k: int, live: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Ask the graph for more and more until k of each row may be answered; scan for rows that it cannot serve."""
+        """Ask the graph for more and more until each row has k allowed answers; scan for rows where it fails."""
         scores = np.empty((len(queries), k), np.float32)
         ids = np.empty((len(queries), k), np.int64)
         open_rows = np.arange(len(queries))
@@ -177,7 +177,7 @@ class HnswIndex:
             found = self._asked(queries[open_rows], asked)
             if found is None and len(open_rows) == 1:
                 break
-            if found is None:  # for one of them at least: each for itself, so that the others are not scanned for
+            if found is None:  # it failed for at least one row: ask for each alone, so that the others are not scanned
                 for row in open_rows:
                     scores[row], ids[row] = (array[0] for array in self._walked(queries[[row]], k, live))
                 return scores, ids
@@ -193,11 +193,11 @@ class HnswIndex:
         return scores, ids
 
     def _asked(self, queries: NDArray[Any], k: int) -> tuple[NDArray[Any], NDArray[Any]] | None:
-        """(m, k) scores and ids from the graph, best first, or None where it does not reach k of them."""
+        """Return scores and ids (m, k) from the graph, best first, or None where it reaches fewer than k vectors."""
         self._graph.set_ef(max(self._settings.ef_search, k))
         try:
             labels, distances = self._graph.knn_query(queries, k=k)
-        except RuntimeError:  # fewer than k could be reached: removed ones stand in the way, or the graph has islands
+        except RuntimeError:  # fewer than k were reached: removed vectors block the way, or the graph is not connected
             return None
         finally:
             self._graph.set_ef(self._settings.ef_search)
@@ -206,7 +206,7 @@ class HnswIndex:
         return np.take_along_axis(scores, order, axis=1), np.take_along_axis(ids, order, axis=1)
 
     def _scanned(self, queries: NDArray[Any], k: int, live: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The best k of these ids by looking at each."""
+        """Return the best k of some ids by scoring each of them."""
         scores: NDArray[Any] = np.zeros((len(queries), 0), np.float32)
         ids: NDArray[Any] = np.zeros((len(queries), 0), np.int64)
         for start in range(0, len(live), ROWS_AT_ONCE):
@@ -231,16 +231,16 @@ class HnswIndex:
             path = temporary / GRAPH
             self._graph.save_index(str(path))
             expected = self._graph.index_file_size()
-            if not path.exists() or path.stat().st_size != expected:  # hnswlib does not say when a write fails
+            if not path.exists() or path.stat().st_size != expected:  # hnswlib does not report a failed write
                 raise OutOfSpace(
-                    f"the disk that holds {folder} is full: the graph takes {expected:,} bytes; "
-                    "what stood there before is unchanged",
+                    f"cannot save index {folder}: the disk is full, and the graph takes {expected:,} bytes; "
+                    "the index that was there is unchanged",
                     hint=shell_line("df -h", folder.parent, note="free some space, then run the same command again"),
                 )
 
     @classmethod
     def load(cls, folder: Path, facts: IndexFacts, *, device: str = "cpu") -> Self:
-        """The graph is read into memory (hnswlib cannot map it); it is searched on the processor, whatever `device`."""
+        """Load an index into memory: hnswlib cannot map it.  `device` is ignored; the graph is searched on the CPU."""
         manifest = checked_manifest(folder, facts)
         index = cls(facts.width, settings_from(manifest, HnswSettings, folder))
         arrays = map_arrays(folder / ARRAYS)
@@ -253,7 +253,7 @@ class HnswIndex:
         except RuntimeError as error:
             raise damaged(folder, f"a graph that hnswlib cannot read ({error})") from None
         if graph.get_current_count() != len(index._ids) + len(index._removed):
-            raise damaged(folder, f"a graph of {graph.get_current_count():,} vectors, its ids are others")
+            raise damaged(folder, f"a graph of {graph.get_current_count():,} vectors, but another number of ids")
         index._set_threads(graph)
         index._graph = graph
         index._origin.remember(folder)
@@ -269,6 +269,7 @@ def _hnswlib() -> Any:
         import hnswlib
     except ImportError:
         raise MissingExtra(
-            "an index of kind 'hnsw' needs the package hnswlib", hint="pip install 'localmel[index]'"
+            "cannot open an index of kind 'hnsw': the package hnswlib is not installed",
+            hint="pip install 'localmel[index]'",
         ) from None
     return hnswlib

@@ -1,39 +1,36 @@
-"""What every index can do, whatever stands behind it.
+"""The protocol of all indexes over vectors.
 
-In: unit vectors with the ids of their entities.  Out: for each query the ids with the highest inner product.
-Knows nothing of texts, of entities, or of who made the vectors; `IndexFacts` says which vectors they were."""
+In: unit vectors with the ids of their entities.  Out: for each query the ids with the highest inner products.
+Knows nothing of texts or of entities; `IndexFacts` says which vectors an index holds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from localmel.index.settings import IndexSettings
-
-"Hears how many more vectors are done."
+from localmel.index.settings import IndexSettings
 
 NO_ID = -1
-"Stands in the ids, beside a score of -inf, where fewer than k vectors remain."
+"Fills up the ids where fewer than k vectors remain; the score is -inf there."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexFacts:
-    """Which vectors an index holds: written with it, compared when it is loaded."""
+    """Which vectors an index holds.  Saved with it, and compared when it is loaded."""
 
     space: str
-    "The name of the space the vectors live in."
+    "The name of the vectors' space."
     width: int
     made_from: str
-    "A hash of what was indexed: `fingerprint(vectors)`, or the caller's own, which must move with every change."
+    "A hash of what was indexed: `fingerprint(vectors)`, or one of the caller that changes with every vector."
 
 
 class VectorIndex(Protocol):
-    """Unit vectors under ids, searched by inner product."""
+    """Searches unit vectors by inner product."""
 
     @property
     def settings(self) -> IndexSettings: ...
@@ -43,39 +40,40 @@ class VectorIndex(Protocol):
 
     @property
     def n_bytes(self) -> int:
-        """Memory that the vectors and whatever is needed to search them take, without the arrays of a search."""
+        """Return the memory that the index takes while it is not searched."""
         ...
 
     def __len__(self) -> int: ...
 
     def ids(self) -> NDArray[Any]:
-        """(n,) int64, ascending: what can be found now."""
+        """Return the ids that can be found now, (n,) int64, ascending."""
         ...
 
     def add(self, vectors: NDArray[Any], ids: NDArray[Any]) -> None:
-        """vectors: (n, width), unit rows; ids: (n,) int64, 0 or more, none of them in the index.
+        """Add unit rows (n, width) under ids (n,) int64, 0 or more.
 
-        Nothing is added when one of them cannot be."""
+        Raises BadInput, and adds nothing, if an id is in the index already or a row cannot be used."""
         ...
 
     def remove(self, ids: NDArray[Any]) -> None:
-        """These are not found any more; each may be added again, with another vector.  An unknown id is BadInput."""
+        """Remove ids; each may be added again with another vector.  Raises BadInput for an unknown id."""
         ...
 
     def search(
         self, queries: NDArray[Any], k: int, *, allowed: Iterable[int] | NDArray[Any] | None = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """(m, width) -> scores (m, k) float32 and ids (m, k) int64, best first, equal scores by the smaller id.
+        """Return scores (m, k) float32 and ids (m, k) int64, best first; of equal scores the smaller id comes first.
 
-        `allowed`: only these ids may be answered; unknown ones are passed over.  Where fewer than k remain, the
-        rest is -inf and NO_ID.  Exact kinds keep the smaller id also where equal scores compete for the last place."""
+        queries: (m, width), unit rows; allowed: the only ids to return, of which unknown ones are ignored.
+        Rows with fewer than k answers are filled up with -inf and NO_ID.  Exact kinds keep the smaller id also where
+        equal scores compete for the last place."""
         ...
 
     def save(self, folder: Path, facts: IndexFacts) -> None:
-        """Write to a temporary folder and rename it: `folder` is the old index or the new one, never a part."""
+        """Replace `folder` in one step: it holds the old index or the new one, never a part."""
         ...
 
     @classmethod
     def load(cls, folder: Path, facts: IndexFacts, *, device: str = "cpu") -> Self:
-        """Raises FileNotFoundError where there is none, BadInput for other vectors, CorruptArtifact for damage."""
+        """Load an index.  Raises FileNotFoundError where there is none, BadInput for other vectors, CorruptArtifact."""
         ...

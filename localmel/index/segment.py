@@ -1,8 +1,8 @@
-"""A run of vectors that is scanned whole: the part an exact index is made of.
+"""Scan one segment of vectors; an exact index consists of two.
 
-In: codes with their ids, queries, a mask.  Out: the best k ids of each query.  The scan keeps a few candidates
-more than asked for; the second look scores these by the query as it came.  Where a candidate left out could still
-belong among the best k, the scan is repeated for that query with more room."""
+In: codes with their ids, queries, a mask.  Out: the best k ids of each query.  The scan keeps some more candidates than
+k, and these are scored again by the exact query.  Where a candidate that was dropped could still be among the best k,
+the scan is repeated for that query with more candidates."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 _SPARE = 16
 "The scan keeps at least this many candidates beyond k."
 _POOLED = 16
-"Chunks whose best are held before they are boiled down."
-_SECOND_LOOKS = 2**22
-"Coordinates that the second look decodes at once."
+"How many chunks are scanned before their best candidates are merged."
+_COORDINATES_AT_ONCE = 2**22
+"How many coordinates are decoded at once when candidates are scored again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Segment:
-    """n vectors under ascending ids."""
+    """The codes of n vectors under ascending ids."""
 
     ids: NDArray[Any]  # (n,) int64, ascending
     parts: Mapping[str, Tensor]  # each (n, ...)
@@ -49,7 +49,9 @@ class SegmentSearch:
         self._scratch = Scratch()
 
     def search(self, queries: Tensor, k: int, mask: NDArray[Any] | None) -> tuple[NDArray[Any], NDArray[Any]]:
-        """queries: (m, w) float32; mask: (n,) bool, what may be found.  -> scores (m, k), ids (m, k), padded."""
+        """Return scores (m, k) and ids (m, k), filled up with -inf and NO_ID.
+
+        queries: (m, w) float32; mask: (n,) bool, which vectors may be found."""
         scores = np.full((len(queries), k), -np.inf, np.float32)
         ids = np.full((len(queries), k), NO_ID, np.int64)
         n = len(self._segment) if mask is None else int(np.count_nonzero(mask))
@@ -60,7 +62,7 @@ class SegmentSearch:
         open_rows = np.arange(len(queries))
         while len(open_rows):
             unsure = []
-            at_once = min(self._settings.queries_at_once, max(1, _SECOND_LOOKS // room))
+            at_once = min(self._settings.queries_at_once, max(1, _COORDINATES_AT_ONCE // room))
             for start in range(0, len(open_rows), at_once):
                 rows = open_rows[start : start + at_once]
                 found = self._best(queries[rows], kept, room, mask)
@@ -74,9 +76,9 @@ class SegmentSearch:
     def _best(
         self, queries: Tensor, k: int, room: int, mask: NDArray[Any] | None
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """-> scores (m, k), ids (m, k), and (m,) whether one that was left out could belong among them."""
+        """Return scores and ids (m, k), and whether a dropped candidate could be among them, (m,)."""
         scanned, positions = (array.cpu().numpy() for array in self._scan(queries, room, mask))
-        exact = self._second_look(queries, positions)
+        exact = self._scored_again(queries, positions)
         ids = self._segment.ids[positions]
         order = np.lexsort((ids, -exact))[:, :k]
         exact, ids = (np.take_along_axis(array, order, axis=1) for array in (exact, ids))
@@ -89,7 +91,7 @@ class SegmentSearch:
         return exact, ids, unsure
 
     def _scan(self, queries: Tensor, room: int, mask: NDArray[Any] | None) -> tuple[Tensor, Tensor]:
-        """-> scores (m, room) float32 and positions (m, room), in no order that matters."""
+        """Return scores (m, room) float32 and positions (m, room), in any order."""
         import torch
 
         ready = self._codes.ready(queries)
@@ -100,12 +102,12 @@ class SegmentSearch:
             if (top := self._chunk(ready, window, room, mask)) is not None:
                 pool.append(top)
             if len(pool) >= _POOLED:
-                pool = [_boiled_down(pool, room)]
-        scores, positions = _boiled_down(pool, room)
+                pool = [_merged(pool, room)]
+        scores, positions = _merged(pool, room)
         return scores.to(torch.float32), positions
 
     def _chunk(self, ready: Any, window: slice, room: int, mask: NDArray[Any] | None) -> tuple[Tensor, Tensor] | None:
-        """The best of one chunk, or None where nothing in it may be found."""
+        """Return the best of one chunk, or None if the mask excludes all of it."""
         import torch
 
         rows = {name: part[window] for name, part in self._segment.parts.items()}
@@ -114,7 +116,7 @@ class SegmentSearch:
         if live is not None and not len(live):
             return None
         few = live is not None and len(live) <= n_rows // 2
-        if live is not None and few:  # so few that copying them out is cheaper than scanning past the others
+        if live is not None and few:  # copying few rows is cheaper than scanning all
             there = torch.from_numpy(live)
             rows = {name: part[there.to(part.device)] for name, part in rows.items()}
             n_rows = len(live)
@@ -127,13 +129,13 @@ class SegmentSearch:
             positions = torch.from_numpy(live).to(positions.device)[positions]
         return top.values.float(), positions + window.start
 
-    def _second_look(self, queries: Tensor, positions: NDArray[Any]) -> NDArray[Any]:
-        """positions: (m, c) -> (m, c) float32: inner products of queries and decoded vectors, rounded once."""
+    def _scored_again(self, queries: Tensor, positions: NDArray[Any]) -> NDArray[Any]:
+        """Return inner products (m, c) float32 with the decoded vectors at positions (m, c), rounded once."""
         import torch
 
         out = np.empty(positions.shape, np.float32)
         on_host = queries.cpu().numpy()
-        at_once = max(1, _SECOND_LOOKS // (positions.shape[1] * queries.shape[1]))
+        at_once = max(1, _COORDINATES_AT_ONCE // (positions.shape[1] * queries.shape[1]))
         for start in range(0, len(queries), at_once):
             rows = slice(start, start + at_once)
             parts = {}
@@ -146,8 +148,8 @@ class SegmentSearch:
         return out
 
 
-def _boiled_down(pool: list[tuple[Tensor, Tensor]], room: int) -> tuple[Tensor, Tensor]:
-    """The best `room` of all chunks so far."""
+def _merged(pool: list[tuple[Tensor, Tensor]], room: int) -> tuple[Tensor, Tensor]:
+    """Return the best `room` of all chunks so far."""
     import torch
 
     scores = torch.cat([scores for scores, _ in pool], dim=1)

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from localmel.index import ExactSettings, IndexFacts, VectorIndex, build_index, load_index
-from localmel.index.recall import recall_of
+from localmel.index import ExactSettings, IndexFacts, VectorIndex, build_index, load_index, recall_of
 from localmel.index.settings import EXACT_KINDS
 
 FACTS = IndexFacts(space="toy", width=64, made_from="aa")

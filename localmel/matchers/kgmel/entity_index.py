@@ -15,8 +15,17 @@ from localmel.encode.kb_images import load_images
 from localmel.encode.kb_vectors import load_vectors
 from localmel.encode.space import Space
 from localmel.errors import BadInput, CorruptArtifact, shell_line
-from localmel.index import LARGE_FROM, IndexFacts, Recall, VectorIndex, build_index, choose, load_index
-from localmel.index.recall import recall_against_exact, sampled
+from localmel.index import (
+    LARGE_FROM,
+    IndexFacts,
+    Recall,
+    VectorIndex,
+    build_index,
+    choose,
+    load_index,
+    recall_against_exact,
+    sampled,
+)
 from localmel.index.settings import AUTO
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kgmel.fused import Network, fused_folder, fused_state, load_fused
