@@ -1,12 +1,11 @@
-"""Finished runs of `localmel eval`, read back: what they were asked, what they answered, and how they were made.
+"""Read finished evaluations: what was asked and answered, and how it was made.
 
-In: folders.  Out: FinishedRun and its answers, or a refusal that names the folder and the next command.  Every byte is
-checked against the manifest.  Reads no data, no KB and no model."""
+In: folders of runs.  Out: FinishedRun and its answers, or an error that names the folder and the next command.  Every
+byte is checked against the manifest.  Reads no data, no KB and no model."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,28 +17,26 @@ from localmel.evaluate.answer_details import details_of
 from localmel.evaluate.comparison import SystemAnswer
 from localmel.evaluate.protocol import Outcome
 from localmel.records import Candidate
-from localmel.runs.evaluate_stage import KIND
-from localmel.runs.folder import VERSION
+from localmel.runs.evaluate_stage import KIND, RANKINGS, STAGE
+from localmel.runs.folder import VERSION, read_lines
 from localmel.store.artifacts import MANIFEST, read_manifest
-
-STAGE, RANKINGS = "evaluate", "rankings.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FinishedRun:
-    """One run folder."""
+    """A run with a finished evaluation."""
 
     folder: Path
-    "As it was named."
+    "As the caller named it."
     manifest: Mapping[str, Any]
     sha256: str
-    "Of the manifest, which holds the hashes of everything else."
+    "Hash of the manifest, which holds the hashes of everything else."
     written: float
-    "When the manifest was written, in seconds since 1970.  Decides an order, never a number."
+    "When the manifest was written, in seconds since 1970; used only for sorting."
 
     @property
     def datasets(self) -> tuple[str, ...]:
-        """In the order in which they were asked."""
+        """The datasets, in the order in which they were asked."""
         return tuple(self.inputs["questions"])
 
     @property
@@ -49,7 +46,7 @@ class FinishedRun:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         return _run_folder(self.folder.resolve()).name
 
     @property
@@ -59,19 +56,19 @@ class FinishedRun:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Split, systems, K, what was withheld."""
+        """Split, systems, K and ablations."""
         return dict(self.manifest["inputs"]["settings"])
 
     @property
     def command(self) -> str:
-        """Makes it again."""
+        """The command that makes it again."""
         return str(self.manifest.get("command") or "")
 
 
 def read_run(folder: Path) -> FinishedRun:
-    """The run in `folder` (or whose `evaluate` folder it is).
+    """Read the run in `folder`, which may also be its `evaluate` folder.
 
-    Raises BadInput where there is no finished run, CorruptArtifact where it is damaged."""
+    Raises BadInput if there is no finished run, CorruptArtifact if it is damaged."""
     stage = _stage(folder)
     try:
         manifest = read_manifest(stage, kind=KIND, version=VERSION, every_byte=True)
@@ -80,19 +77,23 @@ def read_run(folder: Path) -> FinishedRun:
     except CorruptArtifact as error:
         raise CorruptArtifact(error.fact, hint=error.hint or _again(stage)) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptArtifact(f"{stage} is no evaluation that can be read ({error})", hint=_again(stage)) from None
+        raise CorruptArtifact(f"cannot read the evaluation {stage}: {error}", hint=_again(stage)) from None
     written = (stage / MANIFEST).stat().st_mtime
     return FinishedRun(folder=folder, manifest=manifest, sha256=sha256, written=written)
 
 
 def answers_of_run(run: FinishedRun) -> dict[str, dict[str, tuple[SystemAnswer, ...]]]:
-    """Dataset -> system -> one answer per mention.  Raises CorruptArtifact for a line that is no answer."""
-    try:
-        found = _given(run.stage / RANKINGS)
-        return {dataset: {name: found[dataset][name] for name in run.settings["systems"]} for dataset in run.datasets}
-    except (OSError, ValueError, KeyError) as error:
-        what = f"{RANKINGS} has no answers of {error}" if isinstance(error, KeyError) else str(error)
-        raise CorruptArtifact(f"{run.stage} cannot be read: {what}", hint=_again(run.stage)) from None
+    """Read all answers: dataset -> system -> one answer per mention.  Raises CorruptArtifact for a malformed line."""
+    path, again = run.stage / RANKINGS, _again(run.stage)
+    found: dict[tuple[str, str], list[SystemAnswer]] = {}
+    for dataset, system, answer in read_lines(
+        path, lambda line: (line["dataset"], line["system"], answer_in(line)), again=again
+    ):
+        found.setdefault((dataset, system), []).append(answer)
+    wanted = [(dataset, system) for dataset in run.datasets for system in run.settings["systems"]]
+    if missing := [system for dataset, system in wanted if (dataset, system) not in found]:
+        raise CorruptArtifact(f"{path} has no answers of {missing[0]!r}", hint=again)
+    return {name: {key: tuple(found[name, key]) for key in run.settings["systems"]} for name in run.datasets}
 
 
 def _again(stage: Path) -> str:
@@ -100,9 +101,9 @@ def _again(stage: Path) -> str:
 
 
 def find_runs(folder: Path) -> tuple[list[FinishedRun], list[LocalmelError]]:
-    """Every run at or below `folder`, newest first; and what stands in the way of reading the others.
+    """Find every run at or below `folder`, newest first, and the errors of those that cannot be read.
 
-    Raises BadInput where there is no such folder."""
+    Raises BadInput if there is no such folder."""
     if not folder.is_dir():
         raise BadInput(f"there is no folder {folder}", hint=shell_line("ls -d", folder.parent / "*"))
     found, damaged = [], []
@@ -115,7 +116,7 @@ def find_runs(folder: Path) -> tuple[list[FinishedRun], list[LocalmelError]]:
 
 
 def _stages(folder: Path) -> Iterator[Path]:
-    """Folders called evaluate; what is hidden or a link is not entered."""
+    """Yield folders named evaluate; hidden folders and links are not entered."""
     if folder.name == STAGE:
         yield folder
         return
@@ -132,7 +133,7 @@ def _stage(folder: Path) -> Path:
     if not (stage / MANIFEST).exists():
         there = ", ".join(sorted(child.name for child in folder.iterdir())[:5]) or "nothing"
         raise BadInput(
-            f"run {folder} is not finished: {stage / MANIFEST}, which is written last, is missing; there is: {there}",
+            f"run {folder} is not finished: {stage / MANIFEST}, which is written last, is missing; it has: {there}",
             hint=shell_line("localmel eval DATA --kb KB --out", folder),
         )
     return stage
@@ -154,22 +155,8 @@ def _check_manifest(manifest: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} of its manifest is {manifest[name]!r:.80}")
 
 
-def _given(path: Path) -> dict[str, dict[str, tuple[SystemAnswer, ...]]]:
-    lists: dict[str, dict[str, list[SystemAnswer]]] = {}
-    with path.open(encoding="utf-8") as file:
-        for number, text in enumerate(file, 1):
-            try:
-                line = json.loads(text)
-                one = given_of(line)
-                lists.setdefault(line["dataset"], {}).setdefault(line["system"], []).append(one)
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-                what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-                raise ValueError(f"{RANKINGS}:{number}: {what}") from None
-    return {dataset: {name: tuple(one) for name, one in systems.items()} for dataset, systems in lists.items()}
-
-
-def given_of(line: Mapping[str, Any]) -> SystemAnswer:
-    """One line of rankings.jsonl.  Raises ValueError, KeyError or TypeError for what is no such line."""
+def answer_in(line: Mapping[str, Any]) -> SystemAnswer:
+    """Parse one line of rankings.jsonl.  Raises ValueError, KeyError or TypeError if it is malformed."""
     candidates = tuple(Candidate(entity_id=entity, score=float(score)) for entity, score in line["candidates"])
     gold = line["gold"]
     outcome = Outcome(
@@ -186,7 +173,7 @@ def given_of(line: Mapping[str, Any]) -> SystemAnswer:
 
 
 def refuse_what_cannot_be_compared(runs: Sequence[FinishedRun], datasets: Sequence[str]) -> None:
-    """Raises BadInput where runs differ in the protocol, the KB, or the mentions of one of the datasets."""
+    """Raise BadInput if runs differ in the protocol, the KB, or the mentions of one of the datasets."""
     first, *others = runs
     for other in others:
         both = f"{first.folder} and {other.folder}"
@@ -202,7 +189,7 @@ def refuse_what_cannot_be_compared(runs: Sequence[FinishedRun], datasets: Sequen
         if one != another:
             raise BadInput(
                 f"{both} were asked over different KBs, or different states of one: {one[:12]} and {another[:12]}",
-                hint=shell_line("localmel eval DATA --kb KB --out", "NEW", note="one KB for both"),
+                hint=shell_line("localmel eval DATA --kb KB --out", "NEW", note="the same KB for both"),
             )
         for dataset in datasets:
             _refuse_other_mentions(dataset, first, other)
@@ -212,17 +199,14 @@ def _refuse_other_mentions(dataset: str, first: FinishedRun, other: FinishedRun)
     one, another = first.inputs["questions"][dataset], other.inputs["questions"][dataset]
     if one == another:
         return
-    ids, their_ids = ({given.outcome.mention_id for given in _any_system(run, dataset)} for run in (first, other))
+    any_system, theirs = (next(iter(answers_of_run(run)[dataset].values())) for run in (first, other))
+    ids, their_ids = ({one.outcome.mention_id for one in answers} for answers in (any_system, theirs))
     if ids == their_ids:
         what = f"the {len(ids):,} ids are the same, but sentences, golds, pictures or the training split are not"
     else:
         only = sorted(ids ^ their_ids)
-        what = f"{len(ids):,} and {len(their_ids):,}, of which only one has {len(only):,}, such as {only[0]!r}"
+        what = f"{len(ids):,} and {len(their_ids):,}; {len(only):,} are in one of them only, such as {only[0]!r}"
     raise BadInput(
         f"{first.folder} and {other.folder} were not asked the same mentions of {dataset}: {what}",
         hint=f"localmel eval DATA --kb KB --dataset {dataset} --out NEW   # the same DATA for both",
     )
-
-
-def _any_system(run: FinishedRun, dataset: str) -> tuple[SystemAnswer, ...]:
-    return next(iter(answers_of_run(run)[dataset].values()))

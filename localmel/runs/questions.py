@@ -109,7 +109,7 @@ def questions_of(
     sql = "SELECT folded, COUNT(DISTINCT entity) FROM names WHERE folded IN ({}) GROUP BY folded"
     bearers = dict(kb.select_in(sql, {fold_mention(mention.surface) for mention in split.mentions} - {""}))
     seen = None if train is None else set(train.gold.values())
-    pictures = _pictures(split)
+    pictures = pictures_of(split.mentions)
     clusters, n_placeholders = clusters_of(split.mentions, pictures)
     if n_placeholders:
         notes.append(f"Pictures next to so many sentences that they are taken for placeholders: {n_placeholders:,}.")
@@ -183,10 +183,10 @@ def _has_image(mention: Mention) -> bool:
         return False
 
 
-def _pictures(split: Split) -> dict[Path, str]:
-    """Hash every picture that exists: path -> SHA-256."""
+def pictures_of(mentions: Sequence[Mention]) -> dict[Path, str]:
+    """Hash every picture of these mentions that exists: path -> SHA-256."""
     found: dict[Path, str] = {}
-    for mention in split.mentions:
+    for mention in mentions:
         if mention.image is not None and mention.image not in found and _has_image(mention):
             found[mention.image] = sha256_of(mention.image)
     return found

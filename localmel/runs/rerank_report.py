@@ -1,8 +1,7 @@
-"""What reranking was worth: the run before and after it, how sure it was, what it cost, which places it liked.
+"""Report what reranking was worth: metrics before and after, calibration, costs, and a preference for places.
 
-In: a run whose `rerank` stage is finished, and the benchmark that says what is right.  Out: a summary as JSON, and a
-calibration fitted on it.  Strict: an answer is one of the K candidates; a gold outside them is a miss at its rank.
-Asks no model."""
+In: a run whose `rerank` stage is finished, and the benchmark that has the golds.  Out: a summary as JSON, the curve of
+routing, and a calibration fitted on the run.  Counts as `localmel eval` does.  Asks no model."""
 
 from __future__ import annotations
 
@@ -16,11 +15,10 @@ import numpy as np
 
 from localmel.benchmarks import read_benchmark
 from localmel.benchmarks.json_lines import read_split
-from localmel.benchmarks.leaks import sentences_of
 from localmel.errors import BadInput, shell_line
 from localmel.evaluate.metrics import expected_calibration_error
 from localmel.evaluate.position_bias import place_preference
-from localmel.evaluate.protocol import Evaluation, EvaluationSettings, Outcome, evaluate, rank_in
+from localmel.evaluate.protocol import Evaluation, EvaluationSettings, Facts, Outcome, evaluate
 from localmel.evaluate.resamples import Estimate
 from localmel.evaluate.significance import Comparison, compare
 from localmel.records import EntityId, MentionId
@@ -32,14 +30,18 @@ from localmel.rerank.calibration import (
     calibrations_without,
     fit_calibration,
 )
-from localmel.rerank.choice import BY_MODEL, in_front, scorer_answer
+from localmel.rerank.choice import BY_MODEL
 from localmel.rerank.routing import Routed, RoutePoint, routing_curve
+from localmel.runs.evaluate_run import run_answer
+from localmel.runs.evaluate_stage import outcome_for
 from localmel.runs.folder import finished_stage
+from localmel.runs.questions import Question, clusters_of, pictures_of
 from localmel.runs.rerank import CHOICES, RERANK, Reranked, read_choices
 from localmel.runs.retrieve import RETRIEVE
 
 _METRICS = ("hits@1", "hits@3", "hits@5", "hits@10", "mrr", "accuracy", "nil_precision", "nil_recall", "nil_f1", "ece")
-Gold = Mapping[MentionId, EntityId | None]
+Gold = Mapping[MentionId, Question]
+"The right answer of every mention, with the cluster it is resampled in."
 Json = dict[str, Any]
 
 
@@ -52,16 +54,16 @@ class RerankedRun:
     figures: Mapping[str, Any]
     made_from: Mapping[str, Any]
     asked: Mapping[str, Any]
-    "Splits, dataset and limit that `retrieve` was told."
+    "The splits, dataset and limit that `retrieve` was given."
 
     @property
     def k(self) -> int:
-        """How many candidates the model chose among."""
+        """The number of candidates the model chose among."""
         return int(self.made_from["settings"]["most_candidates"])
 
 
 def read_reranked(run: Path) -> RerankedRun:
-    """Raises BadInput where a stage is missing or was made from something else since."""
+    """Read a run.  Raises BadInput if a stage is missing or was made from something else since."""
     rerank, retrieve = finished_stage(run, RERANK).manifest, finished_stage(run, RETRIEVE).manifest
     return RerankedRun(
         run=run,
@@ -73,16 +75,15 @@ def read_reranked(run: Path) -> RerankedRun:
 
 
 def gold_of(data: Path, found: RerankedRun) -> Gold:
-    """What is right for each mention of the run, from the file or folder that it was made from."""
+    """Read the right answer to each mention of the run from the file or folder that it was made from."""
     asked = found.asked
     if data.is_file():
-        gold = dict(read_split(data).gold)
+        splits = [read_split(data)]
     else:
         benchmark = read_benchmark(data, asked["dataset"])
-        gold = {}
-        for name in asked["splits"] or ("val",):
-            if name in benchmark.splits:
-                gold.update(benchmark.splits[name].gold)
+        splits = [benchmark.splits[name] for name in asked["splits"] or ("val",) if name in benchmark.splits]
+    mentions = {one.id: one for split in splits for one in split.mentions}
+    gold = {key: right for split in splits for key, right in split.gold.items()}
     ids = [one.retrieved.mention.id for one in found.reranked]
     if missing := [one for one in ids if one not in gold]:
         raise BadInput(
@@ -90,11 +91,16 @@ def gold_of(data: Path, found: RerankedRun) -> Gold:
             f"example {missing[0]!r}",
             hint=shell_line("localmel data check", data),
         )
-    return {one: gold[one] for one in ids}
+    run_mentions = [mentions[one] for one in ids]
+    clusters, _ = clusters_of(run_mentions, pictures_of(run_mentions))
+    return {
+        one.id: Question(mention=one, cluster=cluster, gold=gold[one.id], gold_row=None, facts=Facts())
+        for one, cluster in zip(run_mentions, clusters, strict=True)
+    }
 
 
 def split_of(data: Path, found: RerankedRun) -> str:
-    """The one split that the run is about; a file says it by its name (NAME-val.jsonl).  Several: joined."""
+    """Return the split that the run is about; a file has it in its name (NAME-val.jsonl), several are joined by +."""
     if data.is_file():
         return data.stem.rpartition("-")[2]
     return "+".join(found.asked["splits"] or ("val",))
@@ -104,7 +110,7 @@ def split_of(data: Path, found: RerankedRun) -> str:
 
 
 def summary_of(found: RerankedRun, gold: Gold | None = None) -> Json:
-    """What a run cost and how the model chose; with gold also what it was worth."""
+    """Summarise what a run cost and how the model chose; with gold also its metrics before and after."""
     bias = place_preference([one.choice.votes for one in found.reranked])
     summary: Json = {
         "run": str(found.run),
@@ -119,7 +125,7 @@ def summary_of(found: RerankedRun, gold: Gold | None = None) -> Json:
         return summary
     settings = EvaluationSettings(k=found.k)
     before, after = outcomes_of(found, gold, model=False), outcomes_of(found, gold, model=True)
-    in_kb = any(one is not None for one in gold.values())
+    in_kb = any(one.gold is not None for one in gold.values())
     compared = compare(after, before, settings, names=("reranked", "retrieval")) if in_kb else None
     evaluated = evaluate(before, settings)
     return summary | {
@@ -141,31 +147,16 @@ def _difference(one: Comparison) -> Json:
 
 
 def outcomes_of(found: RerankedRun, gold: Gold, *, model: bool) -> list[Outcome]:
-    """One outcome per mention: the scorer's answer, or the one after reranking."""
+    """Return the outcome for each mention, of the model's answer or of the scorer's."""
     nil_from = float(found.made_from["settings"]["nil_from"])
-    return [_outcome(one, gold[one.retrieved.mention.id], found.k, nil_from, model=model) for one in found.reranked]
-
-
-def _outcome(one: Reranked, gold: EntityId | None, k: int, nil_from: float, *, model: bool) -> Outcome:
-    ranking, choice = one.retrieved.ranking, one.choice
-    if model:
-        option, sure, nil = choice.option, choice.probability, choice.nil
-        if option is not None:
-            ranking = in_front(ranking, ranking.candidates[option].entity_id)
-    else:
-        nil = one.retrieved.nil
-        option, sure = scorer_answer(ranking, nil, nil_from)
-    shown = [candidate.entity_id for candidate in one.retrieved.ranking.candidates[:k]]
-    return Outcome(
-        mention_id=one.retrieved.mention.id,
-        cluster=min(sentences_of(one.retrieved.mention), key=len),
-        gold=gold,
-        rank=rank_in(ranking, gold),
-        among_candidates=gold in shown,
-        predicted=None if option is None else shown[option],
-        probability=min(max(sure, 0.0), 1.0),
-        nil_probability=min(max(nil, 0.0), 1.0),
-    )
+    outcomes = []
+    for one in found.reranked:
+        question = gold[one.retrieved.mention.id]
+        choice = one.choice if model else None
+        outcomes.append(
+            outcome_for(question, run_answer(question, one.retrieved, choice, k=found.k, nil_from=nil_from))
+        )
+    return outcomes
 
 
 def _metrics(evaluation: Evaluation) -> Json:
@@ -177,7 +168,7 @@ def _estimate(one: Estimate | None) -> Json | None:
 
 
 def _rounded(value: Any) -> Any:
-    """Numbers with six places, however deep they stand."""
+    """Round all numbers inside to six places."""
     if isinstance(value, float):
         return round(value, 6) if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -189,11 +180,11 @@ def _rounded(value: Any) -> Any:
 
 
 def route_curve(found: RerankedRun, gold: Gold) -> list[Json]:
-    """Accuracy and cost for every threshold.  Raises BadInput for a run in which not every mention was asked."""
+    """Return accuracy and cost for every threshold.  Raises BadInput if the run did not ask about every mention."""
     route_from = found.made_from["settings"]["route_from"]
     if route_from:
         raise BadInput(
-            f"{found.run} asked the model only below {route_from}: what it would have said of the others is not known",
+            f"{found.run} asked the model only below {route_from}, so its other answers are unknown",
             hint=f"localmel rerank --run ANOTHER --kb KB --route-from 0   # and in {found.run.name} as now",
         )
     before, after = outcomes_of(found, gold, model=False), outcomes_of(found, gold, model=True)
@@ -221,20 +212,20 @@ def _point(point: RoutePoint) -> Json:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedCalibration:
-    """A calibration, and what it changes about the choices it was fitted on."""
+    """A calibration, and its effect on the choices it was fitted on."""
 
     calibration: ChoiceCalibration
     figures: Json
 
 
 def fitted_on(found: RerankedRun, gold: Gold, split: str, *, isotonic: bool = False) -> FittedCalibration:
-    """Fit temperature, NIL threshold and curve on the choices that the model made.
+    """Fit temperature, NIL threshold and curve on the choices of the model.
 
-    `figures` has calibration error and accuracy before, after, and after by calibrations fitted without the mentions
-    that they are measured on (whole sentences are left out together).  Raises BadInput for another split than val."""
+    `figures` has calibration error and accuracy before, after, and held out: with calibrations that were fitted without
+    the cluster (shared sentences and pictures) they are measured on.  Raises BadInput for a split other than val."""
     made_from = found.made_from
     kept = [one for one in found.reranked if one.choice.decided_by == BY_MODEL]
-    judged = [_judged(one, gold[one.retrieved.mention.id]) for one in kept]
+    judged = [_judged(one, gold[one.retrieved.mention.id].gold) for one in kept]
     facts = {
         "split": split,
         "mentions": len(judged),
@@ -246,7 +237,7 @@ def fitted_on(found: RerankedRun, gold: Gold, split: str, *, isotonic: bool = Fa
     }
     calibration = fit_calibration(judged, isotonic=isotonic, fitted_on=facts)
     plain = ChoiceCalibration(nil_from=float(made_from["settings"]["nil_from"]))
-    clusters = [min(sentences_of(one.retrieved.mention), key=len) for one in kept]
+    clusters = [gold[one.retrieved.mention.id].cluster for one in kept]
     figures = {
         "mentions": len(judged),
         "temperature": calibration.temperature,

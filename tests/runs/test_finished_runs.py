@@ -14,7 +14,7 @@ import pytest
 
 from localmel.errors import BadInput, CorruptArtifact
 from localmel.runs.evaluate_stage import KIND
-from localmel.runs.finished_runs import answers_of_run, find_runs, given_of, read_run
+from localmel.runs.finished_runs import answer_in, answers_of_run, find_runs, read_run
 from localmel.runs.folder import VERSION
 from localmel.store.artifacts import new_folder
 
@@ -118,7 +118,7 @@ def test_a_gold_without_a_rank_is_infinitely_far() -> None:
         "id": "a", "sentence": "s", "gold": "Q1", "rank": None, "predicted": "Q2", "probability": 0.5,
         "nil_probability": 0.1, "candidates": [["Q2", 0.5]],
     }  # fmt: skip
-    found = given_of(line).outcome
+    found = answer_in(line).outcome
     assert (found.rank, found.among_candidates) == (math.inf, False)
 
 
