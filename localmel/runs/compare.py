@@ -1,14 +1,15 @@
-"""Finished runs side by side: what `localmel compare RUN...` does.
+"""Compare finished runs: what `localmel compare RUN...` does.
 
-In: run folders; the data and the KB they were asked over, where these are at hand.  Out: a report as JSON, Markdown and
-one HTML file, kept in a sealed folder.  The same inputs are not compared twice.  Whoever makes the runs first (a grid
-of models) calls `compare_runs` on their folders; nothing here runs a model but the text encoder."""
+In: run folders, and the data and the KB they were asked over, if available.  Out: a report as JSON, Markdown and one
+HTML file, kept in a sealed folder.  Nothing is compared twice from the same inputs.  Runs no model but the text
+encoder; knows nothing of grids, which call `compare_runs` on the folders of their cells."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
@@ -34,56 +35,62 @@ from localmel.kb.store import KnowledgeBase
 from localmel.report.comparison import ComparedSystem, ComparisonReport, ShownEntity, ShownMention, as_json
 from localmel.report.comparison_markdown import as_markdown
 from localmel.report.comparison_sentences import failed_open_notes, warnings_of
-from localmel.runs.asked_mentions import AskedMentions, asked_mentions, shown_entities, shown_mentions
-from localmel.runs.compared_systems import Column, columns_of, differences, gains_from_triples, shared_datasets
+from localmel.runs.asked_mentions import (
+    AskedMentions,
+    asked_mentions,
+    generated_triples,
+    shown_entities,
+    shown_mentions,
+)
+from localmel.runs.columns import Column, columns_of, differences_of, gains_from_triples, shared_datasets
 from localmel.runs.finished_runs import (
     FinishedRun,
     answers_of_run,
     read_run,
     refuse_what_cannot_be_compared,
 )
-from localmel.runs.generated_triples import generated_triples
+from localmel.runs.folder import VERSION, json_text, write_texts
 from localmel.store import progress
-from localmel.store.artifacts import failed_writes_are_reported, new_folder, read_manifest
+from localmel.store.artifacts import new_folder, read_manifest
 
-KIND, VERSION = "comparison", 1
+KIND = "comparison"
 JSON, MARKDOWN, HTML = "comparison.json", "comparison.md", "comparison.html"
 EXTRA = ("statsmodels", "scipy", "jinja2", "matplotlib")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparePlan:
-    """What is compared, and what of it is shown."""
+    """What is compared, and what the report shows of it."""
 
     runs: tuple[Path, ...]
     systems: tuple[str, ...] = ()
-    "Of each run only these; none named: all."
+    "Only these systems of each run; default: all."
     datasets: tuple[str, ...] = ()
-    "None named: all, which every run must have."
+    "Default: all, which every run must have."
     data: Path | None = None
-    "The benchmark folder that was asked; None: where the runs say it stood."
+    "The benchmark folder that was asked; None: the place recorded in the runs."
     kb: str | None = None
-    "Name or path of its KB; None: where the runs say it stood."
+    "Name or path of its KB; None: the place recorded in the runs."
     examples: int = 200
-    "How many mentions are shown on which systems disagree."
+    "How many mentions to show on which systems disagree."
 
     def __post_init__(self) -> None:
         if not self.runs:
             raise UsageError("no run to compare", hint="localmel compare RUN OTHER")
         if self.examples < 0:
-            raise UsageError(f"{self.examples} examples cannot be shown", hint="--examples 200")
+            raise UsageError(f"the number of examples cannot be {self.examples}", hint="--examples 200")
         if (self.data is None) != (self.kb is None):
             raise UsageError("--data and --kb go together: slices and sentences need both", hint="--data DATA --kb KB")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ComparisonMade:
-    """What came out."""
+    """The result of a comparison."""
 
     json: Mapping[str, Any]
     markdown: str
     folder: Path | None
-    "Holds comparison.html, .md and .json; None where nothing was to be kept."
+    "Holds comparison.html, .md and .json; None if nothing was to be kept."
     made: bool
     "False: the same inputs had been compared before."
 
@@ -96,11 +103,10 @@ def compare_runs(
     over: bool = False,
     command: str = "",
 ) -> ComparisonMade:
-    """Compare every two systems, and describe each.  `encoder` is asked only where runs carry generated triples.
+    """Compare every two systems and describe each.  `encoder` is used only if runs kept their generated triples.
 
-    `over`: another comparison in `out` gives way to this one.
-    Raises MissingExtra before anything is read; UsageError, BadInput and CorruptArtifact for runs, data or an `out`
-    that do not fit."""
+    `over` replaces another comparison in `out`.  Raises MissingExtra before anything is read; UsageError, BadInput and
+    CorruptArtifact for runs, data or an `out` that do not fit."""
     check_packages()
     runs = [read_run(folder) for folder in plan.runs]
     columns = columns_of(runs, plan.systems)
@@ -120,14 +126,14 @@ def compare_runs(
 
 
 def check_packages() -> None:
-    """Raise MissingExtra where a report could not be made."""
+    """Raise MissingExtra if a package for the report is missing."""
     for package in EXTRA:
         if find_spec(package) is None:
             raise MissingExtra(f"comparing runs needs {package}", hint="pip install 'localmel[compare]'")
 
 
 class _Source:
-    """Data and KB of the first run, open; or why they are not at hand."""
+    """The data and the open KB of the first run, or a note why they are not available."""
 
     def __init__(self, plan: ComparePlan, run: FinishedRun, datasets: Sequence[str]) -> None:
         self.asked: AskedMentions | None = None
@@ -135,7 +141,9 @@ class _Source:
         self._kb: KnowledgeBase | None = None
         data, kb = _places(plan, run)
         if data is None or kb is None:
-            self.note = "Only what the runs hold: add --data DATA --kb KB for slices, sentences, pictures and names."
+            self.note = (
+                "Only the contents of the runs: add --data DATA --kb KB for slices, sentences, pictures and names."
+            )
             return
         try:
             self._kb = open_kb(kb)
@@ -157,7 +165,7 @@ class _Source:
 
 
 def _places(plan: ComparePlan, run: FinishedRun) -> tuple[Path | None, str | None]:
-    """Where data and KB stand: as asked for, or as the run says."""
+    """Return the places of data and KB, from the plan or from the run."""
     if plan.data is not None:
         return plan.data, plan.kb
     places = run.manifest.get("places") or {}
@@ -167,9 +175,7 @@ def _places(plan: ComparePlan, run: FinishedRun) -> tuple[Path | None, str | Non
 def _inputs(
     plan: ComparePlan, columns: Sequence[Column], datasets: Sequence[str], encoder: TextEncoder
 ) -> dict[str, Any]:
-    """Everything that decides the report.  Data and KB are held by the hashes in the runs."""
-    from importlib.metadata import version
-
+    """Return everything that decides the report; hashes in the runs stand for data and KB."""
     return {
         "columns": [[one.name, one.system, one.run.sha256] for one in columns],
         "datasets": list(datasets),
@@ -216,7 +222,7 @@ def _report(
     return ComparisonReport(
         compared=compared,
         systems={one.name: _system(one, answers[one.run.sha256], given, quality.get(one.name, {})) for one in columns},
-        differs={(one.name, other.name): differences(one, other) for one, other in combinations(columns, 2)},
+        differs={(one.name, other.name): differences_of(one, other) for one, other in combinations(columns, 2)},
         inputs=_shared(columns[0].run, datasets),
         notes=(*_notes(columns, compared, source, left_out), *failed_open_notes(given), *_made_up(columns)),
         n_disagreements={name: len(found) for name, found in disagreements.items()},
@@ -227,14 +233,14 @@ def _report(
 
 
 def _plain_slices(systems: Mapping[str, Sequence[SystemAnswer]]) -> dict[str, frozenset[str]]:
-    """What is known without the data: whether the gold is NIL."""
+    """Return the slices that are known without the data: whether the gold is NIL."""
     outcomes = [one.outcome for one in next(iter(systems.values()))]
     in_kb = frozenset(one.mention_id for one in outcomes if one.gold is not None)
     return {"gold in the KB": in_kb, "NIL": frozenset(one.mention_id for one in outcomes) - in_kb}
 
 
 def _examples(disagreements: Mapping[str, Sequence[Disagreement]], most: int) -> tuple[Disagreement, ...]:
-    """Shared out among the datasets; what one does not use, the next may."""
+    """Choose examples, shared between the datasets; what one does not use is left to the next."""
     chosen: list[Disagreement] = []
     for left, found in zip(range(len(disagreements), 0, -1), sorted(disagreements.values(), key=len), strict=True):
         chosen += sample_of(found, (most - len(chosen)) // left)
@@ -266,7 +272,9 @@ def _system(
             run_seconds=float(manifest["seconds"]) if alone and "seconds" in manifest else None,
         )
     except (ValueError, TypeError, AttributeError) as error:
-        raise CorruptArtifact(f"the manifest of {column.run.folder} says of {column.system!r}: {error}") from None
+        raise CorruptArtifact(
+            f"bad costs of {column.system!r} in the manifest of {column.run.folder}: {error}"
+        ) from None
     bias: dict[str, PositionBias] = {}
     for dataset, systems in given.items():
         if found := position_bias([_offer(one) for one in systems[column.name] if one.details.offered]):
@@ -309,9 +317,9 @@ def _notes(columns: Sequence[Column], compared: Compared, source: _Source, left_
         lines.append(f"Pictures left out so that the report stays small: {left_out:,}.")
     doubtful = [one.name for one in columns if not one.calibrated]
     if doubtful:
-        lines.append(f"{', '.join(doubtful)}: no probabilities, so no calibration.")
+        lines.append(f"{', '.join(doubtful)}: scores are not probabilities, so there is no calibration.")
     if any(_whole_run(one) for one in columns):
-        lines.append("Mentions per second are those of the whole run where the run tells no more, loading included.")
+        lines.append("Mentions per second include loading where only the time of the whole run is known.")
     for one in compared.datasets:
         for with_triples, without in _gains(columns):
             lines.append(_gain_in_words(one.pair(with_triples, without), with_triples, without))
@@ -319,7 +327,7 @@ def _notes(columns: Sequence[Column], compared: Compared, source: _Source, left_
 
 
 def _made_up(columns: Sequence[Column]) -> list[str]:
-    """Models that only a name stands for."""
+    """Name the models that are only made up."""
     models = [model for one in columns for model in (one.run.inputs.get("models") or {}).values() if model]
     names = dict.fromkeys(str(model["name"]) for model in models if model["revision"] == MADE_UP)
     return [f"{made_up_note(name)}." for name in names]
@@ -332,14 +340,14 @@ def _whole_run(column: Column) -> bool:
 
 
 def _gains(columns: Sequence[Column]) -> list[tuple[str, str]]:
-    """Pairs of which the second is the first with triples withheld."""
+    """Return pairs of which the second is the ablation of the first without triples."""
     pairs = ((one, other) for one in columns for other in columns if one is not other)
     return [(one.name, other.name) for one, other in pairs if gains_from_triples(one, other)]
 
 
 def _gain_in_words(test: PairedTest, with_triples: str, without: str) -> str:
     gain = test.hits_at_1 if test.first == with_triples else test.hits_at_1.negated()
-    verdict = "beyond chance" if test.significant else "not distinguishable from none"
+    verdict = "a significant gain" if test.significant else "not distinguishable from no gain"
     return f"{test.dataset}: triples are worth {gain} HITS@1 to {with_triples} (against {without}), {verdict}."
 
 
@@ -347,13 +355,13 @@ def _gain_in_words(test: PairedTest, with_triples: str, without: str) -> str:
 
 
 def _stored(folder: Path, inputs: Mapping[str, Any], *, over: bool) -> ComparisonMade | None:
-    """The comparison in the folder, where it was made from the same inputs.  Refuses a folder with anything else."""
+    """Return the comparison in the folder if it was made from the same inputs; refuse a folder with anything else."""
     if not folder.exists() and not folder.is_symlink():
         return None
     if folder.is_dir() and not any(folder.iterdir()):
         return None
     if not (folder / "manifest.json").is_file():
-        raise BadInput(f"{folder} holds something else, which is not written over", hint="--out reports/NAME")
+        raise BadInput(f"cannot write to {folder}: it holds something else", hint="--out reports/NAME")
     manifest = read_manifest(folder, kind=KIND, version=VERSION, every_byte=True)
     before = manifest.get("inputs")
     if before != json.loads(json.dumps(inputs)):
@@ -363,7 +371,7 @@ def _stored(folder: Path, inputs: Mapping[str, Any], *, over: bool) -> Compariso
             f"{folder} holds another comparison", hint=f"choose another --out, or {shell_line('rm -r', folder)}"
         )
     if inputs["sentences"] and not manifest.get("whole"):
-        return None  # data or KB were not at hand then; perhaps they are now
+        return None  # data or KB were not available then; perhaps they are now
     return ComparisonMade(
         json=json.loads((folder / JSON).read_text(encoding="utf-8")),
         markdown=(folder / MARKDOWN).read_text(encoding="utf-8"),
@@ -375,8 +383,4 @@ def _stored(folder: Path, inputs: Mapping[str, Any], *, over: bool) -> Compariso
 def _write(folder: Path, found: ComparisonMade, report: ComparisonReport) -> None:
     from localmel.report.html.comparison_page import comparison_page
 
-    with failed_writes_are_reported(folder):
-        text = json.dumps(found.json, ensure_ascii=False, indent=1, allow_nan=False)
-        (folder / JSON).write_text(text + "\n", encoding="utf-8")
-        (folder / MARKDOWN).write_text(found.markdown, encoding="utf-8")
-        (folder / HTML).write_text(comparison_page(report), encoding="utf-8")
+    write_texts(folder, {JSON: json_text(found.json), MARKDOWN: found.markdown, HTML: comparison_page(report)})

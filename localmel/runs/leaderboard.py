@@ -1,7 +1,7 @@
-"""All finished runs of a folder: what `localmel report FOLDER` prints.
+"""List all finished runs of a folder: what `localmel report FOLDER` prints.
 
-In: a folder.  Out: a Leaderboard; with `out` also as Markdown, JSON and one HTML file, which are made anew each time.
-Runs that are not finished or damaged are named, not hidden, and stop nothing."""
+In: a folder.  Out: a Leaderboard; with `out` also as Markdown, JSON and one HTML file, which are rewritten each time.
+Unfinished or damaged runs are listed as such and stop nothing."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from typing import Any
 from localmel.errors import BadInput, MissingExtra
 from localmel.evaluate.resamples import Estimate
 from localmel.report.leaderboard import Leaderboard, LeaderboardRow, as_json, as_markdown
+from localmel.runs.evaluate_stage import REPORT
 from localmel.runs.finished_runs import FinishedRun, find_runs
-from localmel.store.artifacts import MANIFEST, failed_writes_are_reported, new_folder, read_manifest
+from localmel.runs.folder import VERSION, json_text, write_texts
+from localmel.store.artifacts import MANIFEST, new_folder, read_manifest
 
-KIND, VERSION = "leaderboard", 1
+KIND = "leaderboard"
 JSON, MARKDOWN, HTML = "runs.json", "runs.md", "runs.html"
-_REPORT = "report.json"
 
 
 def leaderboard_of(folder: Path) -> Leaderboard:
-    """Newest first.  Raises BadInput where there is no such folder, or nothing in it that was ever a run."""
+    """List the runs, newest first.  Raises BadInput if there is no such folder, or no run in it."""
     runs, problems = find_runs(folder)
     rows: list[LeaderboardRow] = []
     unreadable = [problem.fact for problem in problems]
@@ -32,25 +33,23 @@ def leaderboard_of(folder: Path) -> Leaderboard:
         try:
             rows += _rows(run, folder)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            unreadable.append(f"{run.folder} has no report that can be read ({error!r})")
+            unreadable.append(f"{run.folder} has a report that cannot be read ({error!r})")
     if not rows and not unreadable:
         raise BadInput(f"{folder} holds no runs", hint="localmel eval DATA --kb KB --out runs/NAME")
     return Leaderboard(rows=tuple(rows), unreadable=tuple(unreadable))
 
 
 def write_leaderboard(board: Leaderboard, out: Path) -> None:
-    """Three files in `out`; an earlier leaderboard there is replaced, anything else refused."""
+    """Write three files to `out`, replacing an earlier leaderboard; anything else there is refused."""
     if find_spec("jinja2") is None:
         raise MissingExtra("the page of runs needs jinja2", hint="pip install 'localmel[compare]'")
     from localmel.report.html.leaderboard_page import leaderboard_page
 
     if (out.exists() or out.is_symlink()) and not _ours(out):
-        raise BadInput(f"{out} holds something else, which is not written over", hint="--out reports/runs")
-    with new_folder(out, kind=KIND, version=VERSION, facts={}) as folder, failed_writes_are_reported(folder):
-        text = json.dumps(as_json(board), ensure_ascii=False, indent=1, allow_nan=False)
-        (folder / JSON).write_text(text + "\n", encoding="utf-8")
-        (folder / MARKDOWN).write_text(as_markdown(board), encoding="utf-8")
-        (folder / HTML).write_text(leaderboard_page(board), encoding="utf-8")
+        raise BadInput(f"cannot write to {out}: it holds something else", hint="--out reports/runs")
+    with new_folder(out, kind=KIND, version=VERSION, facts={}) as folder:
+        page = leaderboard_page(board)
+        write_texts(folder, {JSON: json_text(as_json(board)), MARKDOWN: as_markdown(board), HTML: page})
 
 
 def _ours(out: Path) -> bool:
@@ -58,12 +57,12 @@ def _ours(out: Path) -> bool:
         return True
     if not (out / MANIFEST).is_file():
         return False
-    read_manifest(out, kind=KIND, version=VERSION)  # says what stands there instead
+    read_manifest(out, kind=KIND, version=VERSION)  # raises if it is something else
     return True
 
 
 def _rows(run: FinishedRun, folder: Path) -> Iterator[LeaderboardRow]:
-    report = json.loads((run.stage / _REPORT).read_text(encoding="utf-8"))
+    report = json.loads((run.stage / REPORT).read_text(encoding="utf-8"))
     settings = run.settings
     alone = len(settings["systems"]) == 1
     counts = {name: found["systems"] for name, found in report["datasets"].items()}

@@ -1,9 +1,9 @@
-"""The rank of each gold among all entities of a KB, and the K best, by cosine.
+"""Rank each gold among all entities of a KB by cosine, and find the K best.
 
-In: unit vectors of mentions and of entities.  Out: ranks by counting, and the K best in order, both exact: what
-decides is the dot product in float64, and equal vectors have equal scores wherever they stand.
-Nothing is sorted.  A product in bfloat16 settles nearly all pairs, because its error is bounded; what lies nearer to
-the gold (or to the K-th best) than that is looked at again.  Knows no names and no files."""
+In: unit vectors of mentions and of entities.  Out: ranks by counting, and the K best in order, both exact: the dot
+product in float64 decides, and equal vectors have equal scores wherever they are.
+Nothing is sorted.  A product in bfloat16 settles nearly all pairs, because its error is bounded; pairs that lie nearer
+to the gold (or to the K-th best) than the bound are computed again.  Knows no names and no files."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 _CELLS = 1 << 24
 "Scores held at once: 32 MB in bfloat16."
 _PAIRS = 1 << 16
-"Pairs looked at again together."
+"Pairs computed again together."
 _GROUP = 64
-"Entities of which the highest score stands for all, in the search for a bound on the K-th best."
+"Entities represented by their highest score in the search for a bound on the K-th best."
 _FEW = 2048
-"A mention with more undecided entities than this is scored again in float32 as a whole."
+"A mention with more undecided entities than this is scored again in float32 against all entities."
 _ROWS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ranked:
-    """m mentions against n entities."""
+    """The ranking of m mentions over n entities."""
 
     rank: NDArray[Any]  # (m,) float64: 1 + higher + half of the other equal ones; infinity without a gold
     place: NDArray[Any]  # (m,) float64: place in a stable sort, equal ones in position order
@@ -46,9 +46,10 @@ class Ranked:
 def rank_in_kb(
     mentions: NDArray[Any], entities: NDArray[Any], gold: NDArray[Any], mention_ids: Sequence[MentionId], *, k: int
 ) -> Ranked:
-    """mentions: (m, width), entities: (n, width), unit rows; gold: (m,) positions, -1 where there is none.
+    """Rank every mention over all entities.
 
-    Raises BadInput for a vector that is not finite or not of length 1, and where widths differ."""
+    mentions: (m, width), entities: (n, width), unit rows; gold: (m,) positions, -1 for none.  Raises BadInput for a
+    vector that is not finite or not of length 1, and if widths differ."""
     import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
@@ -74,7 +75,7 @@ def rank_in_kb(
 
 
 def _bound(width: int, *, coarse: bool) -> float:
-    """How far a score can be from the exact one, for vectors whose length is at most 1.002.
+    """Bound the error of a score, for vectors whose length is at most 1.002.
 
     bfloat16 rounds both factors (2 x 2^-9) and the sum (2^-9); sums are taken in float32."""
     return (1.01 * 3 * 2.0**-9 if coarse else 0.0) + 1.01 * (width + 2) * 2.0**-23
@@ -90,26 +91,26 @@ def _settle(
     out: Ranked,
     few: int | None,
 ) -> NDArray[Any]:
-    """Fill `out` for these rows of mentions.  Returns the rows with more than `few` undecided entities, not filled.
+    """Fill `out` for these rows of mentions, and return the rows left unfilled: more than `few` undecided entities.
 
-    scores: (len(rows), n), each within `bound` of the exact one."""
+    scores: (len(rows), n), each within `bound` of the exact score."""
     own = np.full(len(rows), np.inf)
     known = gold[rows] >= 0
     own[known] = _exact(mentions, entities, rows[known], gold[rows][known])
     best_from = _floor_of_best(scores, out.best.shape[1]) - 2 * bound
     undecided, higher = np.zeros(len(rows), bool), np.zeros(len(rows))
-    if few is not None:  # everything that may be level with the gold or above it
-        looked_at = (scores >= _column(np.minimum(own - bound, best_from), scores, up=False)).numpy()
-        undecided = np.count_nonzero(looked_at, axis=1) > few
-        looked_at[undecided] = False
-    else:  # what is surely above is only counted
+    if few is not None:  # everything that may equal the gold or exceed it
+        open_pairs = (scores >= _column(np.minimum(own - bound, best_from), scores, up=False)).numpy()
+        undecided = np.count_nonzero(open_pairs, axis=1) > few
+        open_pairs[undecided] = False
+    else:  # entities that surely exceed it are only counted
         above = (scores > _column(own + bound, scores, up=True)).numpy()
         higher += np.count_nonzero(above, axis=1)
-        looked_at = (scores >= _column(own - bound, scores, up=False)).numpy() & ~above
-        looked_at |= (scores >= _column(best_from, scores, up=False)).numpy()
+        open_pairs = (scores >= _column(own - bound, scores, up=False)).numpy() & ~above
+        open_pairs |= (scores >= _column(best_from, scores, up=False)).numpy()
     equal, before = np.zeros(len(rows)), np.zeros(len(rows))
     found = []
-    for line, position in _pairs(looked_at):
+    for line, position in _pairs(open_pairs):
         score, at = _exact(mentions, entities, rows[line], position), gold[rows[line]]
         uncounted = score > own[line] if few is not None else (score > own[line]) & ~above[line, position]
         higher += np.bincount(line[uncounted], minlength=len(rows))
@@ -127,7 +128,7 @@ def _settle(
 def _fill_best(
     found: Sequence[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]], rows: NDArray[Any], out: Ranked
 ) -> None:
-    """found: lines, positions and exact scores, the best of each line among them."""
+    """Fill in the K best.  found: lines, positions and exact scores, which include the best of each line."""
     if not found:
         return
     line, position, score = (np.concatenate(values) for values in zip(*found, strict=True))
@@ -140,14 +141,14 @@ def _fill_best(
 
 
 def _pairs(mask: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """The marked (line, position), some at a time."""
+    """Yield the marked (line, position) pairs in batches."""
     marked = np.flatnonzero(mask)
     for start in range(0, len(marked), _PAIRS):
         yield np.divmod(marked[start : start + _PAIRS], mask.shape[1])
 
 
 def _exact(mentions: NDArray[Any], entities: NDArray[Any], rows: NDArray[Any], positions: NDArray[Any]) -> NDArray[Any]:
-    """The dot product of each pair in float64, the same for equal vectors wherever they stand."""
+    """Return the dot product of each pair in float64, identical for equal vectors wherever they are."""
     products = mentions[rows].astype(np.float64)
     products *= entities[positions]
     total: NDArray[Any] = products.sum(axis=1)
@@ -155,7 +156,7 @@ def _exact(mentions: NDArray[Any], entities: NDArray[Any], rows: NDArray[Any], p
 
 
 def _floor_of_best(scores: Tensor, k: int) -> NDArray[Any]:
-    """(m,) a score that at least k entities reach, near the k-th best: the k-th best of the highest of each group."""
+    """Return (m,) scores that at least k entities reach: the k-th best among the highest of each group."""
     n = scores.shape[1]
     if n >= 4 * k * _GROUP:
         whole = n - n % _GROUP
@@ -165,7 +166,7 @@ def _floor_of_best(scores: Tensor, k: int) -> NDArray[Any]:
 
 
 def _column(values: NDArray[Any], like: Tensor, *, up: bool) -> Tensor:
-    """(m,) -> (m, 1) of the type of `like`, rounded away from what it bounds."""
+    """Turn (m,) bounds into a column (m, 1) of the type of `like`, rounded outwards."""
     import torch
 
     column = torch.from_numpy(values)[:, None]
@@ -189,11 +190,11 @@ def _check(
     mentions: NDArray[Any], entities: NDArray[Any], gold: NDArray[Any], mention_ids: Sequence[MentionId]
 ) -> None:
     if mentions.shape[1] != entities.shape[1]:
-        raise BadInput(f"vectors of mentions have {mentions.shape[1]} numbers, those of entities {entities.shape[1]}")
+        raise BadInput(f"mention vectors have width {mentions.shape[1]}, entity vectors {entities.shape[1]}")
     if len(gold) != len(mentions) or len(mention_ids) != len(mentions):
         raise ValueError(f"{len(mentions)} mentions, {len(gold)} golds and {len(mention_ids)} ids do not fit")
     if len(gold) and not (gold.min() >= -1 and gold.max() < len(entities)):
-        raise ValueError(f"gold {gold.min()} or {gold.max()} is none of {len(entities)} entities")
+        raise ValueError(f"gold {gold.min()} or {gold.max()} is not among {len(entities)} entities")
     for what, vectors in (("mention", mentions), ("entity", entities)):
         for start in range(0, len(vectors), _ROWS):
             length = np.linalg.norm(vectors[start : start + _ROWS].astype(np.float32), axis=1)
@@ -201,4 +202,4 @@ def _check(
             if wrong.any():
                 first = int(wrong.argmax())
                 name = repr(mention_ids[start + first]) if what == "mention" else f"at position {start + first}"
-                raise BadInput(f"the vector of {what} {name} has length {length[first]}, not 1: it cannot be compared")
+                raise BadInput(f"cannot compare the vector of {what} {name}: its length is {length[first]}, not 1")

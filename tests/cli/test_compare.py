@@ -87,7 +87,7 @@ def test_a_report_is_written_once_and_escapes_what_it_shows(localmel: Run, world
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["names"], 3, "alone holds nothing to compare"),
+        (["names"], 3, "with nothing: it is one run with one system"),
         (["names", "names"], 2, "is named twice"),
         (["names", "nothing"], 3, "does not exist"),
         (["names", "k"], 3, "follow different protocols: k is 16 and 8"),

@@ -79,7 +79,7 @@ def test_a_folder_of_something_else_is_not_written_over(finished: Runs, comparin
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("mine")
     for place in (tmp_path / "thesis", tmp_path / "thesis" / "chapter.txt"):
-        with pytest.raises(BadInput, match="holds something else, which is not written over"):
+        with pytest.raises(BadInput, match="it holds something else"):
             comparing(*runs, out=place)
     with pytest.raises(CorruptArtifact, match="holds 'evaluation', not 'comparison'"):
         comparing(*runs, out=runs[0] / "evaluate")
@@ -111,14 +111,14 @@ def test_runs_that_were_not_asked_the_same_are_refused(finished: Runs, reseal: A
         lambda number, line: line if number else {**line, "id": "other"},
         manifest=changed(questions={"tiny": "y"}),
     )
-    with pytest.raises(BadInput, match="7 and 7, of which only one has 2, such as '1-0'"):
+    with pytest.raises(BadInput, match="7 and 7; 2 are in one of them only, such as '1-0'"):
         comparing(one, fewer)
 
 
 def test_options_that_do_not_fit_are_refused(finished: Runs, tmp_path: Path) -> None:
     for given, said in (
         ({"runs": ()}, "no run to compare"),
-        ({"examples": -1}, "-1 examples"),
+        ({"examples": -1}, "cannot be -1"),
         ({"data": tmp_path}, "--data and --kb go together"),
     ):
         with pytest.raises(UsageError, match=said):
@@ -143,7 +143,7 @@ def test_without_data_and_kb_it_says_what_is_left_out(finished: Runs, reseal: An
 
     runs = finished("one"), finished("other", systems=("names",))
     found = comparing(*(reseal(run, lambda _, line: line, manifest=placeless) for run in runs)).json
-    assert found["notes"][1].startswith("Only what the runs hold: add --data DATA --kb KB")
+    assert found["notes"][1].startswith("Only the contents of the runs: add --data DATA --kb KB")
     assert found["notes"][0].startswith("tiny: fewer than 50 sentences.")
     assert [one["name"] for one in found["datasets"]["tiny"]["slices"]] == ["gold in the KB", "NIL"]
     assert [one["n"] for one in found["datasets"]["tiny"]["slices"]] == [6, 1]
@@ -154,7 +154,7 @@ def test_data_and_kb_are_found_where_the_run_says_they_stood(
 ) -> None:
     runs = finished("one", systems=("fused",)), finished("other", systems=("names",))
     made = comparing(*runs, out=tmp_path / "report")
-    assert not any(note.startswith("Only what the runs hold") for note in made.json["notes"])
+    assert not any(note.startswith("Only the contents of the runs") for note in made.json["notes"])
     assert "<mark>Jordan</mark> dunks for the Bulls in Chicago" in (tmp_path / "report" / "comparison.html").read_text()
 
 
@@ -201,11 +201,11 @@ def test_data_or_a_kb_that_were_not_asked_are_refused(
 ) -> None:
     runs = finished("one"), finished("other", systems=("names",))
     other_kb = change_kb([{"id": "Q1", "label": "Jordan"}])
-    with pytest.raises(BadInput, match=r"is not the one that .* was asked over, or has changed since"):
+    with pytest.raises(BadInput, match=r"is not the one of .*, or has changed since"):
         comparing(*runs, data=benchmark, kb=str(other_kb))
     split = benchmark / "tiny-val.jsonl"
     split.write_text(split.read_text().replace("dunks", "sits"))
-    with pytest.raises(BadInput, match=r"is not what .* was asked of tiny, or has changed since"):
+    with pytest.raises(BadInput, match=r"is not what .* was asked about tiny, or has changed since"):
         comparing(*runs, data=benchmark, kb=str(tiny_folder))
 
 
@@ -253,7 +253,7 @@ def test_resources_of_another_form_are_said_with_their_run(finished: Runs, resea
         manifest["resources"] = {"zero-shot": {"seconds": "long"}}
 
     one = reseal(finished("one"), lambda _, line: line, manifest=machine)
-    with pytest.raises(CorruptArtifact, match=r"manifest of .*one says of 'zero-shot': seconds is 'long'"):
+    with pytest.raises(CorruptArtifact, match=r"costs of 'zero-shot' in the manifest of .*one: seconds is 'long'"):
         comparing(one, finished("other", systems=("names",)))
 
 

@@ -58,20 +58,20 @@ def test_no_mentions_are_legal() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "said"), [(np.full(4, np.nan), "length nan"), (np.zeros(4), "length 0.0"), (np.ones(4), "length 2.0")]
+    ("row", "said"), [(np.full(4, np.nan), "is nan"), (np.zeros(4), "is 0.0"), (np.ones(4), "is 2.0")]
 )
 def test_a_vector_that_cannot_be_compared_is_named(row: NDArray[Any], said: str) -> None:
     good, gold = np.eye(4, dtype=np.float32), np.zeros(4, np.int64)
     bad = good.copy()
     bad[2] = row
-    with pytest.raises(BadInput, match=f"the vector of mention 'c' has {said}"):
+    with pytest.raises(BadInput, match=f"the vector of mention 'c': its length {said}"):
         rank_in_kb(bad, good, gold, list("abcd"), k=1)
-    with pytest.raises(BadInput, match=f"the vector of entity at position 2 has {said}"):
+    with pytest.raises(BadInput, match=f"the vector of entity at position 2: its length {said}"):
         rank_in_kb(good, bad, gold, list("abcd"), k=1)
 
 
 def test_vectors_of_two_widths_are_refused() -> None:
-    with pytest.raises(BadInput, match="mentions have 4 numbers, those of entities 3"):
+    with pytest.raises(BadInput, match="mention vectors have width 4, entity vectors 3"):
         rank_in_kb(np.eye(4, dtype=np.float32), np.eye(3, dtype=np.float32), np.zeros(4, np.int64), list("abcd"), k=1)
 
 

@@ -10,7 +10,7 @@ from localmel.evaluate.comparison import SystemAnswer
 from localmel.evaluate.protocol import Outcome
 from localmel.kb.store import KnowledgeBase
 from localmel.records import Triple
-from localmel.runs.generated_triples import generated_triples
+from localmel.runs.asked_mentions import generated_triples
 
 
 def given(*triples: tuple[str, str]) -> SystemAnswer:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from localmel.errors import BadInput, UsageError
-from localmel.runs.compared_systems import columns_of, differences, gains_from_triples, shared_datasets
+from localmel.runs.columns import columns_of, differences_of, gains_from_triples, shared_datasets
 from localmel.runs.finished_runs import read_run
 
 Runs = Callable[..., Path]
@@ -34,7 +34,7 @@ def test_folders_of_one_name_are_told_apart_by_those_above(finished: Runs) -> No
 
 def test_a_single_system_is_nothing_to_compare(finished: Runs) -> None:
     run = read_run(finished("a"))
-    with pytest.raises(BadInput, match=r"alone holds nothing to compare: one run, one system \(zero-shot\)") as refusal:
+    with pytest.raises(BadInput, match=r"with nothing: it is one run with one system \(zero-shot\)") as refusal:
         columns_of([run], ())
     assert "localmel compare" in refusal.value.hint
 
@@ -73,10 +73,10 @@ def test_what_two_are_not_made_alike_in_is_named(finished: Runs) -> None:
         ],
         (),
     )
-    assert "withheld nothing / triples" in differences(plain, without)
-    assert "system fused / names" in differences(plain, names)
-    assert any(one.startswith("network ") and one.endswith(" / none") for one in differences(plain, names))
-    assert differences(plain, plain) == ()
+    assert "withheld nothing / triples" in differences_of(plain, without)
+    assert "system fused / names" in differences_of(plain, names)
+    assert any(one.startswith("network ") and one.endswith(" / none") for one in differences_of(plain, names))
+    assert differences_of(plain, plain) == ()
     assert gains_from_triples(plain, without)
     assert not gains_from_triples(without, plain)
     assert not gains_from_triples(plain, names)

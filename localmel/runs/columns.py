@@ -1,7 +1,7 @@
-"""Which systems of which runs stand beside each other, and what they are called.
+"""Choose which systems of which runs are compared, name them, and say how they differ.
 
-In: finished runs, and what was asked for.  Out: columns with names that are all different.  Refuses a single system, a
-run named twice, and datasets that not every run has.  Knows nothing of how they are compared."""
+In: finished runs, and the user's choice.  Out: columns with unique names.  Refuses a single system, a run named twice,
+and datasets that not every run has.  Knows nothing of how they are compared."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from localmel.errors import BadInput, UsageError
 from localmel.runs.evaluate_stage import CALIBRATED
 from localmel.runs.finished_runs import FinishedRun
 
-_SAID_OTHERWISE = ("rerank.weights", "generate.model.weights", "rerank.model.weights")
-"Settings that name what stands beside the difference with its hash."
+_SHOWN_BY_HASH = ("rerank.weights", "generate.model.weights", "rerank.model.weights")
+"Settings that name a file; the difference is shown by the hash of the file instead."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -27,12 +27,12 @@ class Column:
 
     @property
     def calibrated(self) -> bool:
-        """Whether its probability is meant as one."""
+        """Whether its scores are meant as probabilities."""
         return self.system in CALIBRATED
 
     @property
     def facts(self) -> dict[str, str]:
-        """What it is made from, in words and short hashes."""
+        """What the system was made from, in words and short hashes."""
         inputs, settings = self.run.inputs, self.run.settings
         found = {"system": self.system, "profile": str(settings.get("profile", "?"))}
         found["withheld"] = ", ".join(settings["without"]) or "nothing"
@@ -47,7 +47,7 @@ class Column:
 
 
 def columns_of(runs: Sequence[FinishedRun], systems: Sequence[str]) -> list[Column]:
-    """The named systems of each run, all of them where none is named.  Raises UsageError or BadInput."""
+    """Return the named systems of each run, or all of them.  Raises UsageError or BadInput."""
     places = [run.stage.resolve() for run in runs]
     if len(set(places)) < len(places):
         twice = next(run.folder for run in runs if places.count(run.stage.resolve()) > 1)
@@ -65,7 +65,7 @@ def columns_of(runs: Sequence[FinishedRun], systems: Sequence[str]) -> list[Colu
     if len(picked) < 2:
         ((run, name, _),) = picked
         raise BadInput(
-            f"{run.folder} alone holds nothing to compare: one run, one system ({name})",
+            f"cannot compare {run.folder} with nothing: it is one run with one system ({name})",
             hint=f"localmel compare {run.folder} OTHER   # OTHER is made by localmel eval DATA --kb KB --out OTHER",
         )
     names = _names(runs)
@@ -76,7 +76,7 @@ def columns_of(runs: Sequence[FinishedRun], systems: Sequence[str]) -> list[Colu
 
 
 def _names(runs: Sequence[FinishedRun]) -> dict[int, str]:
-    """Of the folders; with as many folders above as are needed to tell them apart."""
+    """Name runs by their folders, with as many parent folders as it takes to tell them apart."""
     parts = {id(run): run.stage.resolve().parent.parts for run in runs}
     depth = 1
     while len({tuple(names[-depth:]) for names in parts.values()}) < len(parts):
@@ -85,7 +85,7 @@ def _names(runs: Sequence[FinishedRun]) -> dict[int, str]:
 
 
 def shared_datasets(runs: Sequence[FinishedRun], wanted: Sequence[str]) -> list[str]:
-    """The datasets to compare on: those named, or all where every run has the same.  Raises BadInput."""
+    """Return the datasets to compare on: those named, or all if every run has the same.  Raises BadInput."""
     first, *others = ([*run.datasets] for run in runs)
     everywhere = [name for name in first if all(name in other for other in others)]
     if wanted:
@@ -104,8 +104,8 @@ def shared_datasets(runs: Sequence[FinishedRun], wanted: Sequence[str]) -> list[
     return everywhere
 
 
-def differences(one: Column, other: Column) -> tuple[str, ...]:
-    """What two columns are not made alike in, in words; nothing where they only bear other names."""
+def differences_of(one: Column, other: Column) -> tuple[str, ...]:
+    """Say in words what two columns were made from differently; their names do not count."""
     found = []
     if one.system != other.system:
         found.append(f"system {one.system} / {other.system}")
@@ -122,13 +122,13 @@ def differences(one: Column, other: Column) -> tuple[str, ...]:
             found.append(f"model of {stage} {_model(models.get(stage))} / {_model(their_models.get(stage))}")
     profile, their_profile = (_flat(run.get("profile") or {}) for run in (mine, theirs))
     for key in sorted({**profile, **their_profile}):
-        if key not in _SAID_OTHERWISE and profile.get(key) != their_profile.get(key):
+        if key not in _SHOWN_BY_HASH and profile.get(key) != their_profile.get(key):
             found.append(f"{key} {_short(profile.get(key))} / {_short(their_profile.get(key))}")
     return tuple(found)
 
 
 def gains_from_triples(one: Column, other: Column) -> bool:
-    """Whether the second was made like the first but for triples: its withheld parts are the first's, and triples."""
+    """Whether the second differs from the first only by the ablation of triples."""
     withheld, more = ({*run.settings["without"]} for run in (one.run, other.run))
     if one.run.inputs.get("models") != other.run.inputs.get("models"):
         return False
@@ -140,12 +140,12 @@ def _short(value: Any) -> str:
     return text[:12] if len(text) == 64 else text[:40]
 
 
-def _model(told: Mapping[str, Any] | None) -> str:
-    return f"{told['name']} ({str(told['revision'])[:12]})" if told else "none"
+def _model(facts: Mapping[str, Any] | None) -> str:
+    return f"{facts['name']} ({str(facts['revision'])[:12]})" if facts else "none"
 
 
 def _flat(profile: Mapping[str, Any], at: str = "") -> dict[str, Any]:
-    """`generate.model.context` -> its value."""
+    """Flatten a profile: `generate.model.context` -> its value."""
     flat: dict[str, Any] = {}
     for name, value in profile.items():
         if isinstance(value, Mapping):
