@@ -14,6 +14,7 @@ from pathlib import Path
 from bench.mel_kb import benchmark_kb
 from bench.run import ROOT, Figure
 from localmel.encode.minilm import MiniLM
+from localmel.encode.registry import Encoders
 from localmel.evaluate.protocol import EvaluationSettings, Outcome, evaluate
 from localmel.evaluate.significance import compare
 from localmel.kb.store import KnowledgeBase
@@ -92,7 +93,9 @@ def outcomes_of(row: Row, kb: KnowledgeBase, shared: Path) -> dict[str, list[Out
         drop_leaked=True,
     )
     out = RUNS / "eval" / "".join(char if char.isalnum() else "-" for char in row.name)
-    evaluate_systems(plan, kb, MiniLM(method="torch"), out=out, command=f"localmel eval ...  # {row.name}")
+    evaluate_systems(
+        plan, kb, Encoders(text=MiniLM(method="torch"), image=None), out=out, command=f"localmel eval ...  # {row.name}"
+    )
     found: dict[str, list[Outcome]] = {name: [] for name in ASKED}
     with (out / "evaluate" / "rankings.jsonl").open(encoding="utf-8") as lines:
         for line in map(json.loads, lines):

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from localmel.encode.kb_vectors import load_vectors
 from localmel.encode.minilm import MiniLM
+from localmel.encode.registry import Encoders
 from localmel.errors import BadInput
 from localmel.kb.importers import Problems, TablesSource
 from localmel.kb.locate import kb_folder
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import build_kb
-from localmel.matchers.kgmel.fused import Network, load_fused, load_network
-from localmel.retrieve.indexing import index_entities
+from localmel.matchers.kgmel.folder import KgmelMatcher, load_network
+from localmel.matchers.kgmel.fused import load_fused
+from localmel.matchers.registry import index_matcher
 from localmel.settings import load_profile
 from localmel.settings.shipped import weights_folder
 
@@ -31,12 +33,12 @@ def source_of(shared: Path, problems: Problems, *, triples: bool = True) -> Tabl
     )
 
 
-def shipped_network() -> Network:
+def shipped_network() -> KgmelMatcher:
     """The network of the default profile."""
     return load_network(weights_folder(load_profile("embedded").retrieve.network))
 
 
-def benchmark_kb(shared: Path, *, triples: bool = True, network: Network | None = None) -> KnowledgeBase:
+def benchmark_kb(shared: Path, *, triples: bool = True, network: KgmelMatcher | None = None) -> KnowledgeBase:
     """The KB, indexed.  The first call takes minutes.  Without `triples` nothing of them is anywhere in it."""
     folder = kb_folder(NAME if triples else WITHOUT_TRIPLES)
     if not folder.exists():
@@ -49,5 +51,5 @@ def benchmark_kb(shared: Path, *, triples: bool = True, network: Network | None 
         load_fused(kb, packed, network)
     except BadInput:
         print(f"indexing {folder.name}, once", file=sys.stderr)
-        index_entities(kb, encoder, network)
+        index_matcher(kb, network, Encoders(text=encoder, image=None), "auto")
     return kb

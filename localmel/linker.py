@@ -31,8 +31,8 @@ from localmel.generate.visible_text import VisibleLine
 from localmel.generate.vlm import Generated, describe
 from localmel.kb.mentions import check_text, detected_mentions, listed_mentions, marked_mentions
 from localmel.kb.store import KnowledgeBase
-from localmel.matchers.kgmel.fused import Network
 from localmel.matchers.kgmel.mention_vectors import mention_texts
+from localmel.matchers.trained import TrainedMatcher
 from localmel.records import Description, Entity, Link, Mention, MentionId, Unparsed
 from localmel.rerank.calibration import check_fits, load_calibration
 from localmel.rerank.choice import NO_CANDIDATE, link_of
@@ -40,8 +40,7 @@ from localmel.rerank.llm import choose
 from localmel.rerank.questions import QuestionWriter, Retrieved
 from localmel.rerank.scorer import EvidenceScorer
 from localmel.rerank.weighing import Spoken, Weighed, Weigher, retrieved
-from localmel.retrieve.candidates import Finder
-from localmel.retrieve.finder import open_finder, shown_to
+from localmel.retrieve.candidates import CandidateFinder, Finder
 from localmel.retrieve.profile_models import ProfileModels, open_models, ready_for
 from localmel.settings import EngineSettings, Profile, go_offline, load_profile
 from localmel.settings.shipped import weights_folder
@@ -66,30 +65,30 @@ class Linker:
         *,
         top_k: int = 16,
         encoder: WordEncoder | None = None,
-        network: Network | None = None,
+        matcher: TrainedMatcher[Any] | None = None,
         models: ProfileModels | None = None,
         scorer: Path | None = None,
         open_engine: Callable[[EngineSettings], Engine] | None = None,
-        among: Callable[[Finder], Finder] | None = None,
+        among: Callable[[CandidateFinder], Finder] | None = None,
     ) -> None:
         """Open the KB and the models.  Raises UsageError, UnknownKb, BadInput or MissingWeights.
 
-        Every argument that is given replaces what the profile names: `models` the encoders and the network together,
-        `encoder` and `network` one of them, `scorer` (a folder) the evidence scorer, `open_engine` the language
+        Every argument that is given replaces what the profile names: `models` the encoders and the matcher together,
+        `encoder` and `matcher` one of them, `scorer` (a folder) the evidence scorer, `open_engine` the language
         models.  `among` wraps the profile's own finder of candidates in another."""
         if top_k < 1:
             raise UsageError(f"top-k must be at least 1, not {top_k}")
         self.profile = load_profile(profile) if isinstance(profile, str) else profile
         self._top_k = top_k
         self._open_engine = open_engine or _open_model
-        if models is None and encoder and network:
-            models = ProfileModels(encoders=Encoders(text=encoder, image=None), network=network)
+        if models is None and encoder and matcher:
+            models = ProfileModels(encoders=Encoders(text=encoder, image=None), matcher=matcher)
         models = models or open_models(self.profile)
         if encoder:
             models = replace(models, encoders=replace(models.encoders, text=encoder))
-        if network:
-            models = replace(models, network=network, matcher=None, tokens=None)
-        self._models, self._encoder = models, models.encoders.text
+        if matcher:
+            models = replace(models, matcher=matcher)
+        self._encoder = models.encoders.text
         if not isinstance(kb, KnowledgeBase | Path | str):
             raise UsageError(f"kb must be a name, a path or a KnowledgeBase, not {type(kb).__name__}")
         if isinstance(kb, Path):
@@ -97,8 +96,9 @@ class Linker:
         self.kb = ready_for(kb, models, self.profile) if isinstance(kb, str) else kb
         self.kb.hold()  # one state for all answers: rows, arrays and vectors belong together
         self._packed, self._vectors = load_vectors(self.kb, self._encoder.space)
-        self._shown_to = open_finder(self.kb, self._packed, models, self.profile.retrieve)
-        self._finder = among(self._shown_to) if among else self._shown_to
+        retrieve = self.profile.retrieve
+        finder = CandidateFinder(self.kb, self._packed, models.search(self.kb, retrieve.index), retrieve)
+        self._finder: Finder = among(finder) if among else finder
         judge = EvidenceScorer(scorer or weights_folder(self.profile.rerank.weights))
         self._weigher = Weigher(self.kb, self._packed, self._vectors, judge, self.profile)
 
@@ -246,7 +246,7 @@ class Linker:
             found: NDArray[Any] = vectors[[place[text] for text in wanted]]
             return found
 
-        shown = shown_to(self._shown_to, self._models, mentions, stated, encoded)
+        shown = self._finder.shown(mentions, stated, encoded)
         return [encoded(one.said) for one in spoken], shown
 
     def _scored(self, weighed: Iterable[Weighed], seconds: dict[str, float]) -> Iterator[LinkedMention]:

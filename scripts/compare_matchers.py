@@ -27,7 +27,7 @@ from localmel.cli.output import progress_bar
 from localmel.encode.registry import open_encoder
 from localmel.errors import BadInput
 from localmel.kb.locate import open_kb
-from localmel.matchers.kgmel.fused import load_network
+from localmel.matchers.kgmel.folder import load_network
 from localmel.matchers.kgmel.network import FusionNetwork
 from localmel.matchers.kgmel.ranking import embed_entities, embed_mentions
 from localmel.matchers.registry import kind_in, load_matcher

@@ -30,7 +30,8 @@ from localmel.encode.kb_vectors import load_vectors
 from localmel.encode.minilm import MiniLM
 from localmel.kb.store import KnowledgeBase
 from localmel.linker import Linker
-from localmel.matchers.kgmel.fused import Network, fuse_kb, load_network
+from localmel.matchers.kgmel.folder import KgmelMatcher, load_network
+from localmel.matchers.kgmel.fused import fuse_kb
 from localmel.rerank.features import FEATURE_NAMES, features_in
 from localmel.rerank.scorer import CLIP, VERSION
 from localmel.settings import Profile, load_profile
@@ -96,7 +97,9 @@ def fold_of(sentence: str, n_folds: int) -> int:
     return zlib.crc32(sentence.encode("utf-8")) % n_folds
 
 
-def gather(kb: KnowledgeBase, profile: Profile, folder: Path, network: Network, fold: int, n_folds: int) -> Gathered:
+def gather(
+    kb: KnowledgeBase, profile: Profile, folder: Path, network: KgmelMatcher, fold: int, n_folds: int
+) -> Gathered:
     """Features of the train mentions of one fold, by the network that was trained without it."""
     rows = dict(kb.select("SELECT id, row FROM entities"))
     features: list[NDArray[Any]] = []
@@ -104,7 +107,7 @@ def gather(kb: KnowledgeBase, profile: Profile, folder: Path, network: Network, 
     sentences: list[str] = []
     encoder = MiniLM(method="torch")
     fuse_kb(kb, *load_vectors(kb, encoder.space), network)
-    linker = Linker(kb, profile, encoder=encoder, network=network)
+    linker = Linker(kb, profile, encoder=encoder, matcher=network)
     for number, name in enumerate(DATASETS):
         split = read_split(folder / f"{name}-train.jsonl")
         context = {mention.id: mention.context for mention in split.mentions}

@@ -21,7 +21,7 @@ from localmel.encode.minilm import MiniLM
 from localmel.encode.space import Space
 from localmel.kb.locate import open_kb
 from localmel.kb.store import KnowledgeBase
-from localmel.matchers.kgmel.fused import Network, load_network, save_network
+from localmel.matchers.kgmel.folder import KgmelMatcher, load_network, save_network
 from localmel.matchers.kgmel.losses import LossSettings
 from localmel.matchers.train.settings import TrainingSettings
 from localmel.training.run import Outcome, Prepared, Recipe, prepare, train_networks, validate
@@ -89,7 +89,7 @@ def pack(outcome: Outcome, recipe: Recipe, kb: KnowledgeBase, encoder: MiniLM, e
     print_note(f"wrote {out}: seed {outcome.best.seed}, {size:,} bytes, {card['precision']}")
 
 
-def _lost(best: Network, halves: dict[str, Any], prepared: Prepared) -> float:
+def _lost(best: KgmelMatcher, halves: dict[str, Any], prepared: Prepared) -> float:
     """The largest change of HITS@1, HITS@16 or MRR on val when weights are rounded to float16."""
     import torch
 

@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 
 from localmel.encode.minilm import MiniLM
+from localmel.encode.registry import Encoders
 from localmel.kb.importers import Problems, TablesSource
 from localmel.kb.locate import open_kb, prepare_starter
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import add_to_kb, build_kb
 from localmel.linker import Linker
-from localmel.matchers.kgmel.fused import load_network
-from localmel.retrieve.indexing import index_entities
+from localmel.matchers.kgmel.folder import load_network
+from localmel.matchers.registry import index_matcher
 from localmel.settings import OFFLINE
 from localmel.settings.shipped import shipped
 
@@ -136,7 +137,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOCALMEL_HOME", str(folder))
         encoder, network = MiniLM(), load_network(shipped("weights/kgmel-minilm"))
-        prepare_starter(lambda base: index_entities(base, encoder, network))
+        prepare_starter(lambda base: index_matcher(base, network, Encoders(text=encoder, image=None), "auto"))
         yield folder
 
 

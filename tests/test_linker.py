@@ -299,11 +299,12 @@ def test_what_was_done_to_the_picture_is_said(linker: Linker, tmp_path: Path) ->
 
 def test_a_linker_answers_from_one_state_while_others_change_the_kb(tmp_path: Path) -> None:
     from localmel.encode.minilm import MiniLM
+    from localmel.encode.registry import Encoders
     from localmel.kb.importers import OntologySource, Problems
     from localmel.kb.store import KnowledgeBase
     from localmel.kb.write import add_to_kb, build_kb
-    from localmel.matchers.kgmel.fused import load_network
-    from localmel.retrieve.indexing import index_entities
+    from localmel.matchers.kgmel.folder import load_network
+    from localmel.matchers.registry import index_matcher
     from localmel.settings.shipped import shipped
 
     def source(text: str) -> OntologySource:
@@ -315,7 +316,7 @@ def test_a_linker_answers_from_one_state_while_others_change_the_kb(tmp_path: Pa
     build_kb(folder, source("name,works at\nAda Byron,Engine Lab\n"), Problems())
     kb = KnowledgeBase(folder)
     encoder = MiniLM(method="onnxruntime")
-    index_entities(kb, encoder, load_network(shipped("weights/kgmel-minilm")))
+    index_matcher(kb, load_network(shipped("weights/kgmel-minilm")), Encoders(text=encoder, image=None), "auto")
     linker = Linker(kb, encoder=encoder)
     before = linker.link(None, "Byron wrote to the Engine Lab", ["Byron"]).to_json()["links"]
 

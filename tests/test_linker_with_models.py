@@ -64,11 +64,11 @@ def pictures_in(request: Request) -> list[Path]:
 
 
 def linker(starter: KnowledgeBase, encoder: MiniLM, chosen: Profile, *engines: Engine) -> Linker:
-    from localmel.matchers.kgmel.fused import load_network
+    from localmel.matchers.kgmel.folder import load_network
 
     remaining = iter(engines)
     network = load_network(shipped("weights/kgmel-minilm"))
-    return Linker(starter, chosen, encoder=encoder, network=network, open_engine=lambda _: next(remaining))
+    return Linker(starter, chosen, encoder=encoder, matcher=network, open_engine=lambda _: next(remaining))
 
 
 def test_what_the_model_says_of_a_name_helps_to_link_it(starter: KnowledgeBase, encoder: MiniLM) -> None:

@@ -136,21 +136,17 @@ def _evaluated(plan: Plan, kb: str, out: Path | None) -> Report:
     from localmel.cli.kb import ensure_starter
     from localmel.encode.registry import open_encoder
     from localmel.kb.locate import open_kb
-    from localmel.matchers.registry import KGMEL
     from localmel.runs.evaluate import evaluate_systems
     from localmel.settings import load_profile
 
     ensure_starter(kb)
     profile = load_profile(plan.profile)
-    by_matcher = plan.matcher is not None or profile.retrieve.matcher != KGMEL
     encoders = open_encoder(profile.encode)
     with open_kb(kb) as base, progress_bar():
         return evaluate_systems(
             plan,
             base,
-            encoders.text,
-            images=encoders.image,
-            tokens=encoders if by_matcher else None,
+            encoders,
             out=out,
             command=command_line(),
         )

@@ -15,9 +15,9 @@ from localmel.errors import LocalmelError, shell_line
 from localmel.store.progress import begin
 
 if TYPE_CHECKING:
-    from localmel.index import Recall
     from localmel.kb.importers import KbSource, Problems
     from localmel.kb.write import Changed
+    from localmel.matchers.kind import Indexed
 
 app = typer.Typer(help="Make a knowledge base, change it, look into it.", no_args_is_help=True, rich_markup_mode=None)
 app.command("abstracts")(kb_texts.abstracts_command)
@@ -111,7 +111,7 @@ def remove(
     from localmel.kb.write import remove_from_kb
 
     changed = remove_from_kb(changeable_folder(name), ids)
-    _tell(changed, "removed", as_json, _index(name)[0] if vectors else None)
+    _tell(changed, "removed", as_json, _index(name).encoded if vectors else None)
 
 
 @app.command()
@@ -221,15 +221,15 @@ def index_command(
     as_json: AsJson = False,
 ) -> None:
     """Encode a KB, only what is new, and make the vectors of its entities and the index over them."""
-    encoded, recall = _index(name, profile, index, matcher)
+    done = _index(name, profile, index, matcher)
     if as_json:
-        found = asdict(recall) if recall else None
-        print_json({"kb": name, "encoded": encoded, "index": found, "matcher": matcher or None})
+        found = asdict(done.recall) if done.recall else None
+        print_json({"kb": name, "encoded": done.encoded, "index": found, "matcher": matcher or None})
         return
     made = f"ready for {matcher}" if matcher else "the index is up to date"
-    print(f"kb {name}: {encoded:,} texts{' and pictures' if matcher else ''} encoded, {made}")
-    if recall:
-        print(f"built the index of kind {index or 'auto'}, {recall} of the KB's own vectors")
+    print(f"kb {name}: {done.encoded:,} texts{' and pictures' if matcher else ''} encoded, {made}")
+    if done.recall:
+        print(f"built the index of kind {index or 'auto'}, {done.recall} of the KB's own vectors")
 
 
 def _import(
@@ -256,45 +256,34 @@ def _import(
             for reason, times in getattr(source, "left_out", {}).items():
                 print_note(f"left out, {reason}: {times:,}")
     try:
-        encoded = _index(name)[0] if vectors else None
+        encoded = _index(name).encoded if vectors else None
     except KeyboardInterrupt:
         print_note(f"the KB stands, its index does not yet; go on with: {shell_line('localmel index', name)}")
         raise
     _tell(changed, "imported", as_json, encoded)
 
 
-def _index(name: str, profile: str = "embedded", index: str = "", matcher: str = "") -> tuple[int, Recall | None]:
-    """How many texts (for a matcher: texts and pictures) were encoded, and the recall of an index that was built."""
+def _index(name: str, profile: str = "embedded", index: str = "", matcher: str = "") -> Indexed:
     from localmel.kb.locate import open_kb
-    from localmel.matchers.kgmel.entity_index import ensure_index
-    from localmel.matchers.registry import KGMEL
-    from localmel.retrieve.indexing import index_entities
-    from localmel.retrieve.profile_models import index_named, open_network
+    from localmel.retrieve.profile_models import index_for
     from localmel.settings import load_profile
 
     chosen = load_profile(profile)
-    kind = index or chosen.retrieve.index
-    if (wanted := matcher or chosen.retrieve.matcher) != KGMEL:
-        with open_kb(name) as kb, progress_bar():
-            done = index_named(kb, wanted, chosen, kind)
-            return done, None
-    kb, (encoders, network) = open_kb(name), open_network(chosen)
-    text, image = encoders.text, encoders.image
-    with progress_bar():
-        encoded = index_entities(kb, text, network, images=image)
-        return encoded, ensure_index(kb, text.space, network, kind)
+    wanted = matcher or chosen.retrieve.matcher
+    with open_kb(name) as kb, progress_bar():
+        return index_for(kb, chosen, wanted, index or chosen.retrieve.index)
 
 
 def ensure_starter(name: str | None) -> None:
     """Build and index the starter KB where it is meant and not there yet."""
     if name in (None, "starter"):
-        from localmel.retrieve.indexing import ready_kb
-        from localmel.retrieve.profile_models import open_network
+        from localmel.retrieve.profile_models import open_models, ready_for
         from localmel.settings import load_profile
 
-        encoders, network = open_network(load_profile("embedded"))
+        profile = load_profile("embedded")
+        models = open_models(profile)
         with progress_bar():
-            ready_kb("starter", encoders.text, network).close()
+            ready_for("starter", models, profile).close()
 
 
 def _facts_or_error(name: str) -> dict[str, Any]:

@@ -5,28 +5,23 @@ encoder, and of its network or matcher.  Changes nothing; what takes too long is
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import cache, partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from localmel.doctor.check import Check, from_error, guarded, ok, skip
-from localmel.errors import BadInput, CorruptArtifact, LocalmelError, shell_line
+from localmel.errors import CorruptArtifact, LocalmelError, shell_line
 from localmel.kb.locate import STARTER, list_kbs, open_kb, starter_folder
 from localmel.kb.schema import DATABASE, connect, translated
 from localmel.kb.store import KnowledgeBase, is_kb
 from localmel.settings import Profile
-from localmel.store.artifacts import read_manifest
 from localmel.weights.needed import uses_network
-from localmel.weights.network import network_folder
 
 if TYPE_CHECKING:
     from localmel.encode.registry import Encoders
-    from localmel.matchers.folder import MatcherFolder
 
 _SECONDS_EACH, _SECONDS_ALL = 1.0, 2.0
 "How long a database is looked through, and all KBs together, unless everything is to be read."
@@ -107,15 +102,12 @@ def _index(
     name: str, kb: KnowledgeBase, profile: Profile, encoders: Callable[[], Encoders], *, needed: bool
 ) -> Iterator[Check]:
     """Whether what this profile finds candidates by stands, and is of the KB's present state."""
-    from localmel.encode.kb_vectors import load_vectors
-    from localmel.matchers.kgmel.entity_index import load_entity_index
-    from localmel.matchers.kgmel.fused import load_fused, load_network
+    from localmel.matchers.registry import matcher_kind, read_card
     from localmel.retrieve.profile_models import matcher_folder
 
     own_matcher = not uses_network(profile)
     try:
-        network = None if own_matcher else load_network(network_folder(profile))
-        matcher = _by_its_card(matcher_folder(profile.retrieve.matcher)) if own_matcher else None
+        matcher = read_card(matcher_folder(profile))
     except LocalmelError:
         what = f"matcher {profile.retrieve.matcher}" if own_matcher else "network"
         yield skip(name, f"profile {profile.name} has no {what} yet, and an index is made with it")
@@ -125,22 +117,14 @@ def _index(
     except LocalmelError as error:
         yield skip(name, f"an index is made with the encoder {profile.encode.model}, which is not here: {error.fact}")
         return
-    text, images = models.text.space, models.image.image_space if models.image else None
+    text = models.text.space
     try:
-        if network:
-            network.check_space(text, images)
-        if matcher:
-            matcher.check_spaces(text, images)
+        matcher.check_spaces(text, models.image_space)
     except LocalmelError as error:
         yield from_error(name, error, needed=needed)
         return
     try:
-        if matcher:
-            _check_made_ready(kb, matcher)
-        elif network:
-            packed, _ = load_vectors(kb, text)
-            load_fused(kb, packed, network)
-            load_entity_index(kb, packed, network, profile.retrieve.index)
+        matcher_kind(matcher.kind).check_indexed(kb, matcher, profile.retrieve.index)
     except LocalmelError as error:
         if kb.name == STARTER:
             yield skip(name, f"{error.fact}; the starter KB is made ready when it is used")
@@ -148,38 +132,5 @@ def _index(
             again = type(error)(error.fact, hint=shell_line("localmel index", kb.folder, "--profile", profile.name))
             yield from_error(name, again, needed=needed)
         return
-    found_by = f"made ready for {profile.retrieve.matcher}" if matcher else f"fused by {profile.retrieve.network}"
+    found_by = f"made ready for {profile.retrieve.matcher}" if own_matcher else f"fused by {profile.retrieve.network}"
     yield ok(name, f"vectors of {text.name}, {found_by}, of the KB as it is")
-
-
-def _by_its_card(folder: Path) -> MatcherFolder[Any]:
-    """A trained matcher without its network, which takes torch.  Raises MissingWeights, BadInput or CorruptArtifact."""
-    from localmel.matchers.folder import CARD, from_card
-    from localmel.matchers.registry import kind_in
-
-    kind_in(folder)
-    try:
-        unread: Any = None
-        return from_card(folder, json.loads((folder / CARD).read_text(encoding="utf-8")), unread)
-    except (KeyError, TypeError) as error:
-        raise CorruptArtifact(f"{folder} holds no matcher ({error!r})", hint=shell_line("ls", folder)) from None
-
-
-def _check_made_ready(kb: KnowledgeBase, matcher: MatcherFolder[Any]) -> None:
-    """Raise BadInput or CorruptArtifact unless the sides of the entities stand, of the KB and pictures as they are.
-
-    Texts from elsewhere, which some matchers of kind dwe read, and an index over the sides are not looked at."""
-    from localmel.encode.kb_images import load_images
-    from localmel.encode.kb_vectors import load_vectors
-    from localmel.matchers.folder import SIDES_KIND, SIDES_VERSION
-    from localmel.matchers.kb_search import matched_folder
-    from localmel.matchers.kgmel.fused import fused_state
-
-    packed, _ = load_vectors(kb, matcher.text_space)
-    images = load_images(kb, packed, matcher.image_space) if matcher.image_space else None
-    try:
-        manifest = read_manifest(matched_folder(kb, matcher), kind=SIDES_KIND, version=SIDES_VERSION)
-    except FileNotFoundError:
-        raise BadInput(f"kb {kb.name!r} was never made ready for the matcher {matcher.folder}") from None
-    if (manifest.get("matcher"), manifest.get("made_from")) != (matcher.sha256, fused_state(packed, images)):
-        raise BadInput(f"kb {kb.name!r} has changed since it was made ready for {matcher.folder}")

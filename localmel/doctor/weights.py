@@ -95,14 +95,16 @@ def encoder(name: str, profile: Profile, *, thorough: bool) -> Iterator[Check]:
 
 def network(name: str, profile: Profile) -> Iterator[Check]:
     """The fusion network, which ships for MiniLM and is trained by the user for any other encoder."""
-    from localmel.matchers.kgmel.fused import load_network
+    from localmel.matchers.kgmel.folder import load_network
 
     folder = network_folder(profile)
     loaded = load_network(folder)
-    if (loaded.space == MINILM.name) == (profile.encode.model == MINILM.name):
-        yield ok(name, f"{folder}: for vectors of {loaded.space}, sha256 {loaded.sha256[:12]}")
+    if (loaded.text_space.name == MINILM.name) == (profile.encode.model == MINILM.name):
+        yield ok(name, f"{folder}: for vectors of {loaded.text_space.name}, sha256 {loaded.sha256[:12]}")
         return
-    fact = f"{folder} was trained on vectors of {loaded.space}; the profile encodes with {profile.encode.model}"
+    fact = (
+        f"{folder} was trained on vectors of {loaded.text_space.name}; the profile encodes with {profile.encode.model}"
+    )
     yield fail(name, fact, hint=training_line(profile), exit_code=BadInput.exit_code)
 
 
@@ -113,7 +115,7 @@ def matcher(name: str, profile: Profile) -> Iterator[Check]:
     from localmel.retrieve.profile_models import matcher_folder
 
     if (kind := matcher_kind_of(profile)) == DWE:
-        read_sight(matcher_folder(profile.retrieve.matcher))  # what it looks at pictures by has to be here too
+        read_sight(matcher_folder(profile))  # what it looks at pictures by has to be here too
     yield ok(name, f"{profile.retrieve.matcher}: a matcher of kind {kind}")
 
 
@@ -122,7 +124,7 @@ def matcher_kind_of(profile: Profile) -> str:
     from localmel.matchers.registry import kind_in
     from localmel.retrieve.profile_models import matcher_folder
 
-    return kind_in(matcher_folder(profile.retrieve.matcher))
+    return kind_in(matcher_folder(profile))
 
 
 def scorer(name: str, profile: Profile) -> Iterator[Check]:

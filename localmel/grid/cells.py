@@ -22,7 +22,7 @@ from localmel.errors import BadInput, LocalmelError, shell_line
 from localmel.grid.frozen import FILE
 from localmel.grid.plan import Cell, Described, Grid, profile_json
 from localmel.kb.store import KnowledgeBase
-from localmel.matchers.kgmel.fused import load_fused
+from localmel.matchers.registry import matcher_kind
 from localmel.records import Mention
 from localmel.retrieve.profile_models import ProfileModels, open_models
 from localmel.runs.evaluate_run import ModelRun, evaluate_model_run
@@ -77,9 +77,9 @@ def ground_of(
 
 def check_indexed(ground: Ground) -> None:
     """Raise BadInput or CorruptArtifact where the KB is not ready for the models that all cells share."""
-    packed, _ = load_vectors(ground.kb, ground.models.encoders.text.space)
-    if ground.models.network:
-        load_fused(ground.kb, packed, ground.models.network)
+    load_vectors(ground.kb, ground.models.encoders.text.space)
+    matcher = ground.models.matcher
+    matcher_kind(matcher.kind).check_indexed(ground.kb, matcher, ground.grid.base.retrieve.index)
 
 
 def asked_in(grid: Grid, kb: KnowledgeBase) -> Questions:

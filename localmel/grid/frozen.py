@@ -41,7 +41,7 @@ def frozen_of(grid: Grid, questions: Questions, kb: KnowledgeBase, models: Profi
             "questions": questions.sha256,
             "kb_fingerprint": kb.fingerprint,
             "space": models.encoders.text.space.weights_sha256,
-            "network": models.sha256,
+            "network": models.matcher.sha256,
             "scorer": scorer_sha256(scorer),
         },
         "localmel": version("localmel"),

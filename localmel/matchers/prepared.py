@@ -19,9 +19,9 @@ from localmel.errors import BadInput, CorruptArtifact, shell_line
 from localmel.index import IndexFacts, IndexSettings, VectorIndex, build_index, load_index
 from localmel.kb.packed import Lists
 from localmel.matchers.features import padded
-from localmel.matchers.folder import SIDES_KIND, SIDES_VERSION
 from localmel.matchers.lifted import lifted_entities
 from localmel.matchers.protocol import EntityFeatures, Matcher, Side, Tokens
+from localmel.matchers.trained import SIDES_KIND, SIDES_VERSION
 from localmel.store import progress
 from localmel.store.arrays import ResumableArrays, read_arrays, starts_of
 

@@ -1,130 +1,52 @@
-"""The kinds of matchers that can be chosen by name, and what the product asks of each.
+"""The kinds of matchers by name, and the folders of trained ones.
 
-In: a name, or the folder of a trained one.  Out: its kind.  A new kind is a class like `m3el_kind.M3elKind` and one
-line in `_KINDS`.  KGMEL's fusion network is none of them: it has its own folder, vectors and profile key; `--matcher
-kgmel` means what is done without the option.  Loads no torch until a kind is asked for."""
+In: a name, or a folder.  Out: a kind, or a trained matcher of any kind.  A new kind is a class below
+`kind.MatcherKind` and one line in `_KINDS`.  Loads no torch until a matcher that needs it is loaded."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
+from localmel.encode.registry import Encoders
 from localmel.errors import BadInput, CorruptArtifact, MissingWeights, UsageError, shell_line
-from localmel.matchers.folder import CARD, MatcherFolder
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from localmel.encode.kb_images import KbImages
-    from localmel.encode.kb_vectors import KbVectors
-    from localmel.encode.registry import Encoders
-    from localmel.encode.space import Space
-    from localmel.kb.packed import PackedKb
-    from localmel.kb.store import KnowledgeBase
-    from localmel.matchers.dwe.choice import DweChoice
-    from localmel.matchers.protocol import EntityFeatures
-    from localmel.records import Mention
-    from localmel.see.identity import Likeness
+from localmel.kb.store import KnowledgeBase
+from localmel.matchers.dwe.choice import DweChoice
+from localmel.matchers.kgmel.folder import CARD as NETWORK_CARD
+from localmel.matchers.kind import Indexed, KbSearch, MatcherKind
+from localmel.matchers.trained import CARD, MatcherCard, TrainedMatcher
+from localmel.matchers.two_step_kind import TwoStepKind
 
 KGMEL, DWE = "kgmel", "dwe"
-_NETWORK_CARD = "network.json"
-"Of a fusion network."
 
 
-class MatcherKind(Protocol):
-    """What there is to know about a kind.  Networks are `Matcher`s and nn.Modules; features are the kind's own."""
+def _kgmel() -> MatcherKind:
+    from localmel.matchers.kgmel.kind import KgmelKind
 
-    @property
-    def name(self) -> str: ...
-
-    def new(self, encoders: Encoders, *, width: int | None) -> nn.Module:
-        """A network that nobody has trained, with weights drawn by torch, for what these encoders make.
-
-        width: of what is compared; None takes the kind's own."""
-        ...
-
-    def facts(self, network: nn.Module) -> dict[str, Any]:
-        """Its settings and those of its loss: what a run hangs on beside data and schedule."""
-        ...
-
-    def loss(
-        self, network: nn.Module, mentions: Any, entities: Any, gold: Tensor, entity_ids: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The loss, and the part of it that tells mentions' entities apart; both without axes.
-
-        gold: (m,) row of each mention's entity among the n; entity_ids: (n,), the same where rows are one entity."""
-        ...
-
-    def without_pictures(self, given: Any, blind: Tensor) -> Any:
-        """The same features, but rows where `blind` (b,) is true show no picture."""
-        ...
-
-    def of(self, matcher: MatcherFolder[Any]) -> MatcherKind:
-        """This kind, seeing what the trained one in a folder was trained to see.
-
-        Raises MissingWeights, MissingExtra, BadInput or CorruptArtifact where that is not to be had as it was."""
-        return self
-
-    def beside(self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None) -> MatcherKind:
-        """This kind, with what of the KB mentions are held against before anything is scored.
-
-        Raises BadInput where `index` was not run, or the KB has changed since."""
-        return self
-
-    def alike(self, given: Any) -> Sequence[Sequence[Likeness]]:
-        """Of mentions whose features are given: the entities whose pictures are like theirs, to be shown.
-
-        Nothing at all where they are not looked for."""
-        return ()
-
-    def state(self, kb: KnowledgeBase) -> dict[str, Any]:
-        """What of the KB entities' features hang on, besides its own texts and pictures."""
-        return {}
-
-    def index(
-        self, kb: KnowledgeBase, packed: PackedKb, encoders: Encoders, images: KbImages | None,
-        ) -> int:  # fmt: skip
-        """Make what `entities` wants beside the vectors of whole texts and pictures.  Returns how many were encoded."""
-        ...
-
-    def entities(
-        self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None
-    ) -> EntityFeatures[Any]:
-        """Of a KB's entities.  Raises BadInput, with the command, where something was never made."""
-        ...
-
-    def mentions(
-        self, mentions: Sequence[Mention], encoders: Encoders, *, folder: Path | None = None,
-    ) -> EntityFeatures[Any]:  # fmt: skip
-        """Of some mentions.  With a folder they are kept there, and taken from there the next time."""
-        ...
-
-    def save(
-        self, folder: Path, network: nn.Module, text_space: Space, image_space: Space | None, facts: Mapping[str, Any]
-    ) -> None:
-        """See `save_matcher`."""
-        ...
-
-    def load(self, folder: Path) -> MatcherFolder[Any]:
-        """See `read_matcher`."""
-        ...
+    return KgmelKind()
 
 
-def _m3el() -> MatcherKind:
+def _m3el() -> TwoStepKind:
     from localmel.matchers.m3el.kind import M3elKind
 
     return M3elKind()
 
 
-def _dwe() -> MatcherKind:
+def _dwe() -> TwoStepKind:
     from localmel.matchers.dwe.kind import DweKind
 
     return DweKind()
 
 
-def dwe_seeing(choice: DweChoice) -> MatcherKind:
+_KINDS: Mapping[str, Callable[[], MatcherKind]] = {KGMEL: _kgmel, "m3el": _m3el, DWE: _dwe}
+
+MATCHERS = tuple(_KINDS)
+"All that `--matcher` can name."
+
+
+def dwe_seeing(choice: DweChoice) -> TwoStepKind:
     """DWE+ that sees what was chosen.  Raises where a detector or model cannot be used here, as `open_sight`."""
     from localmel.matchers.dwe.kind import DweKind
     from localmel.matchers.dwe.sight import open_sight
@@ -132,39 +54,32 @@ def dwe_seeing(choice: DweChoice) -> MatcherKind:
     return DweKind(open_sight(choice))
 
 
-_KINDS: Mapping[str, Callable[[], MatcherKind]] = {"m3el": _m3el, DWE: _dwe}
-
-MATCHERS = (KGMEL, *_KINDS)
-"All that `--matcher` can name."
-
-
 def matcher_kind(name: str) -> MatcherKind:
-    """Raises UsageError for an unknown one, and for kgmel."""
+    """Return the kind of that name.  Raises UsageError for an unknown one."""
     if name not in _KINDS:
-        fact = f"there is no matcher {name!r} beside {KGMEL}; there are {', '.join(_KINDS)}"
-        raise UsageError(fact, hint=f"--matcher {next(iter(_KINDS))}")
+        fact = f"there is no matcher {name!r}; there are {', '.join(_KINDS)}"
+        raise UsageError(fact, hint=f"--matcher {KGMEL}")
     return _KINDS[name]()
 
 
-def kind_of(matcher: MatcherFolder[Any]) -> MatcherKind:
-    """The kind of a trained one.  Raises as `MatcherKind.of`."""
-    return matcher_kind(matcher.kind).of(matcher)
+def kind_of(matcher: TrainedMatcher[Any]) -> MatcherKind:
+    """Return the kind of a trained matcher, with the choices it was trained with.  Raises as `bound_to`."""
+    return matcher_kind(matcher.kind).bound_to(matcher)
 
 
 def kind_in(folder: Path) -> str:
-    """The kind of the matcher in a folder.  Raises MissingWeights, BadInput or CorruptArtifact where there is none."""
+    """Return the kind of the matcher in a folder.  Raises MissingWeights, BadInput or CorruptArtifact."""
     if not folder.is_dir():
         raise MissingWeights(
             f"there is no matcher at {folder.absolute()}: it is trained on your own mentions",
             hint="localmel train DATA --kb KB --matcher m3el --out runs/NAME   # then runs/NAME/seed-0/network",
         )
     if trained := sorted(folder.glob("seed-*/network")):
-        raise BadInput(f"{folder} is a training run; its matchers stand below it", hint=f"--matcher {trained[0]}")
-    if (folder / _NETWORK_CARD).is_file():
         raise BadInput(
-            f"{folder} holds a fusion network, which is no other matcher",
-            hint=f'[retrieve] network = "{folder}" in a profile; localmel eval --network',
+            f"{folder} is a training run; its matchers are in folders below it", hint=f"--matcher {trained[0]}"
         )
+    if (folder / NETWORK_CARD).is_file():
+        return KGMEL
     try:
         kind = json.loads((folder / CARD).read_text(encoding="utf-8"))["kind"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -177,6 +92,29 @@ def kind_in(folder: Path) -> str:
     return str(kind)
 
 
-def load_matcher(folder: Path) -> MatcherFolder[Any]:
-    """Load a trained one of whatever kind.  Raises as `kind_in`, and CorruptArtifact for damage."""
+def load_matcher(folder: Path) -> TrainedMatcher[Any]:
+    """Load a trained matcher of any kind.  Raises as `kind_in`, and CorruptArtifact for damage."""
     return matcher_kind(kind_in(folder)).load(folder)
+
+
+def read_card(folder: Path) -> MatcherCard:
+    """Read what a folder says of its matcher, without torch.  Raises as `kind_in`, and CorruptArtifact for damage."""
+    return matcher_kind(kind_in(folder)).read_card(folder)
+
+
+def open_search(kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str) -> KbSearch:
+    """Open the search of a KB by a trained matcher.  Raises BadInput, with the command, where the KB is not ready."""
+    return kind_of(matcher).search(kb, matcher, encoders, index)
+
+
+def index_matcher(kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str) -> Indexed:
+    """Make a KB ready for a trained matcher; what exists and fits is not made again."""
+    return kind_of(matcher).index(kb, matcher, encoders, index)
+
+
+def ensure_indexed(kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str) -> None:
+    """Make a KB ready for a trained matcher, unless a search over it opens."""
+    try:
+        open_search(kb, matcher, encoders, index)
+    except (BadInput, CorruptArtifact):
+        index_matcher(kb, matcher, encoders, index)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from localmel.errors import BadInput
 from localmel.index import NO_ID, VectorIndex
+from localmel.matchers.kind import Found
 from localmel.matchers.lifted import lifted_mentions
 from localmel.matchers.protocol import Matcher, Side
 
@@ -65,16 +66,6 @@ class TwoStepSettings:
             raise BadInput(
                 f"candidates {self.candidates}, most {self.most} or certainty {self.certainty} is out of its range"
             )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Found:
-    """The best k entities of m mentions."""
-
-    scores: NDArray[Any]  # (m, k) float32, best first; -inf where the KB has fewer than k entities
-    entities: NDArray[Any]  # (m, k) int64 positions, equal scores by the smaller one; NO_ID beside -inf
-    n_scored: int
-    "Pairs of a mention and an entity that the matcher's own score looked at."
 
 
 class TwoStepSearch(Generic[Given]):

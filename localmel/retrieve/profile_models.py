@@ -1,22 +1,29 @@
-"""The encoders that a profile names, and what finds candidates in it: the fusion network, or a trained matcher.
+"""The encoders that a profile names, and the matcher that finds candidates in it.
 
-In: a profile.  Out: what makes vectors of texts and pictures, and what compares them, found and fitting each other; a
-KB that is ready for them.  Loads no encoder yet."""
+In: a profile.  Out: what makes vectors of texts and pictures, and the trained matcher that compares them, found and
+checked to fit each other; a KB that is ready for them.  Loads no encoder yet."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localmel.encode.registry import Encoders, open_encoder
+from localmel.errors import BadInput, CorruptArtifact
 from localmel.kb.locate import STARTER, open_kb, prepare_starter
 from localmel.kb.store import KnowledgeBase
-from localmel.matchers.folder import MatcherFolder
-from localmel.matchers.kb_search import ensure_for_matcher, index_for_kind, index_for_matcher
-from localmel.matchers.kgmel.fused import Network, load_network
-from localmel.matchers.registry import KGMEL, MATCHERS, load_matcher, matcher_kind
-from localmel.retrieve.indexing import ready_kb
+from localmel.matchers.kind import Indexed, KbSearch
+from localmel.matchers.registry import (
+    KGMEL,
+    MATCHERS,
+    index_matcher,
+    load_matcher,
+    matcher_kind,
+    open_search,
+)
+from localmel.matchers.trained import TrainedMatcher
 from localmel.settings import Profile
 from localmel.weights.folders import is_name, weights_home
 from localmel.weights.network import network_folder
@@ -27,86 +34,74 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileModels:
-    """What makes the vectors of one profile, and what finds by them: `network`, or `matcher` with its `tokens`."""
+    """The encoders of a profile, and the matcher that compares what they make."""
 
     encoders: Encoders
-    network: Network | None
-    matcher: MatcherFolder[Any] | None = None
-    tokens: Encoders | None = None
+    matcher: TrainedMatcher[Any]
 
-    @property
-    def sha256(self) -> str:
-        """Of the weights of whatever finds candidates."""
-        found = self.matcher or self.network
-        assert found is not None
-        return found.sha256
+    def search(self, kb: KnowledgeBase, index: str) -> KbSearch:
+        """Open the search of a KB.  Raises BadInput, with the command, where it is not ready for these models."""
+        return open_search(kb, self.matcher, self.encoders, index)
 
-
-def open_models(profile: Profile, *, method: Method | None = None) -> ProfileModels:
-    """Find them and hold them against each other.  `method` is MiniLM's.
-
-    Raises MissingWeights with the command that brings or trains them, BadInput for a network of other vectors."""
-    if profile.retrieve.matcher == KGMEL:
-        encoders, network = open_network(profile, method=method)
-        return ProfileModels(encoders=encoders, network=network)
-    return matcher_models(matcher_folder(profile.retrieve.matcher), profile, method=method)
+    def index(self, kb: KnowledgeBase, index: str) -> Indexed:
+        """Make a KB ready for these models, and build the kind of index that is named."""
+        return index_matcher(kb, self.matcher, self.encoders, index)
 
 
-def open_network(profile: Profile, *, method: Method | None = None) -> tuple[Encoders, Network]:
-    """The encoders and the fusion network of a profile, whatever it finds candidates by."""
+def open_models(profile: Profile, *, matcher: str = "", method: Method | None = None) -> ProfileModels:
+    """Open the encoders of a profile and its matcher, or the one named in its place.  `method` is MiniLM's.
+
+    Raises MissingWeights with the command that installs or trains them, BadInput for a matcher of other vectors."""
+    found = load_matcher(matcher_folder(profile, matcher))
     encoders = open_encoder(profile.encode, method=method)
-    network = load_network(network_folder(profile))
-    network.check_space(encoders.text.space, encoders.image.image_space if encoders.image else None)
-    return encoders, network
+    found.check_spaces(encoders.text.space, encoders.image_space)
+    return ProfileModels(encoders=encoders, matcher=found)
 
 
-def matcher_models(folder: Path, profile: Profile, *, method: Method | None = None) -> ProfileModels:
-    """A trained matcher, with the profile's encoders.  Raises BadInput where it was trained for others."""
-    matcher, tokens = load_matcher(folder), open_encoder(profile.encode, method=method)
-    matcher.check_spaces(tokens.text.space, tokens.image_space)
-    return ProfileModels(encoders=tokens, network=None, matcher=matcher, tokens=tokens)
+def matcher_folder(profile: Profile, wanted: str = "") -> Path:
+    """Return the folder of a profile's matcher, or of the one that is wanted: a name under weights/, or a path.
 
-
-def matcher_folder(wanted: str) -> Path:
-    """Of a name under the user's weights, or a path."""
+    `kgmel` is the profile's fusion network.  Raises MissingWeights or CorruptArtifact where that is not there."""
+    wanted = wanted or profile.retrieve.matcher
+    if wanted == KGMEL:
+        return network_folder(profile)
     named = weights_home() / wanted
     return named if is_name(wanted) and named.is_dir() else Path(wanted)
 
 
-def index_named(
-    kb: KnowledgeBase,
-    wanted: str,
-    profile: Profile,
-    index: str,
-) -> int:
-    """Make a KB ready for a kind of matchers, or for the trained one in a folder.  Returns what was encoded."""
-    if wanted in MATCHERS:
-        return index_for_kind(kb, matcher_kind(wanted), open_encoder(profile.encode))
-    models = matcher_models(matcher_folder(wanted), profile)
-    assert models.matcher is not None
-    assert models.tokens is not None
-    return index_for_matcher(kb, models.matcher, models.tokens, index)
+def index_for(kb: KnowledgeBase, profile: Profile, wanted: str, index: str) -> Indexed:
+    """Make a KB ready for a profile's matcher, for a trained one in a folder, or for any matcher of a kind."""
+    if wanted in MATCHERS and wanted != KGMEL:
+        return Indexed(encoded=matcher_kind(wanted).index_features(kb, open_encoder(profile.encode)))
+    return open_models(profile, matcher=wanted).index(kb, index)
 
 
-def ready_for(
-    name: str,
-    models: ProfileModels,
-    profile: Profile,
-) -> KnowledgeBase:
-    """Open a KB by name or path; the starter KB is built and indexed for these models on first use."""
-    text, image = models.encoders.text, models.encoders.image
-    if models.network:
-        return ready_kb(name, text, models.network, images=image)
+def ready_for(name: str, models: ProfileModels, profile: Profile) -> KnowledgeBase:
+    """Open a KB by name or path; the starter KB is built and indexed on first use."""
     if name != STARTER:
         return open_kb(name)
-    matcher, tokens, index = models.matcher, models.tokens, profile.retrieve.index
-    assert matcher is not None
-    assert tokens is not None
+    kind = profile.retrieve.index
 
     def make(kb: KnowledgeBase) -> None:
-        ensure_for_matcher(kb, matcher, tokens, index)
+        models.index(kb, kind)
+
+    def opened() -> KnowledgeBase:
+        kb = open_kb(STARTER)
+        models.search(kb, kind)
+        return kb
+
+    def complete() -> None:
+        make(open_kb(STARTER))
+
+    def make_again() -> None:
+        prepare_starter(make, again=True)
 
     prepare_starter(make)
-    kb = open_kb(STARTER)
-    make(kb)  # it may have been built for something else
-    return kb
+    # Made for another matcher or by an earlier version: what is missing is added.  Damaged: it ships, so it is remade.
+    for mend in (complete, make_again):
+        try:
+            return opened()
+        except (BadInput, CorruptArtifact):
+            with suppress(BadInput, CorruptArtifact):
+                mend()
+    return opened()

@@ -13,20 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localmel.benchmarks import read_benchmark
-from localmel.encode.registry import Encoders, open_encoder
-from localmel.encode.space import PatchEncoder, WordEncoder
+from localmel.encode.registry import Encoders
 from localmel.errors import BadInput, CorruptArtifact, UsageError, shell_line
 from localmel.evaluate.paper import PaperCounts, PaperMention, paper_counts
 from localmel.evaluate.protocol import Evaluation, EvaluationSettings, Outcome, evaluate
 from localmel.evaluate.significance import compare
 from localmel.kb.store import KnowledgeBase
-from localmel.matchers.folder import MatcherFolder
-from localmel.matchers.kb_search import ensure_for_matcher, texts_read
-from localmel.matchers.kgmel.fused import Network, fuse_kb, load_network
-from localmel.matchers.registry import KGMEL, load_matcher
+from localmel.matchers.kgmel.folder import load_network
+from localmel.matchers.registry import KGMEL, kind_of, load_matcher
+from localmel.matchers.trained import TrainedMatcher
 from localmel.report.evaluation import as_json, as_markdown
-from localmel.retrieve.profile_models import matcher_folder
-from localmel.runs.ablations import check_matcher, check_switches, check_trained, parts_without, profile_without
+from localmel.retrieve.profile_models import ProfileModels, matcher_folder
+from localmel.runs.ablations import check_scorer, check_switches, profile_without
 from localmel.runs.evaluate_folder import (
     KIND,
     STAGE,
@@ -98,24 +96,25 @@ class Plan:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Models:
     profile: Profile
-    network: Network | None
-    matcher: MatcherFolder[Any] | None
+    network: TrainedMatcher[Any] | None
+    "The fusion network, where a system finds by it."
+    matcher: TrainedMatcher[Any] | None
+    "The matcher chosen in its place, where a system finds by that."
+    by_system: Mapping[str, TrainedMatcher[Any]]
     scorer: Path | None
 
 
 def evaluate_systems(
     plan: Plan,
     kb: KnowledgeBase,
-    encoder: WordEncoder,
+    encoders: Encoders,
     *,
-    images: PatchEncoder | None = None,
-    tokens: Encoders | None = None,
     out: Path | None = None,
     command: str = "",
 ) -> Report:
     """Ask every system every question, and count.  `command` is kept, so that a run can be done again.
 
-    images: what makes vectors of pictures, for a network that sees them.  tokens: what a matcher encodes with.
+    encoders: of the kind that the matcher wants (`encoders_for`).
 
     Raises UsageError, BadInput, and CorruptArtifact where `out` holds a damaged run."""
     started = time.perf_counter()
@@ -126,7 +125,7 @@ def evaluate_systems(
     inputs = _inputs(plan, kb, models, asked)
     if out and (stored := stored_evaluation(out / STAGE, inputs)):
         return stored
-    bench = _bench(plan, kb, Encoders(text=encoder, image=images), tokens, models)
+    bench = _bench(plan, kb, encoders, models)
     parts = [_evaluated(plan, bench, one, _head(inputs, kb, models)) for one in asked]
     both = list(zip(asked, parts, strict=True))
     report = Report(
@@ -157,21 +156,24 @@ def _models(plan: Plan) -> _Models:
     network = matcher = scorer = None
     place = plan.matcher
     if place is None and profile.retrieve.matcher != KGMEL:
-        place = matcher_folder(profile.retrieve.matcher)
+        place = matcher_folder(profile)
     if place and plan.network and "fused" not in plan.systems:
         raise UsageError(f"{plan.network} and {place} are both to find candidates", hint="--network or --matcher alone")
     if place and {"linker", "matcher"} & set(plan.systems):
         matcher = load_matcher(place)
-        check_matcher(plan.without, plan.systems, matcher.folder)
     if "matcher" in plan.systems and matcher is None:
         raise UsageError("no matcher to evaluate", hint="--matcher runs/NAME/seed-0/network")
-    by_network = [one for one in plan.systems if one == "fused" or (one == "linker" and matcher is None)]
-    if by_network:
+    if "fused" in plan.systems or ("linker" in plan.systems and matcher is None):
         network = load_network(plan.network or network_folder(profile))
-        check_trained(plan.without, by_network, network, plan.scorer)
+    finding = {"linker": matcher or network, "matcher": matcher, "fused": network}
+    by_system = {system: found for system in plan.systems if (found := finding.get(system))}
+    for system, found in by_system.items():
+        kind_of(found).check_ablation(found, plan.without, linking=system == "linker")
+        if system == "linker":
+            check_scorer(plan.without, found, plan.scorer)
     if "linker" in plan.systems:
         scorer = plan.scorer or weights_folder(profile.rerank.weights)
-    return _Models(profile=profile, network=network, matcher=matcher, scorer=scorer)
+    return _Models(profile=profile, network=network, matcher=matcher, by_system=by_system, scorer=scorer)
 
 
 def _inputs(plan: Plan, kb: KnowledgeBase, models: _Models, asked: Sequence[Questions]) -> dict[str, Any]:
@@ -197,7 +199,7 @@ def _inputs(plan: Plan, kb: KnowledgeBase, models: _Models, asked: Sequence[Ques
         "questions": {one.dataset: one.sha256 for one in asked},
         "network_sha256": models.network.sha256 if models.network else None,
         **({"matcher_sha256": models.matcher.sha256} if models.matcher else {}),
-        **texts_read(kb, models.matcher),
+        **(kind_of(models.matcher).texts_state(kb) if models.matcher else {}),
         "scorer_sha256": _scorer_sha256(models.scorer) if models.scorer else None,
         "localmel": versions()["localmel"],
     }
@@ -211,49 +213,32 @@ def _scorer_sha256(folder: Path) -> str:
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
-def _bench(
-    plan: Plan,
-    kb: KnowledgeBase,
-    encoders: Encoders,
-    tokens: Encoders | None,
-    models: _Models,
-) -> Bench:
+def _bench(plan: Plan, kb: KnowledgeBase, encoders: Encoders, models: _Models) -> Bench:
     from localmel.encode.kb_vectors import load_vectors
 
     packed: PackedKb | None = None
     vectors: KbVectors | None = None
-    network, given, encoder = models.network, None, encoders.text
+    ready: dict[str, TrainedMatcher[Any]] = {}
     if set(plan.systems) != {"names"}:
-        packed, vectors = load_vectors(kb, encoder.space)
+        packed, vectors = load_vectors(kb, encoders.text.space)
         if not len(packed.rows):
             raise BadInput(f"kb {kb.name!r} has no entities", hint="localmel kb build NAME --help")
-        if network:
-            network.check_space(encoder.space, encoders.image.image_space if encoders.image else None)
-            widths = (network.settings.text_width, network.settings.triple_width)
-            if set(widths) != {encoder.space.width}:
-                raise BadInput(
-                    f"{network.folder} fuses text of width {widths[0]} and triples of width {widths[1]}; vectors of "
-                    f"{encoder.space.name} have {encoder.space.width}",
-                    hint="localmel train DATA --kb KB --out runs/NAME",
-                )
-            network, given = parts_without(network, vectors, plan.without)
-            fuse_kb(kb, packed, given, network)
-        if models.matcher:
-            tokens = tokens or open_encoder(models.profile.encode)
-            index = models.profile.retrieve.index
-            ensure_for_matcher(kb, models.matcher, tokens, index)
+        index = models.profile.retrieve.index
+        for found in models.by_system.values():
+            if found.sha256 not in ready:
+                ready[found.sha256] = kind_of(found).index_ablated(kb, found, encoders, index, plan.without)
     return Bench(
         kb=kb,
         profile=models.profile,
         encoders=encoders,
         k=plan.k,
-        pictures="image" not in plan.without and (network is not None or models.matcher is not None),
+        pictures="image" not in plan.without and bool(models.by_system),
         packed=packed,
         vectors=vectors,
-        given=given,
-        network=network,
-        matcher=models.matcher,
-        tokens=tokens,
+        models={
+            system: ProfileModels(encoders=encoders, matcher=ready[found.sha256])
+            for system, found in models.by_system.items()
+        },
         scorer=models.scorer,
     )
 

@@ -8,7 +8,7 @@ Mentions that are NIL, or whose gold the KB lacks, are not counted, and how many
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,9 @@ from localmel.evaluate.fuzzy import CANDIDATES, FuzzyCandidates, FuzzyCounts, Fu
 from localmel.kb.names import NameIndex, NameMatch
 from localmel.kb.words import fold, fold_mention
 from localmel.linker import Linker
-from localmel.matchers.kb_search import MatcherSearch
-from localmel.records import Triple
+from localmel.records import Mention, Triple
 from localmel.report.fuzzy import fuzzy_json, fuzzy_markdown
-from localmel.retrieve.candidates import Candidates, Finder, with_cosines
+from localmel.retrieve.candidates import CandidateFinder, Candidates
 from localmel.runs.questions import Question
 from localmel.runs.systems import Bench, cosine_sides
 from localmel.store import progress
@@ -88,7 +87,7 @@ def _scores(
     if system == "linker":
         return list(_by_linker(bench, questions))
     if system == "matcher":
-        return list(_by_matcher(bench, questions))
+        return list(_by_matcher(bench, questions, stated))
     if system == "names":
         return list(_by_names(bench, questions))
     return _by_cosine(questions, *cosine_sides(system, bench, questions.asked, stated))
@@ -115,16 +114,15 @@ def _by_cosine(questions: FuzzyQuestions, mentions: NDArray[Any], entities: NDAr
     return scores
 
 
-def _by_matcher(bench: Bench, questions: FuzzyQuestions) -> Iterator[list[float]]:
-    """A matcher's own scores."""
-    assert bench.matcher is not None
-    assert bench.tokens is not None
-    search = MatcherSearch(bench.kb, bench.matcher, bench.tokens, bench.profile.retrieve.index)
-    progress.begin(f"scoring the candidates by {bench.matcher.kind}", len(questions.asked))
+def _by_matcher(bench: Bench, questions: FuzzyQuestions, stated: Sequence[Sequence[Triple]]) -> Iterator[list[float]]:
+    """Yield a matcher's own scores."""
+    models = bench.models["matcher"]
+    search = models.search(bench.kb, bench.profile.retrieve.index)
+    progress.begin(f"scoring the candidates by {models.matcher.kind}", len(questions.asked))
     for start in range(0, len(questions.asked), _SCORED_AT_ONCE):
         some = slice(start, start + _SCORED_AT_ONCE)
-        given = search.given([one.mention for one in questions.asked[some]])
-        for scores in search.scores_of(given, [one.places for one in questions.candidates[some]]):
+        shown = search.shown([one.mention for one in questions.asked[some]], stated[some], bench.encoders.text.encode)
+        for scores in search.scores_of(shown, [one.places for one in questions.candidates[some]]):
             progress.advance(1)
             yield scores.tolist()
 
@@ -147,7 +145,7 @@ def _by_linker(bench: Bench, questions: FuzzyQuestions) -> Iterator[list[float]]
         one.mention.surface: found.places for one, found in zip(questions.asked, questions.candidates, strict=True)
     }
     linker = Linker(
-        bench.kb, bench.profile, top_k=CANDIDATES, models=bench.models(), scorer=bench.scorer,
+        bench.kb, bench.profile, top_k=CANDIDATES, models=bench.models["linker"], scorer=bench.scorer,
         among=lambda finder: _GivenCandidates(finder, bench, places),
     )  # fmt: skip
     captions = (
@@ -168,23 +166,27 @@ def _by_linker(bench: Bench, questions: FuzzyQuestions) -> Iterator[list[float]]
 
 
 class _GivenCandidates:
-    """A `Finder` of what was found before; how the name index knows them is told to the scorer as ever."""
+    """A `Finder` of candidates that are given; the scorer learns as ever how the name index found them."""
 
-    def __init__(self, finder: Finder, bench: Bench, places: Mapping[str, NDArray[Any]]) -> None:
-        """finder: what scores them; places: of each surface its candidates, by position."""
+    def __init__(self, finder: CandidateFinder, bench: Bench, places: Mapping[str, NDArray[Any]]) -> None:
+        """finder: scores them; places: the candidates of each surface, by position."""
         assert bench.packed is not None
         self._finder, self._places, self._packed = finder, places, bench.packed
         self._most = bench.profile.retrieve.by_name
         self._names = NameIndex(bench.kb, use_counts=bench.profile.retrieve.use_counts)
 
-    def find(self, surfaces: Sequence[str], mentions: Any) -> list[Candidates]:
-        """See `Finder`."""
-        both = [self._named(surface) for surface in surfaces]
-        return with_cosines(both, self.cosines(mentions, [positions for positions, _ in both]))
+    def shown(
+        self,
+        mentions: Sequence[Mention],
+        stated: Sequence[Sequence[Triple]],
+        encode: Callable[[Sequence[str]], NDArray[Any]],
+    ) -> Any:
+        """Return what the matcher sees of mentions."""
+        return self._finder.shown(mentions, stated, encode)
 
-    def cosines(self, mentions: Any, places: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """See `Finder`."""
-        return self._finder.cosines(mentions, places)
+    def find(self, surfaces: Sequence[str], shown: Any) -> list[Candidates]:
+        """Return the given candidates of each surface."""
+        return self._finder.weighed([self._named(surface) for surface in surfaces], shown)
 
     def _named(self, surface: str) -> tuple[NDArray[Any], tuple[NameMatch | None, ...]]:
         places = self._places[surface]

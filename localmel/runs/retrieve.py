@@ -20,7 +20,7 @@ from localmel.errors import BadInput, shell_line
 from localmel.generate.statements import Statements
 from localmel.kb.store import KnowledgeBase
 from localmel.linker import Linker
-from localmel.matchers.kb_search import texts_read
+from localmel.matchers.registry import kind_of
 from localmel.records import Candidate, Description, Mention, MentionId, Ranking, Span, Triple
 from localmel.rerank.questions import Retrieved
 from localmel.rerank.scorer import scorer_sha256
@@ -102,8 +102,8 @@ def retrieve_stage(
             "said": said_sha256,
             "kb_fingerprint": kb.fingerprint,
             "space": models.encoders.text.space.weights_sha256,
-            "network": models.sha256,
-            **texts_read(kb, models.matcher),
+            "network": models.matcher.sha256,
+            **kind_of(models.matcher).texts_state(kb),
             "scorer": scorer_sha256(weights_folder(profile.rerank.weights)),
         },
         command=command,

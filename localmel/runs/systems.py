@@ -6,7 +6,7 @@ own candidates, `matcher` its best, `fused` and `zero-shot` the whole KB.  Each 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from localmel.encode.registry import Encoders
-from localmel.encode.space import ImageEncoder
 from localmel.engines.pictures import open_picture
 from localmel.errors import BadPicture
 from localmel.evaluate.protocol import rank_in
@@ -23,12 +22,10 @@ from localmel.generate.embedded import stated_triples
 from localmel.generate.visible_text import VisibleLine, visible_lines
 from localmel.kb.names import NameIndex
 from localmel.kb.store import KnowledgeBase
-from localmel.matchers.folder import MatcherFolder
-from localmel.matchers.kb_search import MatcherSearch
-from localmel.matchers.kgmel.fused import Network, fuse_kb
-from localmel.matchers.kgmel.mention_vectors import mention_arrays, mention_pictures
+from localmel.matchers.kgmel.fused import load_fused
+from localmel.matchers.kgmel.mention_vectors import mention_arrays
+from localmel.matchers.kind import SCAN
 from localmel.records import Candidate, EntityId, MentionId, Ranking, Triple
-from localmel.retrieve.matcher_finder import cosine_scale
 from localmel.retrieve.profile_models import ProfileModels
 from localmel.runs.questions import Question
 from localmel.runs.whole_kb import rank_in_kb
@@ -77,26 +74,10 @@ class Bench:
     "Whether pictures are looked at."
     packed: PackedKb | None
     vectors: KbVectors | None
-    "As they were indexed."
-    given: KbVectors | None
-    "What the network is shown of them."
-    network: Network | None
-    matcher: MatcherFolder[Any] | None = None
-    tokens: Encoders | None = None
-    "What the matcher encodes with."
+    models: Mapping[str, ProfileModels]
+    "The matcher of each system that finds by one (linker, fused, matcher), with its encoders."
     scorer: Path | None
     "Folder of the evidence scorer."
-
-    def models(self) -> ProfileModels:
-        """Encoders and what finds candidates, as the linker takes them."""
-        if self.matcher:
-            return ProfileModels(encoders=self.encoders, network=None, matcher=self.matcher, tokens=self.tokens)
-        assert self.network is not None
-        return ProfileModels(encoders=self.encoders, network=self.network)
-
-    def seeing(self) -> ImageEncoder | None:
-        """What makes vectors of mentions' pictures; None where nobody is to look at them."""
-        return self.encoders.image if self.pictures and self.network and self.network.image_space else None
 
 
 def stated_of(bench: Bench, asked: Sequence[Question]) -> tuple[list[tuple[Triple, ...]], int]:
@@ -126,7 +107,7 @@ def answers_of(
     if system == "names":
         return _by_names(bench, asked)
     if system == "matcher":
-        return _by_matcher(bench, asked)
+        return _by_matcher(bench, asked, stated)
     return _by_cosine(bench, system, asked, *cosine_sides(system, bench, asked, stated))
 
 
@@ -147,7 +128,7 @@ def _by_linker(bench: Bench, asked: Sequence[Question]) -> list[Answer]:
 
     settings = bench.profile.retrieve
     every = max(1, settings.by_name + settings.by_vector)
-    linker = Linker(bench.kb, bench.profile, top_k=every, models=bench.models(), scorer=bench.scorer)
+    linker = Linker(bench.kb, bench.profile, top_k=every, models=bench.models["linker"], scorer=bench.scorer)
     captions = (
         Caption(
             text=one.mention.context,
@@ -257,19 +238,19 @@ def _by_cosine(
     return answers
 
 
-def _by_matcher(bench: Bench, asked: Sequence[Question]) -> list[Answer]:
+def _by_matcher(bench: Bench, asked: Sequence[Question], stated: Sequence[Sequence[Triple]]) -> list[Answer]:
     """The best of the whole KB by a matcher's own scores, found in two steps; behind them a gold has no rank."""
     assert bench.packed is not None
-    assert bench.matcher is not None
-    assert bench.tokens is not None
-    search = MatcherSearch(bench.kb, bench.matcher, bench.tokens, bench.profile.retrieve.index)
-    as_cosine = cosine_scale(bench.matcher)
+    models = bench.models["matcher"]
+    search = models.search(bench.kb, bench.profile.retrieve.index)
     rows, most = np.asarray(bench.packed.rows), max(bench.k, _MATCHED)
     answers = []
-    progress.begin(f"searching by {bench.matcher.kind}", len(asked))
+    progress.begin(f"searching by {models.matcher.kind}", len(asked))
     for start in range(0, len(asked), _SEARCHED_AT_ONCE):
-        some = asked[start : start + _SEARCHED_AT_ONCE]
-        found = search.best(search.given([question.mention for question in some]), min(most, len(rows)))
+        here = slice(start, start + _SEARCHED_AT_ONCE)
+        some = asked[here]
+        shown = search.shown([question.mention for question in some], stated[here], bench.encoders.text.encode)
+        found = search.best(shown, min(most, len(rows)))
         ids = _ids(bench.kb, set(rows[found.entities[found.entities >= 0]].tolist()))
         for question, positions, scores in zip(some, found.entities, found.scores, strict=True):
             ranked = [
@@ -277,7 +258,7 @@ def _by_matcher(bench: Bench, asked: Sequence[Question]) -> list[Answer]:
                 for position, score in zip(positions, scores, strict=True)
                 if position >= 0
             ]
-            sure = float(as_cosine(scores[:1])[0]) if ranked else 0.0
+            sure = float(search.as_cosines(scores[:1])[0]) if ranked else 0.0
             answer = _answer(
                 question,
                 ranked,
@@ -294,18 +275,17 @@ def _by_matcher(bench: Bench, asked: Sequence[Question]) -> list[Answer]:
 def _fused(
     bench: Bench, asked: Sequence[Question], stated: Sequence[Sequence[Triple]]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    assert bench.network is not None
     assert bench.packed is not None
-    assert bench.given is not None
-    entities = fuse_kb(bench.kb, bench.packed, bench.given, bench.network)
-    parts = [np.zeros((0, bench.network.settings.width), np.float32)]
+    models = bench.models["fused"]
+    entities = load_fused(bench.kb, bench.packed, models.matcher)
+    search = models.search(bench.kb, SCAN)
+    parts = [np.zeros((0, entities.shape[1]), np.float32)]
     progress.begin("fusing mentions", len(asked))
     for start in range(0, len(asked), _MENTIONS_AT_ONCE):
         here = slice(start, start + _MENTIONS_AT_ONCE)
-        text, triples = mention_arrays([one.mention for one in asked[here]], stated[here], bench.encoders.text.encode)
-        pictures = mention_pictures([one.mention for one in asked[here]], bench.seeing())
-        parts.append(bench.network.encoder.fuse(text=text, triples=triples, **pictures))
-        progress.advance(len(text))
+        mentions = [one.mention for one in asked[here]]
+        parts.append(search.shown(mentions, stated[here], bench.encoders.text.encode))
+        progress.advance(len(mentions))
     return np.concatenate(parts), entities
 
 

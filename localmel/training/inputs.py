@@ -19,7 +19,7 @@ from localmel.encode.space import ImageEncoder, Space, TextEncoder
 from localmel.errors import BadInput, CorruptArtifact, UsageError
 from localmel.kb.packed import PackedKb
 from localmel.kb.store import KnowledgeBase
-from localmel.matchers.kgmel.kb_triples import KbTriples
+from localmel.matchers.kgmel.kb_triples import KbTriples, no_triples
 from localmel.matchers.kgmel.settings import FusionSettings
 from localmel.records import Split
 from localmel.store import progress
@@ -170,7 +170,7 @@ def _prepared(
     seen: KbImages | None,
     facts: Mapping[str, Any],
 ) -> Prepared:
-    from localmel.matchers.kgmel.inputs import EntityVectors, NoTriples, no_triples
+    from localmel.matchers.kgmel.inputs import EntityVectors, NoTriples
 
     space = vectors.space
     mentions, checked = replace(train.vectors, gold=golds_trained_on(recipe, train)), validation.vectors

@@ -109,7 +109,7 @@ def train_networks(
         for seed in recipe.seeds:
             results.append(_one_seed(recipe, seed, trainee, folder, together, on_epoch))
             if together.leads:
-                cards = [card_of(result.network, recipe.matcher) for result in results]
+                cards = [card_of(result.network) for result in results]
                 write_history(folder, cards, new=not all(one.was_there for one in results))
         return Outcome(seeds=tuple(results), dropped=trainee.dropped, leads=together.leads)
 
@@ -159,7 +159,7 @@ def _one_seed(
     there = network.is_dir()
     together.wait()  # all have looked before the first one writes
     if there:
-        card = card_of(network, recipe.matcher)
+        card = card_of(network)
         refuse_other_facts(network, card.get("run", {}), facts)
         check_encoder_beside(network, card)
         return _result(seed, network, card, was_there=True)

@@ -15,8 +15,9 @@ from localmel.encode.registry import Encoders
 from localmel.encode.space import ImageEncoder, Space, TextEncoder
 from localmel.errors import UsageError
 from localmel.kb.store import KnowledgeBase
-from localmel.matchers.kgmel.fused import load_network, save_network
-from localmel.matchers.registry import DWE, KGMEL, MatcherKind, dwe_seeing, load_matcher, matcher_kind
+from localmel.matchers.kgmel.folder import save_network
+from localmel.matchers.registry import DWE, KGMEL, dwe_seeing, load_matcher, matcher_kind
+from localmel.matchers.two_step_kind import TwoStepKind
 from localmel.store import progress
 from localmel.training.data import read_datasets
 from localmel.training.inputs import (
@@ -74,9 +75,9 @@ class Trainee(Protocol):
         ...
 
 
-def card_of(folder: Path, matcher: str) -> Mapping[str, Any]:
+def card_of(folder: Path) -> Mapping[str, Any]:
     """The card of a network that a run has kept.  Raises CorruptArtifact."""
-    return load_network(folder).card if matcher == KGMEL else load_matcher(folder).card
+    return load_matcher(folder).card
 
 
 def prepare_trainee(
@@ -154,7 +155,7 @@ class FusionTrainee:
 class MatcherTrainee:
     """A matcher of any kind beside."""
 
-    kind: MatcherKind
+    kind: TwoStepKind
     network: Callable[[], nn.Module]
     inputs: MatcherInputs
     encoders: Encoders
@@ -236,7 +237,7 @@ def _matcher_trainee(
     from localmel.matchers.train.matcher_learner import MatcherInputs
 
     recipe.dwe.check_pictures(seen=encoders.image is not None, encoder=encoders.text.space.name)
-    kind = dwe_seeing(recipe.dwe) if recipe.matcher == DWE else matcher_kind(recipe.matcher)
+    kind: Any = dwe_seeing(recipe.dwe) if recipe.matcher == DWE else matcher_kind(recipe.matcher)
     datasets = read_datasets(
         recipe.data, recipe.datasets, drop=recipe.drop_leaked, most=(recipe.mentions, recipe.validation_mentions)
     )
@@ -246,7 +247,7 @@ def _matcher_trainee(
         if encoders.image:
             seen = images_of(kb, texts.packed, encoders.image, together)
         if together.leads:
-            kind.index(kb, texts.packed, encoders, seen)
+            kind.index_parts(kb, texts.packed, encoders, seen)
         kind = kind.beside(kb, texts.packed, texts.vectors, seen)
         parts = {
             part: kind.mentions(
@@ -271,6 +272,6 @@ def _matcher_trainee(
         ),
         encoders=encoders,
         validation_sets={name: texts.validation.dataset == number for number, name in enumerate(datasets.names)},
-        made_from={**texts.facts, **shown, **kind.state(kb), **recipe.withheld()},
+        made_from={**texts.facts, **shown, **kind.texts_state(kb), **recipe.withheld()},
         dropped=datasets.dropped,
     )

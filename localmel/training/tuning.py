@@ -15,9 +15,10 @@ from localmel.encode.registry import Encoders, open_encoder
 from localmel.errors import CorruptArtifact, LocalmelError, shell_line
 from localmel.kb.packed import PackedKb, load_packed, pack
 from localmel.kb.store import KnowledgeBase
-from localmel.matchers.folder import TUNED
-from localmel.matchers.registry import MatcherKind, matcher_kind
+from localmel.matchers.registry import matcher_kind
 from localmel.matchers.train.tuning_settings import EncoderTuning
+from localmel.matchers.trained import TUNED
+from localmel.matchers.two_step_kind import TwoStepKind
 from localmel.settings import EncodeSettings
 from localmel.store import progress
 from localmel.training.data import encoded_splits, read_datasets
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 class TuningTrainee:
     """A `Trainee`."""
 
-    kind: MatcherKind
+    kind: TwoStepKind
     network: Callable[[], nn.Module]
     tuning: EncoderTuning
     training: TrainingSettings
@@ -122,7 +123,8 @@ def tuning_trainee(
     from localmel.matchers.train.tuning_rows import rows_of_kb, rows_of_mentions
 
     assert recipe.tuning is not None
-    kind, sees = matcher_kind(recipe.matcher), encoders.image is not None
+    kind: Any = matcher_kind(recipe.matcher)
+    sees = encoders.image is not None
     datasets = read_datasets(
         recipe.data, recipe.datasets, drop=recipe.drop_leaked, most=(recipe.mentions, recipe.validation_mentions)
     )

@@ -176,14 +176,14 @@ def test_every_chosen_part_is_learnt_and_taking_it_away_changes_the_mention(seei
     assert matcher.network.settings.without == ()
 
     from localmel.kb.store import KnowledgeBase
-    from localmel.matchers.kb_search import MatcherSearch
+    from localmel.matchers.registry import open_search
 
     encoders = open_encoder(load_profile(str(seeing.folder / "clip.toml")).encode)
     image = seeing.folder / "data" / "pictures" / "3-3.jpg"
     one = Mention(id="m", surface="Sign", context="Sign", span=Span(start=0, end=4), image=image)
     assert type(kind_of(matcher)).__name__ == "DweKind"
     with KnowledgeBase(seeing.folder / "kb") as kb:
-        given = MatcherSearch(kb, matcher, encoders, "auto").given([one])
+        given = open_search(kb, matcher, encoders, "auto").given([one])
     with torch.no_grad():
         whole = matcher.network.mentions(given).vectors
         for part in ("objects", "faces", "attributes", "identity"):

@@ -17,7 +17,7 @@ import pytest
 from localmel.encode.minilm import MiniLM
 from localmel.errors import BadInput, MissingExtra, UsageError
 from localmel.kb.store import KnowledgeBase
-from localmel.matchers.kgmel.fused import load_network
+from localmel.matchers.kgmel.folder import load_network
 from localmel.matchers.train.settings import TrainingSettings
 from localmel.store.progress import Listener, listening
 from localmel.training.data import checksum_of, encoded_splits, read_datasets

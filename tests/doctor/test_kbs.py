@@ -11,15 +11,13 @@ import pytest
 from localmel.doctor.check import Check
 from localmel.doctor.kbs import look_at_kbs
 from localmel.encode.minilm import MiniLM
-from localmel.encode.registry import open_encoder
+from localmel.encode.registry import Encoders, open_encoder
 from localmel.kb.schema import DATABASE
 from localmel.kb.store import KnowledgeBase
-from localmel.matchers.folder import SIDES_KIND, SIDES_VERSION
-from localmel.matchers.kb_search import index_for_kind, index_for_matcher
-from localmel.matchers.kgmel.fused import load_network
+from localmel.matchers.kgmel.folder import load_network
 from localmel.matchers.m3el.kind import M3elKind
-from localmel.matchers.registry import load_matcher
-from localmel.retrieve.indexing import index_entities
+from localmel.matchers.registry import index_matcher, load_matcher
+from localmel.matchers.trained import SIDES_KIND, SIDES_VERSION
 from localmel.settings import Profile, load_profile
 from localmel.settings.shipped import shipped
 from tests.weights.tuned_folders import small_tuned_minilm
@@ -36,7 +34,7 @@ def looked(kb: Path | str | None, *, thorough: bool = False, profile: str | Prof
 
 def indexed(folder: Path, encoder: MiniLM) -> Path:
     with KnowledgeBase(folder) as kb:
-        index_entities(kb, encoder, load_network(shipped("weights/kgmel-minilm")))
+        index_matcher(kb, load_network(shipped("weights/kgmel-minilm")), Encoders(text=encoder, image=None), "auto")
     return folder
 
 
@@ -83,18 +81,18 @@ def test_a_kb_has_to_be_ready_for_the_matcher_of_the_profile(
     kind, encoders = M3elKind(), open_encoder(own.encode, method="onnxruntime")
     kind.save(tmp_path / "m3el", kind.new(encoders, width=8), encoders.text.space, None, {})
     with KnowledgeBase(folder) as kb:
-        index_for_kind(kb, kind, encoders)
+        kind.index_features(kb, encoders)
         check = looked(folder, profile=own)["kb.kb.index"]
         assert (check.status, check.exit_code) == ("fail", 3)
         assert "never made ready for the matcher" in check.fact
         assert check.hint == f"localmel index {folder} --profile own"
-        index_for_matcher(kb, load_matcher(tmp_path / "m3el"), encoders, "auto")
+        index_matcher(kb, load_matcher(tmp_path / "m3el"), encoders, "auto")
     ready = looked(folder, profile=own)["kb.kb.index"]
     assert (ready.status, f"made ready for {tmp_path}/m3el" in ready.fact) == ("ok", True)
     change_kb([{"id": "y1", "label": "New"}], add=True)
     assert looked(folder, profile=own)["kb.kb.index"].status == "fail"
     with KnowledgeBase(folder) as kb:
-        index_for_kind(kb, kind, encoders)
+        kind.index_features(kb, encoders)
     assert "has changed since it was made ready" in looked(folder, profile=own)["kb.kb.index"].fact
     assert (SIDES_KIND, SIDES_VERSION) == ("matcher's entities", 1)
 

@@ -17,7 +17,7 @@ from localmel.doctor.needs import packages_of
 from localmel.doctor.weights import check_name, look_at_weights
 from localmel.matchers.dwe.choice import DweChoice
 from localmel.matchers.dwe.sight import open_sight
-from localmel.matchers.folder import CARD
+from localmel.matchers.trained import CARD
 from localmel.settings import Profile, load_profile
 from localmel.settings.shipped import shipped
 from localmel.weights.adopt import adopt

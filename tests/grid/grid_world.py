@@ -16,7 +16,8 @@ from localmel.grid.run import GridMade, run_grid
 from localmel.kb.importers import Problems, TablesSource
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import build_kb
-from localmel.matchers.kgmel.fused import fuse_kb, load_network
+from localmel.matchers.kgmel.folder import load_network
+from localmel.matchers.kgmel.fused import fuse_kb
 from localmel.retrieve.profile_models import ProfileModels
 from localmel.store.progress import Listener, listening
 from tests.runs.reranked_world import entities_and_facts, models_of, write_benchmark

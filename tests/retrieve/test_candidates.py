@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import localmel.retrieve.candidates as module
+import localmel.matchers.kgmel.search as module
 from localmel.kb.names import NameIndex
 from localmel.kb.packed import pack
 from localmel.kb.store import KnowledgeBase
+from localmel.matchers.kgmel.search import FusedSearch
 from localmel.retrieve.candidates import CandidateFinder
 from localmel.settings import RetrieveSettings
 
@@ -35,7 +36,9 @@ def units(n: int, seed: int) -> Any:
 
 
 def finder(kb: KnowledgeBase, rows: Any, **settings: Any) -> CandidateFinder:
-    return CandidateFinder(kb, pack(kb), rows.astype(np.float16), RetrieveSettings(**settings))
+    fuses_nothing: Any = None
+    search = FusedSearch(fuses_nothing, rows.astype(np.float16))
+    return CandidateFinder(kb, pack(kb), search, RetrieveSettings(**settings))
 
 
 @pytest.mark.parametrize("rows_at_once", [7, N, 65536])

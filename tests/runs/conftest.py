@@ -12,11 +12,12 @@ import pytest
 from numpy.typing import NDArray
 
 from localmel.encode.kb_vectors import index_kb
+from localmel.encode.registry import Encoders
 from localmel.encode.space import Space
 from localmel.kb.importers import Problems, TablesSource
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import build_kb
-from localmel.matchers.kgmel.fused import save_network
+from localmel.matchers.kgmel.folder import save_network
 from localmel.matchers.kgmel.settings import FusionSettings
 from tests.grid.grid_world import World, made
 
@@ -139,7 +140,7 @@ def finished(
     def make(name: str, **given: Any) -> Path:
         out = tmp_path / "runs" / name
         plan = Plan(**{"data": benchmark, "systems": ("zero-shot",), "network": network(), **given})
-        evaluate_systems(plan, tiny, words, out=out, command=f"localmel eval {name}")
+        evaluate_systems(plan, tiny, Encoders(text=words, image=None), out=out, command=f"localmel eval {name}")
         return out
 
     return make

@@ -9,7 +9,7 @@ from typing import Any
 
 from localmel.encode.registry import Encoders
 from localmel.encode.space import TextEncoder
-from localmel.matchers.kgmel.fused import load_network
+from localmel.matchers.kgmel.folder import load_network
 from localmel.records import EntityId, MentionId
 from localmel.retrieve.profile_models import ProfileModels
 from localmel.settings import Profile
@@ -69,7 +69,7 @@ def right_lines(rows: list[tuple[str, str, str, EntityId | None]]) -> dict[Menti
 def models_of(encoder: TextEncoder, profile: Profile) -> ProfileModels:
     """The profile's network, and an encoder that no profile names."""
     network = load_network(Path(profile.retrieve.network))
-    return ProfileModels(encoders=Encoders(text=encoder, image=None), network=network)
+    return ProfileModels(encoders=Encoders(text=encoder, image=None), matcher=network)
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:

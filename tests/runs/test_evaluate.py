@@ -13,11 +13,13 @@ import pytest
 from localmel.benchmarks import read_benchmark
 from localmel.captions import Caption
 from localmel.encode.kb_vectors import load_vectors
+from localmel.encode.registry import Encoders
 from localmel.encode.space import Space
 from localmel.errors import BadInput, CorruptArtifact, LocalmelError, UsageError
 from localmel.kb.store import KnowledgeBase
 from localmel.linker import Linker
-from localmel.matchers.kgmel.fused import load_fused, load_network
+from localmel.matchers.kgmel.folder import load_network
+from localmel.matchers.kgmel.fused import load_fused
 from localmel.matchers.kgmel.kb_triples import KbTriples
 from localmel.matchers.kgmel.mention_vectors import mention_arrays
 from localmel.runs.ablations import CHANGES, SYSTEMS
@@ -34,7 +36,7 @@ def run(benchmark: Path, tiny: KnowledgeBase, words: Any, network: Make) -> Run:
 
     def evaluate(*, out: Path | None = None, **given: Any) -> Report:
         plan = Plan(**{"data": benchmark, "network": network(), **given})
-        return evaluate_systems(plan, tiny, words, out=out)
+        return evaluate_systems(plan, tiny, Encoders(text=words, image=None), out=out)
 
     return evaluate
 
@@ -280,7 +282,9 @@ def test_a_kb_that_was_never_indexed_says_what_to_do(
 ) -> None:
     folder = change_kb([{"id": f"Q{number}", "label": "Jordan"} for number in range(1, 6)])
     with KnowledgeBase(folder) as kb, pytest.raises(BadInput, match="has no index") as refused:
-        evaluate_systems(Plan(data=benchmark, systems=("fused",), network=network()), kb, words)
+        evaluate_systems(
+            Plan(data=benchmark, systems=("fused",), network=network()), kb, Encoders(text=words, image=None)
+        )
     assert "localmel index" in refused.value.hint
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from localmel.encode.kb_vectors import index_kb
+from localmel.encode.registry import Encoders
 from localmel.evaluate.fuzzy import CANDIDATES
 from localmel.kb.store import KnowledgeBase
 from localmel.runs.evaluate import Plan, Report, evaluate_systems
@@ -22,7 +23,7 @@ SYSTEMS = ("linker", "fused", "zero-shot", "names")
 def run(benchmark: Path, tiny: KnowledgeBase, words: Any, network: Callable[..., Path]) -> Callable[..., Report]:
     def evaluate(kb: KnowledgeBase = tiny, data: Path = benchmark, **given: Any) -> Report:
         plan = Plan(**{"data": data, "network": network(), "fuzzy": True, **given})
-        return evaluate_systems(plan, kb, words)
+        return evaluate_systems(plan, kb, Encoders(text=words, image=None))
 
     return evaluate
 

@@ -15,7 +15,8 @@ from localmel.encode.kb_vectors import index_kb, load_vectors
 from localmel.errors import BadInput, CorruptArtifact, EngineStopped
 from localmel.kb.store import KnowledgeBase
 from localmel.linker import Linker
-from localmel.matchers.kgmel.fused import fuse_kb, load_network
+from localmel.matchers.kgmel.folder import load_network
+from localmel.matchers.kgmel.fused import fuse_kb
 from localmel.rerank.calibration import ChoiceCalibration, load_calibration
 from localmel.rerank.choice import BY_MODEL, BY_SCORER_FAILED
 from localmel.runs.folder import Stage, journal_of

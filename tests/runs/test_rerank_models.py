@@ -16,7 +16,8 @@ from localmel.engines.open import open_engine
 from localmel.kb.importers import Problems, TablesSource
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import build_kb
-from localmel.matchers.kgmel.fused import fuse_kb, load_network
+from localmel.matchers.kgmel.folder import load_network
+from localmel.matchers.kgmel.fused import fuse_kb
 from localmel.rerank.choice import BY_MODEL
 from localmel.runs.questions import mentions_from
 from localmel.runs.rerank import CHOICES, LINKS, RERANK, rerank_stage

@@ -16,14 +16,16 @@ from PIL import Image
 
 from localmel.encode.clip import Clip
 from localmel.encode.kb_images import pictures_folder
+from localmel.encode.registry import Encoders
 from localmel.errors import UsageError
 from localmel.kb.packed import load_packed
 from localmel.kb.store import KnowledgeBase
-from localmel.matchers.kgmel.fused import load_fused, load_network
+from localmel.matchers.kgmel.folder import load_network
+from localmel.matchers.kgmel.fused import load_fused
 from localmel.matchers.kgmel.mention_vectors import mention_arrays, mention_pictures
+from localmel.matchers.registry import index_matcher
 from localmel.matchers.train.settings import TrainingSettings
 from localmel.records import Mention, Span
-from localmel.retrieve.indexing import index_entities
 from localmel.store.progress import Listener, listening
 from localmel.training.data import read_datasets
 from localmel.training.pictures import encoded_pictures
@@ -109,7 +111,7 @@ def test_what_only_the_picture_tells_is_learnt_from_it_and_from_nothing_else(
     network = load_network(seeing.network)
     assert network.image_space == clip.image_space
     assert network.settings.image_width == clip.space.width
-    index_entities(kb, clip, network, images=clip)
+    index_matcher(kb, network, Encoders(text=clip, image=clip), "auto")
     entities = load_fused(kb, load_packed(kb), network)
     views = [(n, view) for view in (90, 91, 92) for n in range(N)]
     paths = [data / "pictures" / f"test-{n}-{view}.jpg" for n, view in views]

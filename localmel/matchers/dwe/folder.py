@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 
 from localmel.encode.space import Space
 from localmel.matchers.dwe.network import Dwe, DweSettings
-from localmel.matchers.folder import MatcherFolder, read_matcher, save_matcher
+from localmel.matchers.trained import TrainedMatcher, read_matcher, save_matcher
 
 KIND = "dwe"
-DweFolder: TypeAlias = MatcherFolder[Dwe]
+DweFolder: TypeAlias = TrainedMatcher[Dwe]
 
 
 def save_dwe(

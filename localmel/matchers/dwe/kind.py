@@ -26,9 +26,9 @@ from localmel.matchers.dwe.losses import DweLossSettings, dwe_losses
 from localmel.matchers.dwe.mentions import dwe_entities, dwe_mentions
 from localmel.matchers.dwe.network import Dwe, DweSettings
 from localmel.matchers.dwe.sight import CARD, DweSight, open_sight, sight_of_card
-from localmel.matchers.folder import MatcherFolder
 from localmel.matchers.protocol import Tokens
-from localmel.matchers.registry import MatcherKind
+from localmel.matchers.trained import TrainedMatcher
+from localmel.matchers.two_step_kind import TwoStepKind
 from localmel.records import Mention
 from localmel.see.identity import Likeness, index_faces, load_faces, portraits_of_pictures
 
@@ -42,7 +42,7 @@ _SHOWN = ("image", "objects", "faces", "attributes", "identity")
 "Parts that come from a picture."
 
 
-class DweKind(MatcherKind):
+class DweKind(TwoStepKind):
     """A `MatcherKind`."""
 
     name = KIND
@@ -69,7 +69,7 @@ class DweKind(MatcherKind):
         assert isinstance(network, Dwe)
         return {"dwe": asdict(network.settings), "loss": asdict(self.loss_settings), "pictures": self._sight.facts()}
 
-    def of(self, matcher: MatcherFolder[Any]) -> DweKind:
+    def bound_to(self, matcher: TrainedMatcher[Any]) -> DweKind:
         """Seeing what this one was trained to see; see `sight_of_card`."""
         kind = DweKind(sight_of_card(matcher.folder, matcher.card))
         used = kind._sight.choice.without(pictures=matcher.image_space is not None)
@@ -86,11 +86,11 @@ class DweKind(MatcherKind):
         state = hashlib.sha256(f"{packed.fingerprint} {images.state}".encode()).hexdigest()
         return DweKind(sight, OwnPortraits(portraits=portraits, texts=vectors.entities, state=state))
 
-    def alike(self, given: DweFeatures) -> Sequence[Sequence[Likeness]]:
+    def likenesses(self, given: DweFeatures) -> Sequence[Sequence[Likeness]]:
         """See `MatcherKind`."""
         return given.alike
 
-    def state(self, kb: KnowledgeBase) -> dict[str, Any]:
+    def texts_state(self, kb: KnowledgeBase) -> dict[str, Any]:
         """Of the texts that are taken beside the KB's own."""
         texts = [[source, by, texts_state(kb, source, by)] for source, by in self._texts(kb)]
         return {"texts": texts} if texts else {}
@@ -113,7 +113,7 @@ class DweKind(MatcherKind):
         }
         return replace(given, parts={**given.parts, **hidden})
 
-    def index(
+    def index_parts(
         self,
         kb: KnowledgeBase,
         packed: PackedKb,

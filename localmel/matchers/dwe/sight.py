@@ -15,7 +15,7 @@ from typing import Any
 
 from localmel.errors import BadInput, CorruptArtifact, LocalmelError, MissingExtra, MissingWeights, shell_line
 from localmel.matchers.dwe.choice import VLM, DweChoice, choice_from
-from localmel.matchers.folder import CARD as FILE
+from localmel.matchers.trained import CARD as FILE
 from localmel.see.detectors import open_detector, same_boxes
 from localmel.see.objects import Detector
 from localmel.weights.open import open_model

@@ -40,8 +40,8 @@ class FusedEncoder:
             if not np.isfinite(weights[name]).all():
                 raise CorruptArtifact(f"{name} holds values that are no numbers")
         self.settings = settings
-        self._weights = {name: np.asarray(value, np.float32) for name, value in weights.items()}
-        self._folded = fold(self._weights, settings)
+        self.weights = {name: np.asarray(value, np.float32) for name, value in weights.items()}
+        self._folded = fold(self.weights, settings)
 
     def fuse(
         self,
@@ -78,7 +78,7 @@ class FusedEncoder:
             _checked(name, values, (len(values), settings.triple_width))
         if not settings.image_width:
             return (text,)
-        stand_in = np.broadcast_to(self._weights["no_image"], (n_rows, settings.image_width))
+        stand_in = np.broadcast_to(self.weights["no_image"], (n_rows, settings.image_width))
         if image is None:
             return text, stand_in
         if has_image is not None:
@@ -92,7 +92,7 @@ class FusedEncoder:
         self, tail_key: NDArray[Any], hidden_key: NDArray[Any], triples: TripleArrays
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """The weighted sums of tails (b, triple width) and of hidden layers (b, width), and of weights (b, 1)."""
-        weights = self._weights
+        weights = self.weights
         tail_of, relation_of = triples.pair_tail[triples.triples], triples.pair_relation[triples.triples]
         tail_part = triples.tails @ weights["tail_in.weight"].T
         relation_part = triples.relations @ weights["relation_in.weight"].T + weights["relation_in.bias"]

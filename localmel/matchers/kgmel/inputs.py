@@ -53,19 +53,6 @@ class NoTriples(KbTriples):
         return super().of(positions, without=np.ones(len(positions), bool))
 
 
-def no_triples(n_rows: int, width: int) -> TripleArrays:
-    """`n_rows` rows without any triple, in a space of `width`."""
-    none, no_vectors = np.zeros(0, np.int64), np.zeros((0, width), np.float32)
-    return TripleArrays(
-        tails=no_vectors,
-        relations=no_vectors,
-        pair_tail=none,
-        pair_relation=none,
-        triples=none,
-        starts=np.zeros(n_rows + 1, np.int64),
-    )
-
-
 def fusion_inputs(
     vectors: MentionVectors | EntityVectors,
     rows: NDArray[Any],

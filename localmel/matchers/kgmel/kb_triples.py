@@ -42,6 +42,23 @@ class TripleArrays:
         """Each array with its name."""
         return ((field.name, getattr(self, field.name)) for field in fields(self))
 
+    def emptied(self) -> TripleArrays:
+        """Return as many rows without any triple."""
+        return no_triples(len(self.starts) - 1, self.tails.shape[1])
+
+
+def no_triples(n_rows: int, width: int) -> TripleArrays:
+    """Return `n_rows` rows without any triple, in a space of `width`."""
+    none, no_vectors = np.zeros(0, np.int64), np.zeros((0, width), np.float32)
+    return TripleArrays(
+        tails=no_vectors,
+        relations=no_vectors,
+        pair_tail=none,
+        pair_relation=none,
+        triples=none,
+        starts=np.zeros(n_rows + 1, np.int64),
+    )
+
 
 class KbTriples:
     """Hands out the triples of entities of one KB.  A phrase of the KB is a pair; its vector is the tail's."""

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from localmel.encode.space import Space
-from localmel.matchers.folder import VERSION, MatcherFolder, read_matcher, save_matcher
 from localmel.matchers.m3el.network import M3el
 from localmel.matchers.m3el.settings import M3elSettings
+from localmel.matchers.trained import VERSION, TrainedMatcher, read_matcher, save_matcher
 
 __all__ = ["KIND", "VERSION", "M3elFolder", "load_m3el", "save_m3el"]
 
 KIND = "m3el"
-M3elFolder: TypeAlias = MatcherFolder[M3el]
+M3elFolder: TypeAlias = TrainedMatcher[M3el]
 
 
 def save_m3el(

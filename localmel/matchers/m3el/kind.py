@@ -18,7 +18,7 @@ from localmel.matchers.m3el.kb_tokens import index_patches, index_words, kb_feat
 from localmel.matchers.m3el.losses import M3elLossSettings, m3el_losses
 from localmel.matchers.m3el.mention_tokens import mention_features
 from localmel.matchers.m3el.network import M3el, M3elSettings
-from localmel.matchers.registry import MatcherKind
+from localmel.matchers.two_step_kind import TwoStepKind
 from localmel.records import Mention
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _TEMPERATURE = 0.05
 "That of the fusion network's loss."
 
 
-class M3elKind(MatcherKind):
+class M3elKind(TwoStepKind):
     """A `MatcherKind`."""
 
     name = KIND
@@ -77,7 +77,7 @@ class M3elKind(MatcherKind):
             return given
         return replace(given, is_patch=given.is_patch & ~blind[:, None].to(given.is_patch.device))
 
-    def index(
+    def index_parts(
         self,
         kb: KnowledgeBase,
         packed: PackedKb,

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from localmel.index import NO_ID, ExactSettings
 from localmel.matchers.kgmel.ranking import Alone, Workers
+from localmel.matchers.kind import Found
 from localmel.matchers.prepared import LaidOutSides, index_sides, sides_in_memory
 from localmel.matchers.protocol import EntityFeatures
-from localmel.matchers.registry import MatcherKind
 from localmel.matchers.train.batches import Part
 from localmel.matchers.train.learner import Validated, WeightsApart
 from localmel.matchers.train.settings import TrainingSettings
-from localmel.matchers.two_step import Found, TwoStepSearch, agreement, search_all
+from localmel.matchers.two_step import TwoStepSearch, agreement, search_all
+from localmel.matchers.two_step_kind import TwoStepKind
 
 BEST = 16
 "Of each mention this many entities are ranked; a gold behind them counts as not found."
@@ -75,7 +76,7 @@ class MatcherLearner:
     """A `Learner`."""
 
     def __init__(
-        self, kind: MatcherKind, new: Callable[[], nn.Module], settings: TrainingSettings, inputs: MatcherInputs
+        self, kind: TwoStepKind, new: Callable[[], nn.Module], settings: TrainingSettings, inputs: MatcherInputs
     ) -> None:
         """new: draws the network."""
         self._kind, self._inputs = kind, inputs
@@ -108,7 +109,7 @@ class _Step(nn.Module):
     """Both sides and their loss in one call, as data parallelism wants."""
 
     def __init__(
-        self, kind: MatcherKind, network: nn.Module, settings: TrainingSettings, inputs: MatcherInputs
+        self, kind: TwoStepKind, network: nn.Module, settings: TrainingSettings, inputs: MatcherInputs
     ) -> None:
         super().__init__()
         self.network = network

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from localmel.encode.space import Space
 from localmel.encode.tunable import TunableEncoder
 from localmel.matchers.kgmel.ranking import Workers
-from localmel.matchers.registry import MatcherKind
 from localmel.matchers.train.batches import Part
 from localmel.matchers.train.learner import Validated, WeightsApart
 from localmel.matchers.train.matcher_learner import MatcherInputs, MatcherLearner, SearchQuality, appraised
 from localmel.matchers.train.settings import TrainingSettings
 from localmel.matchers.train.tuning_rows import LiveFeatures, Rows
 from localmel.matchers.train.tuning_settings import EncoderTuning
+from localmel.matchers.two_step_kind import TwoStepKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,7 +67,7 @@ class TuningLearner:
 
     def __init__(
         self,
-        kind: MatcherKind,
+        kind: TwoStepKind,
         new: Callable[[], nn.Module],
         encoder: TunableEncoder,
         tuning: EncoderTuning,

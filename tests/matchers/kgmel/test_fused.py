@@ -17,7 +17,8 @@ from localmel.errors import BadInput, CorruptArtifact, OutOfSpace
 from localmel.kb.packed import PackedKb, pack, relation_texts
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import remove_from_kb
-from localmel.matchers.kgmel.fused import Network, fuse_kb, fused_folder, load_fused, load_network, save_network
+from localmel.matchers.kgmel.folder import KgmelMatcher, load_network, save_network
+from localmel.matchers.kgmel.fused import fuse_kb, fused_folder, load_fused
 from localmel.matchers.kgmel.kb_triples import KbTriples
 from localmel.matchers.kgmel.settings import FusionSettings
 
@@ -37,7 +38,7 @@ def random_weights(seed: int) -> dict[str, Any]:
 
 
 @pytest.fixture
-def network(tmp_path: Path) -> Network:
+def network(tmp_path: Path) -> KgmelMatcher:
     save_network(tmp_path / "network", random_weights(0), SETTINGS, SPACE, {"trained_on": ["nothing"]})
     return load_network(tmp_path / "network")
 
@@ -66,7 +67,7 @@ def arrays_of(kb: KnowledgeBase) -> tuple[PackedKb, KbVectors]:
     )
 
 
-def expected(network: Network, packed: PackedKb, vectors: KbVectors) -> Any:
+def expected(network: KgmelMatcher, packed: PackedKb, vectors: KbVectors) -> Any:
     """Each entity fused alone."""
     triples = KbTriples(packed, vectors)
     alone = [
@@ -78,7 +79,7 @@ def expected(network: Network, packed: PackedKb, vectors: KbVectors) -> Any:
 
 @pytest.mark.parametrize("by_torch", [False, True])
 def test_every_entity_gets_the_vector_it_has_alone(
-    kb: KnowledgeBase, network: Network, by_torch: bool, monkeypatch: pytest.MonkeyPatch
+    kb: KnowledgeBase, network: KgmelMatcher, by_torch: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_BY_TORCH", 0 if by_torch else N + 1)
     monkeypatch.setattr("localmel.matchers.kgmel.kb_triples._ROWS_AT_ONCE", 7)
@@ -91,7 +92,7 @@ def test_every_entity_gets_the_vector_it_has_alone(
 
 
 def test_vectors_that_stand_there_are_not_made_again(
-    kb: KnowledgeBase, network: Network, monkeypatch: pytest.MonkeyPatch
+    kb: KnowledgeBase, network: KgmelMatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packed, vectors = arrays_of(kb)
     fuse_kb(kb, packed, vectors, network)
@@ -100,7 +101,7 @@ def test_vectors_that_stand_there_are_not_made_again(
 
 
 def test_an_interrupted_run_goes_on_behind_the_last_piece(
-    kb: KnowledgeBase, network: Network, monkeypatch: pytest.MonkeyPatch
+    kb: KnowledgeBase, network: KgmelMatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("localmel.matchers.kgmel.kb_triples._ROWS_AT_ONCE", 7)
     packed, vectors = arrays_of(kb)
@@ -123,7 +124,7 @@ def test_an_interrupted_run_goes_on_behind_the_last_piece(
 
 
 def test_after_a_change_of_the_kb_its_vectors_are_refused_and_made_anew(
-    change_kb: Callable[..., Path], kb: KnowledgeBase, network: Network
+    change_kb: Callable[..., Path], kb: KnowledgeBase, network: KgmelMatcher
 ) -> None:
     fuse_kb(kb, *arrays_of(kb), network)
     remove_from_kb(kb.folder, ["Q7"])
@@ -135,7 +136,7 @@ def test_after_a_change_of_the_kb_its_vectors_are_refused_and_made_anew(
         assert fuse_kb(changed, packed, vectors, network).shape == (N - 1, 4)
 
 
-def test_vectors_of_two_networks_stand_side_by_side(kb: KnowledgeBase, network: Network, tmp_path: Path) -> None:
+def test_vectors_of_two_networks_stand_side_by_side(kb: KnowledgeBase, network: KgmelMatcher, tmp_path: Path) -> None:
     save_network(tmp_path / "other", random_weights(1), SETTINGS, SPACE, {})
     other = load_network(tmp_path / "other")
     packed, vectors = arrays_of(kb)
@@ -176,14 +177,14 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-def test_a_damaged_network_is_refused(network: Network, how: str) -> None:
+def test_a_damaged_network_is_refused(network: KgmelMatcher, how: str) -> None:
     DAMAGE[how](network.folder)
     with pytest.raises(CorruptArtifact) as caught:
         load_network(network.folder)
     assert str(network.folder) in caught.value.fact
 
 
-def test_damaged_vectors_are_found_and_made_anew(kb: KnowledgeBase, network: Network) -> None:
+def test_damaged_vectors_are_found_and_made_anew(kb: KnowledgeBase, network: KgmelMatcher) -> None:
     packed, vectors = arrays_of(kb)
     before = np.array(fuse_kb(kb, packed, vectors, network))
     (file,) = fused_folder(kb, network).glob("*.safetensors")
@@ -195,7 +196,7 @@ def test_damaged_vectors_are_found_and_made_anew(kb: KnowledgeBase, network: Net
 
 
 def test_a_full_disk_is_reported_and_leaves_nothing_half_done(
-    kb: KnowledgeBase, network: Network, monkeypatch: pytest.MonkeyPatch
+    kb: KnowledgeBase, network: KgmelMatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import errno
     import os

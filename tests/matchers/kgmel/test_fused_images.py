@@ -14,14 +14,16 @@ from PIL import Image
 import localmel.matchers.kgmel.fused as module
 from localmel.encode.kb_images import index_images, load_images, pictures_folder
 from localmel.encode.kb_vectors import load_vectors
+from localmel.encode.registry import Encoders
 from localmel.encode.space import Space
 from localmel.errors import BadInput, CorruptArtifact
 from localmel.kb.packed import load_packed
 from localmel.kb.store import KnowledgeBase
-from localmel.matchers.kgmel.fused import Network, fuse_kb, fused_folder, load_fused, load_network, save_network
+from localmel.matchers.kgmel.folder import KgmelMatcher, load_network, save_network
+from localmel.matchers.kgmel.fused import fuse_kb, fused_folder, load_fused
 from localmel.matchers.kgmel.kb_triples import KbTriples
 from localmel.matchers.kgmel.settings import FusionSettings
-from localmel.retrieve.indexing import index_entities
+from localmel.matchers.registry import index_matcher
 from localmel.store.progress import Listener, listening
 from tests.encode.colours import Colours
 
@@ -54,7 +56,7 @@ def random_weights(settings: FusionSettings) -> dict[str, Any]:
 
 
 @pytest.fixture
-def network(tmp_path: Path) -> Network:
+def network(tmp_path: Path) -> KgmelMatcher:
     save_network(tmp_path / "network", random_weights(SETTINGS), SETTINGS, SPACE, {}, images=Colours().image_space)
     return load_network(tmp_path / "network")
 
@@ -75,7 +77,7 @@ def kb(change_kb: Callable[..., Path]) -> Iterator[KnowledgeBase]:
     opened.close()
 
 
-def expected(kb: KnowledgeBase, network: Network) -> Any:
+def expected(kb: KnowledgeBase, network: KgmelMatcher) -> Any:
     """Each entity fused alone, with its picture or without one."""
     packed, vectors = load_vectors(kb, SPACE)
     triples, images = KbTriples(packed, vectors), load_images(kb, packed, Colours().image_space)
@@ -89,34 +91,38 @@ def expected(kb: KnowledgeBase, network: Network) -> Any:
 
 @pytest.mark.parametrize("by_torch", [False, True])
 def test_every_entity_gets_the_vector_it_has_alone_with_its_picture(
-    kb: KnowledgeBase, network: Network, by_torch: bool, monkeypatch: pytest.MonkeyPatch
+    kb: KnowledgeBase, network: KgmelMatcher, by_torch: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_BY_TORCH", 0 if by_torch else N + 1)
     monkeypatch.setattr("localmel.matchers.kgmel.kb_triples._ROWS_AT_ONCE", 7)
     notes: list[str] = []
     with listening(Listener(on_note=notes.append)):
-        encoded = index_entities(kb, Lengths(), network, images=Colours())
+        encoded = indexed(kb, network, Colours())
     assert encoded > N
     assert "the KB names: 16, missing: 1, broken: 1" in notes[0]
     fused = load_fused(kb, load_packed(kb), network)
     np.testing.assert_allclose(fused, expected(kb, network), atol=1e-3)  # they are kept in float16
 
 
-def test_pictures_move_the_vectors_of_the_entities_that_have_one(kb: KnowledgeBase, network: Network) -> None:
-    index_entities(kb, Lengths(), network, images=Colours())
+def indexed(kb: KnowledgeBase, network: KgmelMatcher, images: Colours | None) -> int:
+    return index_matcher(kb, network, Encoders(text=Lengths(), image=images), "scan").encoded
+
+
+def test_pictures_move_the_vectors_of_the_entities_that_have_one(kb: KnowledgeBase, network: KgmelMatcher) -> None:
+    indexed(kb, network, Colours())
     with_pictures = np.array(load_fused(kb, load_packed(kb), network))
     for path in pictures_folder(kb).glob("*.png"):
         path.unlink()
-    index_entities(kb, Lengths(), network, images=Colours())
+    indexed(kb, network, Colours())
     without = load_fused(kb, load_packed(kb), network)
     moved = np.abs(with_pictures - without).max(axis=1) > 1e-3
     assert moved.tolist() == [bool(n % 3) and n not in (4, 5) for n in range(N)]
 
 
 def test_a_changed_picture_makes_the_fused_vectors_stale_once_it_is_encoded(
-    kb: KnowledgeBase, network: Network
+    kb: KnowledgeBase, network: KgmelMatcher
 ) -> None:
-    index_entities(kb, Lengths(), network, images=Colours())
+    indexed(kb, network, Colours())
     Image.new("RGB", (5, 5), "white").save(pictures_folder(kb) / "7.png")
     packed, vectors = load_vectors(kb, SPACE)
     index_images(kb, packed, Colours())
@@ -127,30 +133,32 @@ def test_a_changed_picture_makes_the_fused_vectors_stale_once_it_is_encoded(
 
 
 def test_a_second_index_makes_nothing_again(
-    kb: KnowledgeBase, network: Network, monkeypatch: pytest.MonkeyPatch
+    kb: KnowledgeBase, network: KgmelMatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    index_entities(kb, Lengths(), network, images=Colours())
-    monkeypatch.setattr(type(network.encoder), "fuse", lambda *_, **__: pytest.fail("made again"))
+    indexed(kb, network, Colours())
+    monkeypatch.setattr(type(network.network), "fuse", lambda *_, **__: pytest.fail("made again"))
     encoder = Colours()
-    assert index_entities(kb, Lengths(), network, images=encoder) == 0
+    assert indexed(kb, network, encoder) == 0
     assert encoder.asked == []
 
 
-def test_a_network_that_sees_pictures_is_refused_where_none_can_be_encoded(kb: KnowledgeBase, network: Network) -> None:
+def test_a_network_that_sees_pictures_is_refused_where_none_can_be_encoded(
+    kb: KnowledgeBase, network: KgmelMatcher
+) -> None:
     trained = r"trained on pictures of colours \(weights a{12}\), "
-    with pytest.raises(BadInput, match=f"{trained}which this encoder does not read"):
-        index_entities(kb, Lengths(), network)
-    with pytest.raises(BadInput, match=rf"{trained}not of others \(a{{12}}\)"):
-        index_entities(kb, Lengths(), network, images=Colours(name="others"))
-    with pytest.raises(BadInput, match=rf"{trained}not of colours \(d{{12}}\)"):
-        index_entities(kb, Lengths(), network, images=Colours(weights="d" * 64))
+    with pytest.raises(BadInput, match=f"{trained}not of no space at all"):
+        indexed(kb, network, None)
+    with pytest.raises(BadInput, match=rf"{trained}not of others \(weights a{{12}}\)"):
+        indexed(kb, network, Colours(name="others"))
+    with pytest.raises(BadInput, match=rf"{trained}not of colours \(weights d{{12}}\)"):
+        indexed(kb, network, Colours(weights="d" * 64))
     assert not fused_folder(kb, network).exists()
 
 
 def test_without_image_vectors_the_kb_is_not_fused_without_pictures_in_silence(
-    kb: KnowledgeBase, network: Network
+    kb: KnowledgeBase, network: KgmelMatcher
 ) -> None:
-    index_entities(kb, Lengths(), network, images=Colours())
+    indexed(kb, network, Colours())
     packed, vectors = load_vectors(kb, SPACE)
     for path in (kb.folder / "vectors" / "colours.images").iterdir():
         path.unlink()
@@ -164,13 +172,13 @@ def test_a_network_without_an_image_space_looks_at_no_picture(kb: KnowledgeBase,
     blind = FusionSettings(text_width=WIDTH, triple_width=WIDTH, width=8)
     save_network(tmp_path / "blind", random_weights(blind), blind, SPACE, {})
     encoder = Colours()
-    index_entities(kb, Lengths(), load_network(tmp_path / "blind"), images=encoder)
+    indexed(kb, load_network(tmp_path / "blind"), encoder)
     assert encoder.asked == []
     assert not (kb.folder / "vectors" / "colours.images").exists()
 
 
 @pytest.mark.parametrize("damage", [None, "colours", {"name": "colours"}], ids=str)
-def test_a_card_that_does_not_name_its_image_space_is_refused(network: Network, damage: Any) -> None:
+def test_a_card_that_does_not_name_its_image_space_is_refused(network: KgmelMatcher, damage: Any) -> None:
     path = network.folder / "network.json"
     card = json.loads(path.read_text()) | {"image_space": damage}
     path.write_text(json.dumps(card))

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from localmel.errors import BadInput, CorruptArtifact, OutOfSpace, UsageError
-from localmel.matchers.kgmel.inputs import no_triples
+from localmel.matchers.kgmel.kb_triples import no_triples
 from localmel.matchers.kgmel.losses import LossSettings
 from localmel.matchers.kgmel.ranking import Ranks
 from localmel.matchers.train.batches import Batches, draw_negatives

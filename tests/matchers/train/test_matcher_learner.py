@@ -15,6 +15,7 @@ from bench.crowds import SETTINGS, Crowd, crowd
 from localmel.errors import BadInput
 from localmel.index import NO_ID
 from localmel.matchers.kgmel.ranking import Ranks
+from localmel.matchers.kind import Found
 from localmel.matchers.m3el.kind import M3elKind
 from localmel.matchers.m3el.network import M3el
 from localmel.matchers.train.loop import Epoch, Trained, train_learner
@@ -28,7 +29,6 @@ from localmel.matchers.train.matcher_learner import (
     searched,
 )
 from localmel.matchers.train.settings import TrainingSettings
-from localmel.matchers.two_step import Found
 
 QUICK = TrainingSettings(epochs=2, batch=32, rate=5e-3, hard_negatives=1, without_image=0.2)
 N_ENTITIES, N_TRAIN = 240, 200

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from localmel.encode.registry import Encoders
 from localmel.encode.space import Space
 from localmel.errors import BadInput, CorruptArtifact, shell_line
 from localmel.store.artifacts import replace_folder, sha256_of, temporary_folder, write_json
@@ -25,23 +26,25 @@ SIDES_KIND, SIDES_VERSION = "matcher's entities", 1
 TUNED = "tuned_encoder"
 "In the card of a matcher that was trained together with its encoder: which one, beside its folder."
 
-Network = TypeVar("Network", bound="nn.Module")
+Opened = TypeVar("Opened", bound=Encoders)
+Network = TypeVar("Network")
+Module = TypeVar("Module", bound="nn.Module")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class MatcherFolder(Generic[Network]):
-    """A network at rest, as it stands on disk."""
+class MatcherCard:
+    """What a folder says of the trained matcher in it."""
 
     folder: Path
     kind: str
-    network: Network
     text_space: Space
     "Of whole texts and words."
     image_space: Space | None
-    "Of whole pictures and their parts; None where none are looked at."
+    "Of whole pictures and their parts; None where the matcher looks at none."
     sha256: str
     "Of the weights."
     card: Mapping[str, Any]
+    "How it was trained."
 
     def check_spaces(self, text: Space, images: Space | None = None) -> None:
         """Raise BadInput where texts or pictures of these spaces are not what the network was trained on.
@@ -55,12 +58,26 @@ class MatcherFolder(Generic[Network]):
                     hint=self._own_encoder() or "localmel config   # shows which encoder the profile names",
                 )
 
+    def encoders_of(self, encoders: Opened) -> Opened:
+        """Return the encoders as this matcher uses them, without pictures where it looks at none.
+
+        Raises BadInput where it was trained with others."""
+        self.check_spaces(encoders.text.space, encoders.image_space)
+        return encoders if self.image_space else replace(encoders, image=None)
+
     def _own_encoder(self) -> str:
         """Which line of a profile names the encoder that was tuned with it; empty where none was."""
         tuned = self.card.get(TUNED)
         if not isinstance(tuned, dict):
             return ""
         return f'[encode] model = "{self.folder.with_name(str(tuned.get("folder", "encoder")))}" in the profile'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainedMatcher(MatcherCard, Generic[Network]):
+    """A trained matcher of any kind, loaded."""
+
+    network: Network
 
 
 def save_matcher(
@@ -94,12 +111,17 @@ def save_matcher(
         replace_folder(temporary, folder)
 
 
-def from_card(folder: Path, card: Mapping[str, Any], network: Network) -> MatcherFolder[Network]:
-    """What a card says, with its network.  Raises KeyError or TypeError for a card that does not say it."""
-    return MatcherFolder(
-        folder=folder,
+def read_card(folder: Path) -> MatcherCard:
+    """Read a matcher's card; its weights are not looked at.  Raises CorruptArtifact."""
+    try:
+        return MatcherCard(folder=folder, **_described(json.loads((folder / CARD).read_text(encoding="utf-8"))))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptArtifact(f"{folder} holds no matcher ({error!r})", hint=shell_line("ls", folder)) from None
+
+
+def _described(card: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(
         kind=card["kind"],
-        network=network,
         text_space=Space(**card["text_space"]),
         image_space=Space(**card["image_space"]) if card["image_space"] else None,
         sha256=card["weights_sha256"],
@@ -108,8 +130,8 @@ def from_card(folder: Path, card: Mapping[str, Any], network: Network) -> Matche
 
 
 def read_matcher(
-    folder: Path, kind: str, make: Callable[[dict[str, Any]], Network], *, title: str
-) -> MatcherFolder[Network]:
+    folder: Path, kind: str, make: Callable[[dict[str, Any]], Module], *, title: str
+) -> TrainedMatcher[Module]:
     """`make` gives a network for settings as they stand in the card, lists as tuples; `title` is the kind in words.
 
     Raises CorruptArtifact for a folder that holds no such network, or a damaged one."""
@@ -131,7 +153,7 @@ def read_matcher(
         if wrong := sorted(name for name, value in weights.items() if not torch.isfinite(value).all()):
             raise ValueError(f"values that are no numbers in {', '.join(wrong)}")
         network.load_state_dict(weights)
-        return from_card(folder, card, network.eval())
+        return TrainedMatcher(folder=folder, network=network.eval(), **_described(card))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, BadInput, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CorruptArtifact(f"{folder} holds no {title} network ({reason})", hint=shell_line("ls", folder)) from None

@@ -1,0 +1,77 @@
+"""Show a trained fusion network less than it was trained on: without triples, texts or pictures.
+
+In: a network, a KB's vectors, what is left out.  Out: both without it, on the side of mentions and of entities.
+The network gets a hash of its own, so that fused vectors made this way lie next to the others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localmel.encode.kb_vectors import KbVectors
+from localmel.errors import BadInput
+from localmel.matchers.kgmel.folder import KgmelMatcher
+from localmel.matchers.kgmel.inference import FusedEncoder
+from localmel.matchers.kgmel.kb_triples import TripleArrays
+from localmel.matchers.kgmel.settings import FusionSettings
+
+
+def check_ablation(matcher: KgmelMatcher, without: Collection[str], *, linking: bool) -> None:
+    """Raise BadInput where a network was trained with what is left out, or would be shown what it never saw.
+
+    linking: the evidence scorer weighs the cosines, so that the network must have been trained without, too."""
+    train = "localmel train DATA --kb KB --without {} --out runs/NAME   # then give its network with --network"
+    if "gate" in without and matcher.network.settings.gate:
+        raise BadInput(f"{matcher.folder} was trained with a gate (gate = true)", hint=train.format("gate"))
+    trained_without = set(matcher.card.get("without") or ())
+    if unseen := sorted(trained_without & {"triples", "text"} - set(without)):
+        raise BadInput(
+            f"{matcher.folder} was trained without {', '.join(unseen)}, and would be shown it",
+            hint=" ".join(f"--without {switch}" for switch in unseen),
+        )
+    for switch in _switches(matcher):
+        if linking and switch in without and switch not in trained_without:
+            raise BadInput(
+                f"the linker without {switch} needs a network and a scorer that were made without; {matcher.folder} "
+                "was trained with",
+                hint=f"{train.format(switch)}, and a scorer of scripts/fit_evidence_scorer.py with --scorer",
+            )
+
+
+def ablated(matcher: KgmelMatcher, vectors: KbVectors, without: Collection[str]) -> tuple[KgmelMatcher, KbVectors]:
+    """Return the network and a KB's vectors without what is left out."""
+    hidden = tuple(switch for switch in _switches(matcher) if switch in without)
+    if not hidden:
+        return matcher, vectors
+    if "triples" in hidden:  # a phrase without a vector is shown to no network
+        vectors = replace(vectors, phrases=np.broadcast_to(np.float16(0), vectors.phrases.shape))
+    if "text" in hidden:
+        vectors = replace(vectors, entities=np.broadcast_to(np.float16(0), vectors.entities.shape))
+    name = hashlib.sha256(f"{matcher.sha256} without {' '.join(hidden)}".encode()).hexdigest()
+    encoder = _AblatedEncoder(matcher.network.weights, matcher.network.settings, hidden)
+    seen = None if "image" in hidden else matcher.image_space  # both sides then take the learnt stand-in
+    return replace(matcher, sha256=name, network=encoder, image_space=seen), vectors
+
+
+def _switches(matcher: KgmelMatcher) -> tuple[str, ...]:
+    return ("triples", "text", *(("image",) if matcher.image_space else ()))
+
+
+class _AblatedEncoder(FusedEncoder):
+    """The encoder of a network that is shown less than it is given."""
+
+    def __init__(self, weights: Mapping[str, NDArray[Any]], settings: FusionSettings, hidden: Sequence[str]) -> None:
+        super().__init__(weights, settings)
+        self._hidden = hidden
+
+    def fuse(self, *, text: NDArray[Any], triples: TripleArrays, **more: Any) -> NDArray[Any]:
+        if "triples" in self._hidden:
+            triples = triples.emptied()
+        if "text" in self._hidden:
+            text = np.zeros_like(text)
+        return super().fuse(text=text, triples=triples, **more)

@@ -1,0 +1,160 @@
+"""The contract of a kind of matcher: what the rest of localmel asks of KGMEL, M3EL and DWE+ alike.
+
+In: a KB, encoders, mentions.  Out: a KB that is indexed for a trained matcher, and a search over it.
+A kind is one class below `MatcherKind` and one line in `registry.py`.  Imports no torch, which KGMEL links without."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from numpy.typing import NDArray
+
+from localmel.encode.kb_images import KbImages, index_images, load_images
+from localmel.encode.kb_vectors import KbVectors, index_kb, load_vectors
+from localmel.encode.registry import Encoders
+from localmel.index import LARGE_FROM, Recall
+from localmel.index.settings import AUTO
+from localmel.kb.packed import PackedKb
+from localmel.kb.store import KnowledgeBase
+from localmel.matchers.trained import MatcherCard, TrainedMatcher
+from localmel.records import Alike, Mention, Triple
+from localmel.store import progress
+
+if TYPE_CHECKING:
+    pass
+
+SCAN, INT8 = "scan", "int8"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Found:
+    """The best k entities of m mentions."""
+
+    scores: NDArray[Any]  # (m, k) float32, best first; -inf where the KB has fewer than k entities
+    entities: NDArray[Any]  # (m, k) int64 positions; NO_ID where the score is -inf
+    n_scored: int
+    "Pairs of a mention and an entity that the matcher's own score was computed for, beyond inner products of vectors."
+
+
+class KbSearch(Protocol):
+    """Searches one KB for mentions, by one trained matcher."""
+
+    def shown(
+        self,
+        mentions: Sequence[Mention],
+        stated: Sequence[Sequence[Triple]],
+        encode: Callable[[Sequence[str]], NDArray[Any]],
+    ) -> Any:
+        """Return what the matcher sees of m mentions.  stated: the triples about each; encode: texts -> vectors."""
+        ...
+
+    def best(self, shown: Any, k: int) -> Found:
+        """Return the best k of all entities for each mention."""
+        ...
+
+    def scores_of(self, shown: Any, places: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Score given entities: `places` holds positions, (n,) for each mention.  Returns (n,) float32 for each."""
+        ...
+
+    def as_cosines(self, scores: NDArray[Any]) -> NDArray[Any]:
+        """Bring scores (n,) to the scale of the fused cosines that the evidence scorer was fitted on."""
+        ...
+
+    def alike(self, shown: Any) -> list[tuple[Alike, ...]]:
+        """Return for each mention the entities whose pictures resemble its own; an empty list where none are sought."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Indexed:
+    """What was done to make a KB ready."""
+
+    encoded: int
+    "Texts (and pictures, where the matcher looks at parts of them) that were encoded."
+    recall: Recall | None = None
+    "Of a newly built index against an exact search; None for a scan, or where the index existed."
+
+
+class MatcherKind(ABC):
+    """One kind of matcher: how it is loaded, how a KB is indexed for it, and how it searches."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def load(self, folder: Path) -> TrainedMatcher[Any]:
+        """Load a trained matcher.  Raises CorruptArtifact for a folder that is damaged or holds something else."""
+
+    @abstractmethod
+    def read_card(self, folder: Path) -> MatcherCard:
+        """Read what a folder says of its matcher, without loading torch.  Raises CorruptArtifact."""
+
+    @abstractmethod
+    def bound_to(self, matcher: TrainedMatcher[Any]) -> MatcherKind:
+        """Return this kind with the choices that a matcher was trained with.
+
+        Raises MissingWeights, MissingExtra, BadInput or CorruptArtifact where these cannot be met on this machine."""
+
+    @abstractmethod
+    def texts_state(self, kb: KnowledgeBase) -> dict[str, Any]:
+        """Return the state of texts that the matcher reads and the KB's fingerprint does not cover, if any."""
+
+    @abstractmethod
+    def index_features(self, kb: KnowledgeBase, encoders: Encoders) -> int:
+        """Encode all that any matcher of this kind looks at.  Returns how many texts and pictures were encoded."""
+
+    @abstractmethod
+    def index(self, kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str) -> Indexed:
+        """Make `kb` ready for a matcher of this kind, and build the kind of index that is named.
+
+        What exists and fits is not made again.  Raises BadInput where the matcher was trained for other encoders."""
+
+    @abstractmethod
+    def search(self, kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str) -> KbSearch:
+        """Open the search.  Raises BadInput, with the command, where the KB is not ready or has changed."""
+
+    @abstractmethod
+    def check_ablation(self, matcher: TrainedMatcher[Any], without: Collection[str], *, linking: bool) -> None:
+        """Raise where an evaluation leaves out something that this matcher would still see.
+
+        linking: whether the evidence scorer weighs the matcher's scores."""
+
+    @abstractmethod
+    def index_ablated(
+        self, kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str, without: Collection[str]
+    ) -> TrainedMatcher[Any]:
+        """Make an indexed KB ready for an evaluation, and return the matcher without what is left out."""
+
+    @abstractmethod
+    def check_indexed(self, kb: KnowledgeBase, matcher: MatcherCard, index: str) -> None:
+        """Raise BadInput or CorruptArtifact unless the KB is ready.  Loads no torch, and reads no more than it must."""
+
+
+def index_wholes(kb: KnowledgeBase, encoders: Encoders) -> tuple[int, PackedKb, KbVectors, KbImages | None]:
+    """Encode the whole texts and pictures of a KB.  Returns how many texts were new, and all that was made."""
+    encoded = index_kb(kb, encoders.text)
+    packed, vectors = load_vectors(kb, encoders.text.space)
+    if encoders.image is None:
+        return encoded, packed, vectors, None
+    found = index_images(kb, packed, encoders.image)
+    if note := found.note():
+        progress.note(note)
+    return encoded, packed, vectors, load_images(kb, packed, encoders.image.image_space)
+
+
+def kb_state(packed: PackedKb, images: KbImages | None) -> str:
+    """Return what vectors of entities are tied to: the KB, and its pictures where they are looked at."""
+    if images is None:
+        return packed.fingerprint
+    return hashlib.sha256(f"{packed.fingerprint} {images.state}".encode()).hexdigest()
+
+
+def index_kind(kind: str, n_entities: int) -> str:
+    """Resolve `auto`: a scan in memory below LARGE_FROM entities, int8 from there on; any other kind is itself."""
+    if kind != AUTO:
+        return kind
+    return INT8 if n_entities >= LARGE_FROM else SCAN

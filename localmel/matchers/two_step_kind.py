@@ -1,0 +1,307 @@
+"""What M3EL and DWE+ share as kinds: entities are prepared once per matcher, and searched in two steps.
+
+In: a KB, encoders of words and patches, a trained matcher.  Out: `<kb>/matched/<weights>/`, what the matcher made of
+all entities, next to it the index of the first step where one is asked for, and the search over both.  They are tied to
+the KB, to its pictures where the matcher looks at them, and to its weights; what exists and fits is not made again."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from localmel.encode.kb_images import KbImages, load_images
+from localmel.encode.kb_vectors import KbVectors, load_vectors
+from localmel.encode.registry import Encoders
+from localmel.errors import BadInput, CorruptArtifact, UsageError, shell_line
+from localmel.index import ExactSettings, choose
+from localmel.kb.packed import PackedKb
+from localmel.kb.store import KnowledgeBase
+from localmel.matchers.kind import SCAN, Found, Indexed, MatcherKind, index_kind, index_wholes, kb_state
+from localmel.matchers.trained import SIDES_KIND, SIDES_VERSION, MatcherCard, TrainedMatcher, read_card
+from localmel.records import Alike, Mention, Triple
+from localmel.see.identity import Likeness
+from localmel.store import progress
+from localmel.store.artifacts import read_manifest
+from localmel.weights.catalog import MINILM
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from localmel.encode.space import Space
+    from localmel.matchers.prepared import PreparedSides
+    from localmel.matchers.protocol import EntityFeatures, Side
+    from localmel.matchers.two_step import TwoStepSearch
+
+_BEST, _SIXTEENTH = 0.639, 0.402
+"Mean cosines of the network that ships, over 5,499 validation mentions against 146,175 entities."
+
+
+class TwoStepKind(MatcherKind):
+    """A kind whose networks are `Matcher`s and nn.Modules; its features are its own."""
+
+    # --- what each kind says for itself ---
+
+    @abstractmethod
+    def new(self, encoders: Encoders, *, width: int | None) -> nn.Module:
+        """A network that nobody has trained, with weights drawn by torch, for what these encoders make.
+
+        width: of what is compared; None takes the kind's own."""
+
+    @abstractmethod
+    def facts(self, network: nn.Module) -> dict[str, Any]:
+        """Its settings and those of its loss: what a run hangs on beside data and schedule."""
+
+    @abstractmethod
+    def loss(
+        self, network: nn.Module, mentions: Any, entities: Any, gold: Tensor, entity_ids: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The loss, and the part of it that tells mentions' entities apart; both without axes.
+
+        gold: (m,) row of each mention's entity among the n; entity_ids: (n,), the same where rows are one entity."""
+
+    @abstractmethod
+    def without_pictures(self, given: Any, blind: Tensor) -> Any:
+        """The same features, but rows where `blind` (b,) is true show no picture."""
+
+    @abstractmethod
+    def index_parts(self, kb: KnowledgeBase, packed: PackedKb, encoders: Encoders, images: KbImages | None) -> int:
+        """Make what `entities` wants beyond the vectors of whole texts and pictures.  Returns how many were encoded."""
+
+    @abstractmethod
+    def entities(
+        self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None
+    ) -> EntityFeatures[Any]:
+        """Of a KB's entities.  Raises BadInput, with the command, where something was never made."""
+
+    @abstractmethod
+    def mentions(
+        self, mentions: Sequence[Mention], encoders: Encoders, *, folder: Path | None = None
+    ) -> EntityFeatures[Any]:
+        """Of some mentions.  With a folder they are kept there, and taken from there the next time."""
+
+    @abstractmethod
+    def save(
+        self, folder: Path, network: nn.Module, text_space: Space, image_space: Space | None, facts: Mapping[str, Any]
+    ) -> None:
+        """See `save_matcher`."""
+
+    def bound_to(self, matcher: TrainedMatcher[Any]) -> TwoStepKind:
+        """Return this kind; one with choices takes those of the matcher."""
+        return self
+
+    def beside(self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None) -> TwoStepKind:
+        """Return this kind with what it compares mentions with in this KB before anything is scored.
+
+        Raises BadInput where `index` was not run, or the KB has changed since."""
+        return self
+
+    def likenesses(self, given: Any) -> Sequence[Sequence[Likeness]]:
+        """Return for each mention the entities whose pictures resemble its own; empty where none are looked for."""
+        return ()
+
+    def texts_state(self, kb: KnowledgeBase) -> dict[str, Any]:
+        """Return nothing; a kind that reads further texts names their state."""
+        return {}
+
+    # --- a kind of matcher ---
+
+    def read_card(self, folder: Path) -> MatcherCard:
+        """Read the card alone."""
+        return read_card(folder)
+
+    def index_features(self, kb: KnowledgeBase, encoders: Encoders) -> int:
+        """Encode whole texts and pictures, and their parts."""
+        encoded, packed, _, images = index_wholes(kb, encoders)
+        return encoded + self.index_parts(kb, packed, encoders, images)
+
+    def index(self, kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str) -> Indexed:
+        """Encode what the kind looks at, and keep what this matcher makes of every entity."""
+        from localmel.matchers.prepared import index_sides, prepare_entities
+
+        encoders = matcher.encoders_of(encoders)
+        encoded = self.index_features(kb, encoders)
+        known = self._known(kb, matcher)
+        progress.begin(f"preparing entities for {matcher.kind}", len(known.packed.rows))
+        entities = self.entities(kb, known.packed, known.vectors, known.images)
+        sides = prepare_entities(matcher.network, entities, matched_folder(kb, matcher), known.facts)
+        if (chosen := index_kind(index, len(sides))) != SCAN:
+            index_sides(sides, choose(chosen, len(sides)), _index_folder(kb, matcher, chosen))
+        return Indexed(encoded=encoded)
+
+    def search(
+        self, kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str
+    ) -> TwoStepKbSearch:
+        """Open what was prepared, and the index over it."""
+        from localmel.matchers.prepared import PreparedSides, index_sides
+        from localmel.matchers.two_step import TwoStepSearch
+
+        words = matcher.encoders_of(encoders)
+        with_it = "" if words.text.space.name == MINILM.name else "with the --profile whose encoder it was trained for"
+        again = shell_line("localmel index", kb.folder, "--matcher", matcher.folder, note=with_it)
+        known = self._known(kb, matcher)
+        try:
+            sides = PreparedSides(matched_folder(kb, matcher), known.facts)
+        except FileNotFoundError:
+            raise BadInput(
+                f"kb {kb.name!r} was never made ready for the matcher {matcher.folder} ({len(kb):,} entities)",
+                hint=again,
+            ) from None
+        except CorruptArtifact as error:
+            raise CorruptArtifact(error.fact, hint=again) from None
+        except BadInput:
+            raise BadInput(
+                f"kb {kb.name!r} has changed since it was made ready for {matcher.folder}", hint=again
+            ) from None
+        try:
+            kind = self.beside(kb, known.packed, known.vectors, known.images)
+        except (BadInput, CorruptArtifact) as error:
+            raise type(error)(error.fact, hint=again) from None
+        chosen = index_kind(index, len(sides))
+        settings = ExactSettings() if chosen == SCAN else choose(chosen, len(sides))
+        found, longest = index_sides(sides, settings, None if chosen == SCAN else _index_folder(kb, matcher, chosen))
+        steps: TwoStepSearch[Any] = TwoStepSearch(matcher.network, sides, found, longest)
+        return TwoStepKbSearch(kind, kb, matcher, words, known.packed, sides, steps)
+
+    def check_indexed(self, kb: KnowledgeBase, matcher: MatcherCard, index: str) -> None:
+        """Raise BadInput or CorruptArtifact unless the entities were prepared, from the KB and pictures as they are.
+
+        Texts from elsewhere, which DWE+ may read, and an index over the entities are not looked at."""
+        packed, _ = load_vectors(kb, matcher.text_space)
+        images = load_images(kb, packed, matcher.image_space) if matcher.image_space else None
+        try:
+            manifest = read_manifest(matched_folder(kb, matcher), kind=SIDES_KIND, version=SIDES_VERSION)
+        except FileNotFoundError:
+            raise BadInput(f"kb {kb.name!r} was never made ready for the matcher {matcher.folder}") from None
+        if (manifest.get("matcher"), manifest.get("made_from")) != (matcher.sha256, kb_state(packed, images)):
+            raise BadInput(f"kb {kb.name!r} has changed since it was made ready for {matcher.folder}")
+
+    def check_ablation(self, matcher: TrainedMatcher[Any], without: Collection[str], *, linking: bool) -> None:
+        """Raise UsageError for anything but names and counts, which the matcher does not see."""
+        if unheard := sorted(set(without) - {"names", "counts"}):
+            raise UsageError(
+                f"cannot evaluate the matcher {matcher.folder} without {unheard[0]}: it would still see it",
+                hint="localmel train DATA --kb KB --matcher KIND --without image --out runs/NAME",
+            )
+
+    def index_ablated(
+        self, kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str, without: Collection[str]
+    ) -> TrainedMatcher[Any]:
+        """Make the KB ready, unless the search opens."""
+        try:
+            self.search(kb, matcher, encoders, index)
+        except (BadInput, CorruptArtifact):
+            self.index(kb, matcher, encoders, index)
+        return matcher
+
+    def _known(self, kb: KnowledgeBase, matcher: MatcherCard) -> _Known:
+        """Load the KB's own vectors, and say what the prepared entities hang on."""
+        packed, vectors = load_vectors(kb, matcher.text_space)
+        images = load_images(kb, packed, matcher.image_space) if matcher.image_space else None
+        facts = {"matcher": matcher.sha256, "made_from": kb_state(packed, images), **self.texts_state(kb)}
+        return _Known(packed=packed, vectors=vectors, images=images, facts=facts)
+
+
+class TwoStepKbSearch:
+    """A `KbSearch` over prepared entities, by the matcher's own scores."""
+
+    def __init__(
+        self,
+        kind: TwoStepKind,
+        kb: KnowledgeBase,
+        matcher: TrainedMatcher[Any],
+        encoders: Encoders,
+        packed: PackedKb,
+        sides: PreparedSides,
+        steps: TwoStepSearch[Any],
+    ) -> None:
+        self._kind, self._kb, self._matcher, self._encoders = kind, kb, matcher, encoders
+        self._packed, self._sides, self._steps = packed, sides, steps
+
+    def shown(
+        self,
+        mentions: Sequence[Mention],
+        stated: Sequence[Sequence[Triple]] = (),
+        encode: Callable[[Sequence[str]], NDArray[Any]] | None = None,
+    ) -> Any:
+        """Return the features of mentions; triples are not looked at."""
+        return self._kind.mentions(mentions, self._encoders).of(np.arange(len(mentions)))
+
+    def best(self, shown: Any, k: int) -> Found:
+        """Return the best k of each mention, of all entities."""
+        return self._steps.search(shown, k)
+
+    def scores_of(self, shown: Any, places: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Return the scores of each mention and the entities at its places."""
+        import torch
+
+        scores = []
+        with torch.no_grad():
+            mentions: Side = self._matcher.network.mentions(shown)
+            for number, positions in enumerate(places):
+                found = np.zeros(0, np.float32)
+                if len(positions):
+                    one = mentions.rows(torch.tensor([number]))
+                    found = self._matcher.network.scores(one, self._sides.of(positions))[0].float().cpu().numpy()
+                scores.append(found)
+        return scores
+
+    def as_cosines(self, scores: NDArray[Any]) -> NDArray[Any]:
+        """Bring scores to the scale of fused cosines by a straight line, which keeps their order.
+
+        The mean of the best and of the 16th over the matcher's validation mentions, which its card holds, come to lie
+        where those of the fusion network that ships lie; probabilities are not fitted to it."""
+        best, sixteenth = self.levels
+        slope = (_BEST - _SIXTEENTH) / (best - sixteenth)
+        cosines: NDArray[Any] = np.clip(_SIXTEENTH + slope * (scores - sixteenth), -1.0, 1.0).astype(np.float32)
+        return cosines
+
+    def alike(self, shown: Any) -> list[tuple[Alike, ...]]:
+        """Return the entities whose pictures resemble each mention's; nothing where they are not looked for."""
+        return [self._shown_alike(row) for row in self._kind.likenesses(shown)]
+
+    def _shown_alike(self, row: Sequence[Likeness]) -> tuple[Alike, ...]:
+        entities = self._kb.entities_at([int(self._packed.rows[one.entity]) for one in row])
+        return tuple(
+            Alike(entity_id=entity.id, label=entity.label, similarity=one.similarity)
+            for entity, one in zip(entities, row, strict=True)
+        )
+
+    @cached_property
+    def levels(self) -> tuple[float, float]:
+        """Mean score of the best and of the 16th entity.  Raises CorruptArtifact for a card without them."""
+        try:
+            search: Mapping[str, Any] = self._matcher.card["search"]
+            best, sixteenth = float(search["first"]), float(search["last"])
+            if not best > sixteenth:
+                raise ValueError(f"the best has {best}, the 16th {sixteenth}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptArtifact(
+                f"the card of {self._matcher.folder} does not say where its scores lie ({error})",
+                hint=shell_line("ls", self._matcher.folder, note="localmel train writes one that does"),
+            ) from None
+        return best, sixteenth
+
+
+def matched_folder(kb: KnowledgeBase, matcher: MatcherCard) -> Path:
+    """Return where the prepared entities of a KB are kept for a matcher."""
+    return kb.folder / "matched" / matcher.sha256[:16]
+
+
+def _index_folder(kb: KnowledgeBase, matcher: MatcherCard, kind: str) -> Path:
+    folder = matched_folder(kb, matcher)
+    return folder.with_name(f"{folder.name}.{kind}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Known:
+    packed: PackedKb
+    vectors: KbVectors
+    images: KbImages | None
+    facts: dict[str, Any]
