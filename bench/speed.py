@@ -47,7 +47,7 @@ def _whole_kb(shared: Path) -> list[Figure]:
     mentions = [mention for mention in split.mentions if split.gold[mention.id]][:RANKED]
     gold = packed.positions(np.array([rows[split.gold[mention.id]] for mention in mentions]))
     text, triples = mention_arrays(mentions, [stated_triples(mention, ()) for mention in mentions], encoder.encode)
-    fused = network.encoder.fuse(text=text, triples=triples)
+    fused = network.network.fuse(text=text, triples=triples)
     seconds = []
     for _ in range(REPEATS):
         start = time.perf_counter()

@@ -291,7 +291,7 @@ def test_a_network_trained_without_something_says_so_in_its_card(
     outcome = trained(recipe(data, without=(without,)), kb, encoder, tmp_path / "run")
     network = load_network(outcome.best.network)
     assert network.card["without"] == [without]
-    assert network.settings.gate is (without != "gate")
+    assert network.network.settings.gate is (without != "gate")
     with pytest.raises(BadInput, match="other settings or inputs"):
         trained(recipe(data), kb, encoder, tmp_path / "run")
 

@@ -103,7 +103,7 @@ def test_the_index_is_that_of_the_profiles_own_encoder(
     place = small_tuned_minilm(tmp_path / "encoder")
     folder = indexed(change_kb(ENTITIES, FACTS), encoder)
     tuned = profile(f'[encode]\nmodel = "{place}"\n')
-    assert "was trained on vectors of all-MiniLM-L6-v2" in looked(folder, profile=tuned)["kb.kb.index"].fact
+    assert "was trained on texts of all-MiniLM-L6-v2" in looked(folder, profile=tuned)["kb.kb.index"].fact
     space = MiniLM(tuned=place).space
     kind, encoders = M3elKind(), open_encoder(tuned.encode)
     kind.save(tmp_path / "m3el", kind.new(encoders, width=8), space, None, {})

@@ -80,7 +80,7 @@ def test_fused_and_zero_shot_rank_the_whole_kb(
     assert [line["rank"] for line in zero] == slow_ranks(text, vectors.entities, gold)
     fused = [line for line in found if line["system"] == "fused"]
     stated = [number for number, one in enumerate(asked) if one.mention.id != "4-0"]  # that one has an apposition
-    expected = slow_ranks(made.encoder.fuse(text=text, triples=triples), load_fused(tiny, packed, made), gold)
+    expected = slow_ranks(made.network.fuse(text=text, triples=triples), load_fused(tiny, packed, made), gold)
     assert [fused[number]["rank"] for number in stated] == [expected[number] for number in stated]
     assert all(len(line["candidates"]) == len(packed.rows) for line in found)
 
@@ -90,7 +90,7 @@ def test_the_linker_is_asked_as_it_links(
 ) -> None:
     folder = network()
     run(network=folder, out=tmp_path / "run", k=2)
-    linker = Linker(tiny, top_k=80, encoder=words, network=load_network(folder))
+    linker = Linker(tiny, top_k=80, encoder=words, matcher=load_network(folder))
     for line, question in zip(
         lines_of(tmp_path / "run"),
         questions_of(read_benchmark(benchmark), "val", tiny, drop=False, outside="refuse").asked,
@@ -150,10 +150,10 @@ def test_withheld_triples_and_text_are_never_seen_by_the_network(
     packed, vectors = load_vectors(tiny, words.space)
     made = load_network(folder)
     none = KbTriples(packed, vectors).of(np.arange(len(packed.rows)), without=np.ones(len(packed.rows), bool))
-    bare = made.encoder.fuse(text=vectors.entities.astype(np.float32), triples=none)
+    bare = made.network.fuse(text=vectors.entities.astype(np.float32), triples=none)
     mention = read_benchmark(tmp_path / "data").splits["val"].mentions[:1]
     text, triples = mention_arrays(mention, [()], words.encode)
-    best = sorted((made.encoder.fuse(text=text, triples=triples) @ bare.T)[0], reverse=True)
+    best = sorted((made.network.fuse(text=text, triples=triples) @ bare.T)[0], reverse=True)
     assert [score for _, score in scores["triples"][0]] == pytest.approx(best, abs=2e-3)
 
 
@@ -245,7 +245,7 @@ def test_a_plan_that_does_not_fit_is_a_usage_error(given: dict[str, Any], said: 
 
 def test_a_network_of_another_space_or_width_is_refused(run: Run, network: Make) -> None:
     other = Space(name="other", width=16, weights_sha256="1" * 64)
-    with pytest.raises(BadInput, match="trained on vectors of other"):
+    with pytest.raises(BadInput, match="trained on texts of other"):
         run(systems=("fused",), network=network(space=other))
     with pytest.raises(BadInput, match="fuses text of width 12 and triples of width 16"):
         run(systems=("fused",), network=network(text_width=12))

@@ -110,7 +110,7 @@ def test_what_only_the_picture_tells_is_learnt_from_it_and_from_nothing_else(
 
     network = load_network(seeing.network)
     assert network.image_space == clip.image_space
-    assert network.settings.image_width == clip.space.width
+    assert network.network.settings.image_width == clip.space.width
     index_matcher(kb, network, Encoders(text=clip, image=clip), "auto")
     entities = load_fused(kb, load_packed(kb), network)
     views = [(n, view) for view in (90, 91, 92) for n in range(N)]
@@ -122,7 +122,7 @@ def test_what_only_the_picture_tells_is_learnt_from_it_and_from_nothing_else(
     text, triples = mention_arrays(mentions, [()] * len(mentions), clip.encode)
 
     def right(**pictures: NDArray[Any]) -> float:
-        fused = network.encoder.fuse(text=text, triples=triples, **pictures)
+        fused = network.network.fuse(text=text, triples=triples, **pictures)
         nearest = (fused @ np.asarray(entities, np.float32).T).argmax(axis=1)
         return float((nearest == [n for n, _ in views]).mean())
 

@@ -75,14 +75,14 @@ class KgmelKind(MatcherKind):
         self, kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str, without: Collection[str]
     ) -> KgmelMatcher:
         """Fuse the KB's vectors without what is left out."""
-        matcher.check_spaces(encoders.text.space, encoders.image_space)
         settings, space = matcher.network.settings, encoders.text.space
-        if settings.triple_width != space.width:
+        if {settings.text_width, settings.triple_width} != {space.width}:
             raise BadInput(
-                f"cannot use {matcher.folder}: it fuses triples of width {settings.triple_width}; vectors of "
-                f"{space.name} have {space.width}",
+                f"{matcher.folder} fuses text of width {settings.text_width} and triples of width "
+                f"{settings.triple_width}; vectors of {space.name} have {space.width}",
                 hint="localmel train DATA --kb KB --out runs/NAME",
             )
+        matcher.check_spaces(space, encoders.image_space)
         packed, vectors = load_vectors(kb, space)
         shown, vectors = ablated(matcher, vectors, without)
         fuse_kb(kb, packed, vectors, shown)

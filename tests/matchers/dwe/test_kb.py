@@ -91,7 +91,7 @@ def test_what_a_model_wrote_tells_namesakes_apart_and_without_it_nothing_does(
     plain = trained(tmp_path / "plain", DweChoice(), token_encoders())
     index_matcher(kb, plain, token_encoders(), "auto")
     blind = open_search(kb, plain, token_encoders(), "auto")
-    scores = blind.best(blind.given([mention("Jordan plays basketball in Chicago")]), 3).scores
+    scores = blind.best(blind.shown([mention("Jordan plays basketball in Chicago")]), 3).scores
     np.testing.assert_allclose(scores, scores[0, 0], atol=1e-6)
 
 

@@ -71,7 +71,7 @@ def expected(network: KgmelMatcher, packed: PackedKb, vectors: KbVectors) -> Any
     """Each entity fused alone."""
     triples = KbTriples(packed, vectors)
     alone = [
-        network.encoder.fuse(text=vectors.entities[place : place + 1], triples=triples.of(np.array([place])))
+        network.network.fuse(text=vectors.entities[place : place + 1], triples=triples.of(np.array([place])))
         for place in range(len(packed.rows))
     ]
     return np.concatenate(alone)
@@ -96,7 +96,7 @@ def test_vectors_that_stand_there_are_not_made_again(
 ) -> None:
     packed, vectors = arrays_of(kb)
     fuse_kb(kb, packed, vectors, network)
-    monkeypatch.setattr(type(network.encoder), "fuse", lambda *_, **__: pytest.fail("made again"))
+    monkeypatch.setattr(type(network.network), "fuse", lambda *_, **__: pytest.fail("made again"))
     fuse_kb(kb, packed, vectors, network)
 
 
@@ -105,7 +105,7 @@ def test_an_interrupted_run_goes_on_behind_the_last_piece(
 ) -> None:
     monkeypatch.setattr("localmel.matchers.kgmel.kb_triples._ROWS_AT_ONCE", 7)
     packed, vectors = arrays_of(kb)
-    real, calls = type(network.encoder).fuse, []
+    real, calls = type(network.network).fuse, []
 
     def dying(self: Any, **inputs: Any) -> Any:
         calls.append(len(inputs["text"]))
@@ -113,7 +113,7 @@ def test_an_interrupted_run_goes_on_behind_the_last_piece(
             raise KeyboardInterrupt
         return real(self, **inputs)
 
-    monkeypatch.setattr(type(network.encoder), "fuse", dying)
+    monkeypatch.setattr(type(network.network), "fuse", dying)
     with pytest.raises(KeyboardInterrupt):
         fuse_kb(kb, packed, vectors, network)
     with pytest.raises(BadInput, match="never fused"):
@@ -150,7 +150,7 @@ def test_a_network_of_another_space_is_refused(kb: KnowledgeBase, tmp_path: Path
     for number, space in enumerate((Space(name="clip", width=WIDTH, weights_sha256="c" * 64),
                                     Space(name="random", width=WIDTH, weights_sha256="d" * 64))):  # fmt: skip
         save_network(tmp_path / str(number), random_weights(0), SETTINGS, space, {})
-        with pytest.raises(BadInput, match="trained on vectors of"):
+        with pytest.raises(BadInput, match="trained on texts of"):
             fuse_kb(kb, *arrays_of(kb), load_network(tmp_path / str(number)))
 
 

@@ -85,7 +85,7 @@ def expected(kb: KnowledgeBase, network: KgmelMatcher) -> Any:
     for place in range(len(packed.rows)):
         seen = {"image": images.vectors[[place]]} if images.there[place] else {}
         given = {"text": vectors.entities[[place]], "triples": triples.of(np.array([place])), **seen}
-        alone.append(network.encoder.fuse(**given))
+        alone.append(network.network.fuse(**given))
     return np.concatenate(alone)
 
 
