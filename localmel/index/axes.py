@@ -98,10 +98,11 @@ class AxesIndex:
     def add(self, vectors: NDArray[Any], ids: NDArray[Any]) -> None:
         check_shape(vectors, self._width, "vectors")
         with self._lock:
-            if len(self._codes):  # raises before anything has changed
-                self._codes.add(vectors, ids)
-            else:
-                self._codes = ExactIndex.build(vectors, self._codes.settings, ids=ids)
+            with progress.silence():  # the graph below is what takes long
+                if len(self._codes):  # raises before anything has changed
+                    self._codes.add(vectors, ids)
+                else:
+                    self._codes = ExactIndex.build(vectors, self._codes.settings, ids=ids)
             if not len(vectors):
                 return
             if self._axes is None:
@@ -110,7 +111,6 @@ class AxesIndex:
             self._graph.reserve(len(vectors))
             for start, rows in unit_chunks(vectors):
                 self._graph.add(self._along_axes(rows), ids[start : start + len(rows)])
-                progress.advance(len(rows))
 
     def remove(self, ids: NDArray[Any]) -> None:
         with self._lock:

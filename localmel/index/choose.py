@@ -30,6 +30,7 @@ from localmel.index.settings import (
     HnswSettings,
     IndexSettings,
 )
+from localmel.store import progress
 from localmel.store.artifacts import MANIFEST
 
 KINDS = (*EXACT_KINDS, HNSW, HNSW_AXES)
@@ -109,7 +110,8 @@ def recall_against_exact(
     seed: int = 0,
 ) -> Recall:
     """Compare the index with a float32 scan of `vectors` (n, width), of which the scan holds a copy meanwhile."""
-    exact = ExactIndex.build(vectors, ExactSettings(), ids=ids)
+    with progress.silence():
+        exact = ExactIndex.build(vectors, ExactSettings(), ids=ids)
     asked = sampled(queries, n_sampled, seed)
     return recall_of(index.search(asked, k)[1], exact.search(asked, k)[1])
 

@@ -1,7 +1,7 @@
-"""What finds objects in pictures: a detector from local weights, OpenCV's cascade of faces, or plain tiles.
+"""Detectors of objects in pictures: a model from local weights, OpenCV's cascade for faces, or plain tiles.
 
-In: an RGB picture.  Out: boxes.  Which one is used is said by name, and none stands in for another: `tiles`, `faces`,
-the name of installed weights or a path with a /, and several of them joined by a +."""
+In: an RGB picture.  Out: boxes.  A detector is chosen by name and never replaced by another: `tiles`, `faces`, the name
+of installed weights, a path with a /, or several of these joined by +."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ _CASCADE = "haarcascade_frontalface_default.xml"
 
 
 def open_detector(name: str, *, device: str = "auto") -> Detector:
-    """Raises MissingWeights, MissingExtra or CorruptArtifact for one that cannot be used here, BadInput for no name."""
+    """Return a detector by name.
+
+    Raises MissingWeights, MissingExtra or CorruptArtifact for one that cannot be used, BadInput for an empty name."""
     parts = [part.strip() for part in name.split("+")]
     if not all(parts):
         raise BadInput(
-            f"{name!r} names no detector", hint="tiles, faces, rtdetr-v2-r18 or a path with a /, joined by +"
+            f"{name!r} is not a detector", hint="tiles, faces, rtdetr-v2-r18 or a path with a /, joined by +"
         )
     found = [_opened(part, device) for part in parts]
-    return found[0] if len(found) == 1 else Together(found)
+    return found[0] if len(found) == 1 else SeveralDetectors(found)
 
 
 def _opened(name: str, device: str) -> Detector:
@@ -45,12 +47,14 @@ def _opened(name: str, device: str) -> Detector:
     try:
         folder = model_folder(name)
     except MissingWeights as error:
-        raise MissingWeights(f"no detector {name!r} ({error.fact}); tiles need no weights", hint=error.hint) from None
+        raise MissingWeights(
+            f"there is no detector {name!r} ({error.fact}); tiles need no weights", hint=error.hint
+        ) from None
     return TransformersDetector(folder, device=device)
 
 
 def same_boxes(one: Mapping[str, str] | None, other: Mapping[str, str] | None) -> bool:
-    """Whether detectors of these facts are the same but for the version of what runs them."""
+    """Return whether detectors with these facts differ at most in the version of the library that runs them."""
     return _without_versions(one) == _without_versions(other)
 
 
@@ -61,15 +65,15 @@ def _without_versions(facts: Mapping[str, str] | None) -> dict[str, str] | None:
 
 
 class Tiles:
-    """Cuts the picture itself: the quarters, and the middle.  Needs nothing and knows nothing."""
+    """Returns the quarters of a picture and its middle.  Needs no weights."""
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """Its version."""
+        """Return the version."""
         return {"detector": "tiles 1"}
 
     def boxes(self, image: Image) -> Sequence[Box]:
-        """Five boxes, all with the score 1."""
+        """Return five boxes, all with score 1."""
         width, height = image.size
         corners = [(left, top) for top in (0, height / 2) for left in (0, width / 2)]
         return [
@@ -79,19 +83,17 @@ class Tiles:
 
 
 class CascadeFaces:
-    """Faces that look at the camera, by the cascade that comes with OpenCV 4.
-
-    OpenCV 5 brings neither the cascade nor what runs it."""
+    """Finds faces that look at the camera, by the cascade that OpenCV 4 includes and OpenCV 5 does not."""
 
     def __init__(self) -> None:
-        """Raises MissingExtra without an OpenCV that has it."""
+        """Load the cascade.  Raises MissingExtra without an OpenCV that includes it."""
         pip = "pip install 'opencv-python-headless<5'"
         try:
             import cv2
         except ImportError as error:
-            raise MissingExtra(f"the detector of faces needs OpenCV ({error})", hint=pip) from None
+            raise MissingExtra(f"cannot import OpenCV, which the face detector needs ({error})", hint=pip) from None
         if not hasattr(cv2, "CascadeClassifier"):
-            raise MissingExtra(f"OpenCV {cv2.__version__} has no cascade of faces; OpenCV 4 has", hint=pip)
+            raise MissingExtra(f"OpenCV {cv2.__version__} has no face cascade; OpenCV 4 has", hint=pip)
         path = Path(cv2.__file__).parent / "data" / _CASCADE
         if not path.is_file():
             raise MissingExtra(f"OpenCV {cv2.__version__} came without {_CASCADE}", hint=pip)
@@ -100,11 +102,11 @@ class CascadeFaces:
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """OpenCV's version and the cascade's bytes."""
+        """Return OpenCV's version and the hash of the cascade."""
         return self._facts
 
     def boxes(self, image: Image) -> Sequence[Box]:
-        """The score is how clearly the last stage was passed; it is no probability."""
+        """Return the faces.  The score is by how much the last stage was passed, not a probability."""
         grey = np.asarray(image.convert("L"))
         places, _, weights = self._cascade.detectMultiScale3(
             grey, scaleFactor=1.1, minNeighbors=5, minSize=(24, 24), outputRejectLevels=True
@@ -116,24 +118,24 @@ class CascadeFaces:
 
 
 class TransformersDetector:
-    """A detection model of transformers (DETR, RT-DETR and what its Auto classes know) from a folder.
+    """A detection model of transformers (DETR, RT-DETR and others of its Auto classes) from a folder.
 
-    Read from local files, as safetensors, without code of its own."""
+    Only local files are read, weights as safetensors, and no code of the model is run."""
 
     def __init__(self, folder: Path, *, device: str = "auto", least_score: float = 0.5) -> None:
-        """The model is loaded when it is first asked.  Raises MissingExtra without transformers."""
+        """Hash the files; the model is loaded when it is first used.  Raises MissingExtra without transformers."""
         try:
             import transformers
         except ImportError as error:
             raise MissingExtra(
-                f"detectors from weights need transformers, which cannot be imported ({error})",
+                f"cannot import transformers, which detectors from weights need ({error})",
                 hint="pip install 'localmel[transformers]'",
             ) from None
         self._folder, self._device, self._least = folder, device, least_score
         files = {path.name: sha256_of(path) for path in sorted(folder.glob("*.json"))}
         files |= {path.name: sha256_of(path) for path in sorted(folder.glob("*.safetensors"))}
         if not any(name.endswith(".safetensors") for name in files):
-            raise MissingWeights(f"{folder} has no safetensors", hint="localmel weights list")
+            raise MissingWeights(f"{folder} has no weights as safetensors", hint="localmel weights list")
         self._facts = {
             "detector": "transformers 1",
             "files": hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(),
@@ -143,11 +145,11 @@ class TransformersDetector:
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """The bytes of its files, the version of transformers, and the lowest score that counts."""
+        """Return the hash of its files, the version of transformers, and the least score."""
         return self._facts
 
     def boxes(self, image: Image) -> Sequence[Box]:
-        """Scores are probabilities; labels are the model's own."""
+        """Return boxes whose scores are probabilities, with the model's own labels."""
         import torch
 
         processor, model = self._model
@@ -181,28 +183,28 @@ class TransformersDetector:
         except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
             reason = " ".join(str(error).split())[:300]
             raise CorruptArtifact(
-                f"{self._folder} does not load as a detector ({reason})", hint=shell_line("ls -l", self._folder)
+                f"cannot load {self._folder} as a detector ({reason})", hint=shell_line("ls -l", self._folder)
             ) from None
         finally:
             if bars:
                 logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-class Together:
-    """The boxes of several detectors.  Their scores are not alike, so each one's best come first by turns."""
+class SeveralDetectors:
+    """Several detectors as one.  Their scores cannot be compared, so that their best boxes take turns."""
 
     def __init__(self, detectors: Sequence[Detector]) -> None:
         self._detectors = detectors
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """Of all of them."""
+        """Return the facts of all of them, numbered."""
         return {
             f"{number}.{key}": value for number, one in enumerate(self._detectors) for key, value in one.facts.items()
         }
 
     def boxes(self, image: Image) -> Sequence[Box]:
-        """Each with the score 1 / rank within its own detector."""
+        """Return the boxes of all; the score of each is 1 / rank in its detector."""
         made = []
         for one in self._detectors:
             ranked = sorted(one.boxes(image), key=lambda box: (-box.score, box.left, box.top, box.right, box.bottom))

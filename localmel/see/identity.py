@@ -1,8 +1,9 @@
-"""Who a picture may show: the nearest portraits among the pictures of the user's own KB.
+"""Find whom a picture may show: the most similar portraits among the pictures of the user's own KB.
 
-In: vectors of the KB's portraits, vectors of faces (or of whole pictures).  Out: for each picture entities whose
-portrait is alike, with the similarity.  There is no outside database of faces, nothing is asked unless it is switched
-on, and a likeness is no proof: it is shown with its number.  Why it is off: docs/matchers-dwe.md."""
+In: vectors of the KB's portraits, and of faces (or whole pictures).  Out: for each picture the entities with similar
+portraits, and how similar they are.  There is no other database of faces, and nothing is looked up unless this is
+switched on.  Similarity is not proof, so its value is always shown.  docs/matchers-dwe.md says why it is off by
+default."""
 
 from __future__ import annotations
 
@@ -33,18 +34,18 @@ FACES, WHOLE = "faces", "whole pictures"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdentitySettings:
-    """Whether identities are looked for, and when a portrait counts."""
+    """Settings of whether identities are looked up, and which portraits count."""
 
     on: bool = False
-    "Nothing is looked for while this is off."
+    "Whether identities are looked up at all."
     threshold: float = 0.5
-    "Cosine that a portrait must exceed.  As the paper, for its own network: another encoder wants another one."
+    "Cosine that a portrait must exceed.  The paper's value; another encoder than the paper's may need another."
     most: int = 3
-    "Entities told of one picture."
+    "How many entities are reported per picture."
 
     def __post_init__(self) -> None:
         if not -1 <= self.threshold <= 1 or self.most < 1:
-            raise BadInput(f"identity: threshold {self.threshold} or most {self.most} is out of its range")
+            raise BadInput(f"cannot look up identities: threshold {self.threshold} or most {self.most} is out of range")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,26 +54,26 @@ class Portraits:
 
     space: Space
     of: str
-    "`faces` or `whole pictures`: what is compared with what."
+    "What is compared: `faces` or `whole pictures`."
     vectors: NDArray[Any]  # (p, width) unit rows
     entities: NDArray[Any]  # (p,) int64 positions; an entity may have several, or none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Likeness:
-    """An entity whose portrait is alike."""
+    """An entity with a similar portrait."""
 
     entity: int
     "Position in the KB."
     similarity: float
 
     def words(self, label: str) -> str:
-        """For a person to read."""
+        """Return a phrase for people to read."""
         return f"like a picture of {label} (similarity {self.similarity:.2f})"
 
 
 def portraits_of_pictures(images: KbImages) -> Portraits:
-    """The KB's whole pictures, where there is no detector of faces."""
+    """Return the KB's whole pictures, for use without a face detector."""
     entities = np.flatnonzero(images.there)
     return Portraits(space=images.space, of=WHOLE, vectors=images.vectors[entities], entities=entities)
 
@@ -85,7 +86,7 @@ def portraits_of_faces(
     *,
     folder: Path | None = None,
 ) -> Portraits:
-    """The faces in the KB's pictures.  With a folder each picture is looked at once."""
+    """Return the faces in the KB's pictures.  With a folder, each picture is processed only once."""
     rows = [(int(row), str(path)) for row, path in kb.select("SELECT entity, path FROM images ORDER BY entity")]
     positions = packed.positions(np.array([row for row, _ in rows], np.int64))
     paths = [_path(kb, named) for _, named in rows]
@@ -104,17 +105,15 @@ def index_faces(
     detector: Detector,
     encoder: ImageEncoder,
 ) -> None:
-    """Keep the faces in the KB's pictures for `load_faces`, unless they stand there."""
+    """Store the faces in the KB's pictures for `load_faces`, unless they are stored already."""
     try:
         load_faces(kb, packed, images, detector)
         return
     except (BadInput, CorruptArtifact):
         pass
     folder = _faces_folder(kb, images.space, detector)
-    looked_at = folder.with_name(
-        f".{folder.name}"
-    )  # boxes and vectors by picture: what is known is not looked at again
-    made = portraits_of_faces(kb, packed, detector, encoder, folder=looked_at)
+    cache = folder.with_name(f".{folder.name}")  # boxes and vectors of each picture
+    made = portraits_of_faces(kb, packed, detector, encoder, folder=cache)
     with new_folder(folder, kind=KIND, version=VERSION, facts=_faces_facts(packed, images, detector)) as temporary:
         shapes = {"vectors": ("<f2", made.vectors.shape), "entities": ("<i8", made.entities.shape)}
         arrays = create_arrays(temporary / _FILE, shapes)
@@ -123,9 +122,9 @@ def index_faces(
 
 
 def load_faces(kb: KnowledgeBase, packed: PackedKb, images: KbImages, detector: Detector) -> Portraits:
-    """The faces in the KB's pictures as this detector found them.
+    """Return the faces that this detector found in the KB's pictures.
 
-    Raises BadInput where they were never looked for, or the KB, its pictures or the detector changed."""
+    Raises BadInput if it was never run, or if the KB, its pictures or the detector have changed."""
     folder = _faces_folder(kb, images.space, detector)
     hint = shell_line("localmel index", kb.folder, note="with the --matcher that looks at them")
     try:
@@ -133,13 +132,11 @@ def load_faces(kb: KnowledgeBase, packed: PackedKb, images: KbImages, detector: 
         arrays = map_arrays(folder / _FILE)
         vectors, entities = arrays["vectors"], arrays["entities"]
     except FileNotFoundError:
-        raise BadInput(f"no faces were looked for in the pictures of kb {kb.name!r}", hint=hint) from None
+        raise BadInput(f"kb {kb.name!r} has no index of the faces in its pictures", hint=hint) from None
     except CorruptArtifact as error:
         raise CorruptArtifact(error.fact, hint=hint) from None
-    except KeyError as error:
-        raise CorruptArtifact(f"{folder} lacks {error}", hint=hint) from None
     if any(manifest.get(name) != value for name, value in _faces_facts(packed, images, detector).items()):
-        raise BadInput(f"kb {kb.name!r} or its pictures changed since faces were looked for", hint=hint)
+        raise BadInput(f"kb {kb.name!r} or its pictures have changed since their faces were indexed", hint=hint)
     return Portraits(space=images.space, of=FACES, vectors=vectors, entities=entities)
 
 
@@ -160,16 +157,16 @@ def _faces_facts(packed: PackedKb, images: KbImages, detector: Detector) -> dict
 def identities(
     portraits: Portraits, shown: Sequence[NDArray[Any]], space: Space, of: str, settings: IdentitySettings
 ) -> list[tuple[Likeness, ...]]:
-    """shown: for each of n pictures (any number, width) vectors of its faces, or of the whole.
+    """Return for each of n pictures the entities with portraits above the threshold, most similar first, each once.
 
-    The entities of portraits above the threshold, most alike first, each once.  Raises BadInput where faces are held
-    against whole pictures, or vectors of two spaces against each other."""
+    shown: for each picture the vectors of its faces, or of the whole picture, (any number, width).
+    Raises BadInput if faces would be compared with whole pictures, or vectors of two spaces."""
     if not settings.on:
         return [() for _ in shown]
     if of != portraits.of:
-        raise BadInput(f"{of} cannot be held against {portraits.of}: use one detector for the KB and for mentions")
+        raise BadInput(f"cannot compare {of} with {portraits.of}: use one detector for the KB and for mentions")
     if space != portraits.space:
-        raise BadInput(f"{of} of {space.name} cannot be held against portraits of {portraits.space.name}")
+        raise BadInput(f"cannot compare {of} of {space.name} with portraits of {portraits.space.name}")
     return [_nearest(portraits, vectors, settings) for vectors in shown]
 
 
@@ -187,7 +184,7 @@ def _nearest(portraits: Portraits, vectors: NDArray[Any], settings: IdentitySett
 
 
 def identity_texts(found: Sequence[Sequence[Likeness]], entity_vectors: NDArray[Any]) -> list[NDArray[Any]]:
-    """n rows of likenesses -> n arrays (any number, width): the texts of those entities, as the KB has them."""
+    """Return for each of n rows the vectors of the texts of its entities, (any number, width)."""
     width = entity_vectors.shape[1]
     places = [np.array([one.entity for one in row], np.int64) for row in found]
     return [np.asarray(entity_vectors[own], np.float32).reshape(-1, width) for own in places]

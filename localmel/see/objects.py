@@ -1,9 +1,9 @@
-"""Refined pictures: the objects in a picture, each cut out and encoded by itself.
+"""Cut the objects out of pictures and encode each of them.
 
 In: pictures, a detector (detectors.py), an image encoder.  Out: for each picture the vectors of its objects, best
-first, and what was found and dropped.  A detector may say anything: boxes are held against the picture before anything
-is cut.  With a folder, boxes and vectors are kept there, so that a picture is looked at once, whoever asks, and a run
-that was stopped goes on.  Knows no mention and no entity."""
+first, and which boxes were dropped.  A detector may return anything, so boxes are checked against the picture before
+anything is cut.  With a folder, boxes and vectors are kept there: each picture is processed once, and a run that was
+stopped goes on.  Knows no mention and no entity."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 _PICTURES_AT_ONCE = 64
 BROKEN, OUTSIDE, SMALL, TWICE, BEYOND = "no box", "outside the picture", "too small", "twice", "one too many"
-"Why a box is dropped."
+"The reasons to drop a box."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """Where an object is, in pixels from the left upper corner, and how sure the detector is (higher is surer)."""
+    """Where an object is, in pixels from the upper left corner, and how sure the detector is (higher is surer)."""
 
     left: float
     top: float
@@ -49,42 +49,44 @@ class Box:
 
 
 class Detector(Protocol):
-    """Finds what may be an object."""
+    """Finds what may be objects in a picture."""
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """All that its boxes depend on besides the picture: the same facts, the same boxes."""
+        """Return everything besides the picture that the boxes depend on: equal facts give equal boxes."""
         ...
 
     def boxes(self, image: Image) -> Sequence[Box]:
-        """Of an RGB picture, in any order and as they come: they need not lie in the picture, nor be boxes at all."""
+        """Return the boxes in an RGB picture, in any order.  They may be outside it, or not be boxes at all."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectSettings:
-    """Which boxes are cut out."""
+    """Settings of which boxes are cut out."""
 
     most: int = 16
-    "At most so many objects of a picture, those with the highest scores."
+    "At most this many objects per picture, those with the highest scores."
     smallest: int = 8
-    "Pixels that a side must have: what is smaller shows nothing once it is scaled up."
+    "Least length of a side in pixels; a smaller crop shows nothing when it is scaled up."
 
     def __post_init__(self) -> None:
         if self.most < 1 or self.smallest < 1:
-            raise BadInput(f"objects: most {self.most} and smallest {self.smallest} are each at least 1")
+            raise BadInput(
+                f"cannot cut objects: most is {self.most} and smallest {self.smallest}; both must be 1 or more"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeptBoxes:
-    """What is left of a detector's boxes."""
+    """The boxes of a detector that can be cut out, and how many were dropped."""
 
     boxes: tuple[Box, ...]  # whole pixels inside the picture; best first, equal scores from left to right
     dropped: Mapping[str, int]  # by reason
 
 
 def kept_boxes(found: Iterable[Box], width: int, height: int, settings: ObjectSettings) -> KeptBoxes:
-    """Clip boxes to a picture of this size and drop those of which nothing can be cut."""
+    """Clip boxes to a picture of this size, and drop those that cannot be cut out."""
     dropped: Counter[str] = Counter()
     whole: list[Box] = []
     for box in found:
@@ -115,23 +117,23 @@ def kept_boxes(found: Iterable[Box], width: int, height: int, settings: ObjectSe
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ObjectVectors:
-    """The objects of the pictures of m rows."""
+    """The objects in m pictures."""
 
     space: Space
     lists: Lists  # of each row; values (all objects, width) float16, unit rows
     boxes: tuple[tuple[Box, ...], ...]  # of each row, as its vectors
     dropped: Mapping[str, int]
-    "Boxes of all different pictures that were not cut out, by reason."
+    "How many boxes of all pictures were not cut out, by reason."
     unreadable: tuple[str, ...]
-    "What is wrong with each picture that was opened in vain."
+    "One message for each picture that cannot be read."
 
     def of(self, row: int) -> NDArray[Any]:
-        """(objects, width) of one row."""
+        """Return the vectors of one row's objects, (objects, width)."""
         made: NDArray[Any] = self.lists.values[self.lists.starts[row] : self.lists.starts[row + 1]]
         return made
 
     def note(self) -> str:
-        """What a person should know; empty where nothing was dropped."""
+        """Return a sentence about what was dropped; empty where nothing was."""
         parts = [f"{count:,} {reason}" for reason, count in self.dropped.items()]
         parts += [f"{len(self.unreadable):,} unreadable, for example {self.unreadable[0]}"] if self.unreadable else []
         return f"objects that were not cut out: {'; '.join(parts)}" if parts else ""
@@ -146,10 +148,10 @@ def objects_of_files(
     folder: Path | None = None,
     on_pictures: Callable[[int], None] = lambda _: None,
 ) -> ObjectVectors:
-    """The objects of each row's picture; none for a row without one, or with one that cannot be read.
+    """Find and encode the objects in each row's picture; a row without a readable picture has none.
 
-    `on_pictures` hears how many more different pictures are done.  Raises JournalBusy where another process writes
-    into the folder."""
+    `on_pictures` gets the number of distinct pictures just done.  Raises JournalBusy while another process writes into
+    the folder."""
     different = list(dict.fromkeys(path for path in paths if path is not None))
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(folder / "boxes.jsonl")) if folder else None
@@ -170,7 +172,7 @@ def objects_of_files(
 
 
 class _Work:
-    """Boxes and vectors of pictures: those of an earlier run, and those that are made now."""
+    """Finds boxes and vectors of pictures, or takes those of an earlier run."""
 
     def __init__(
         self,
@@ -192,7 +194,7 @@ class _Work:
         self.unreadable: list[str] = []
 
     def look_at(self, paths: Sequence[Path]) -> None:
-        """Find and encode the objects of some pictures."""
+        """Find and encode the objects in some pictures."""
         keys: dict[Path, list[int]] = {}
         made: dict[int, NDArray[Any]] = {}
         new: dict[int, None] = {}
@@ -244,7 +246,7 @@ class _Work:
 
     def _found(self, picture: Picture, sha256: str) -> KeptBoxes:
         kept = kept_boxes(self._detector.boxes(picture.image), *picture.image.size, self._settings)
-        if self._journal is not None:  # an empty one is false
+        if self._journal is not None:  # an empty journal is falsy
             answer = {"boxes": [astuple(box) for box in kept.boxes], "dropped": dict(kept.dropped)}
             self._journal.keep(self._question(sha256), answer)
         return kept
@@ -253,13 +255,13 @@ class _Work:
 def _sha256(path: Path) -> str:
     try:
         found = path.stat()
-        if stat.S_ISREG(found.st_mode) and found.st_size <= MOST_BYTES:  # a pipe would never end
+        if stat.S_ISREG(found.st_mode) and found.st_size <= MOST_BYTES:  # reading a pipe would never end
             with path.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError):
         pass
-    open_picture(path)  # says what is wrong with it
-    raise BadPicture(f"{path} cannot be read", hint=shell_line("ls -l", path))
+    open_picture(path)  # raises, and says what is wrong
+    raise BadPicture(f"cannot read {path}", hint=shell_line("ls -l", path))
 
 
 def _key(sha256: str, box: Box) -> int:

@@ -102,7 +102,7 @@ TRAIN = ("train", "DATA", "--kb", "KB", "--out", "OUT", "--matcher")
         (("dwe", "--attributes", "vlm"), 2, "has no vision-language model"),
         (("dwe", "--attributes", "painter"), 2, "clip and vlm do"),
         (("dwe", "--ask", "setting"), 2, "nobody is asked for setting"),
-        (("dwe", "--attributes", "clip", "--ask", "shoe size"), 2, "no attribute shoe size; known are subject"),
+        (("dwe", "--attributes", "clip", "--ask", "shoe size"), 2, "no attribute shoe size; there are subject"),
         (("dwe", "--attributes", "clip", "--ask", "number"), 2, "CLIP cannot say number"),
         (("dwe", "--identity-threshold", "0.4"), 2, "no portraits are looked for"),
         (("dwe", "--identity", "--identity-threshold", "7"), 2, "cosines lie between -1 and 1"),
@@ -138,7 +138,7 @@ def test_what_does_not_fit_is_said_with_what_to_do(
     [
         (("--detector", "nothing-such"), 4, "no detector 'nothing-such'"),
         (("--detector", "./nowhere"), 4, "there is no folder"),
-        (("--detector", "tiles+"), 3, "names no detector"),
+        (("--detector", "tiles+"), 3, "is not a detector"),
         (("--detector", "none+tiles"), 2, "finds nothing"),
         (("--without", "image", "--detector", "tiles"), 2, "--detector: no pictures are seen"),
     ],

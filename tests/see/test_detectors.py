@@ -46,7 +46,7 @@ def test_tiles_are_the_quarters_and_the_middle() -> None:
 
 def test_names_are_said_and_an_unknown_one_is_missing() -> None:
     assert isinstance(open_detector("tiles"), Tiles)
-    with pytest.raises(BadInput, match="names no detector"):
+    with pytest.raises(BadInput, match="is not a detector"):
         open_detector("tiles+")
     with pytest.raises(LocalmelError, match="rtdetr-v2-r18"):
         open_detector("rtdetr-v2-r18")  # in the catalog, not on this machine

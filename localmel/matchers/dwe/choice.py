@@ -11,8 +11,8 @@ from typing import Any
 
 from localmel.errors import UsageError
 from localmel.kb.texts import ABSTRACT, WRITTEN, TextSource
+from localmel.see.attributes import AttributeSettings
 from localmel.see.identity import IdentitySettings
-from localmel.see.picture_attributes import AttributeSettings
 from localmel.settings import EngineSettings
 
 TILES, NONE = "tiles", "none"

@@ -21,11 +21,9 @@ from localmel.encode.space import MOST_WORDS
 from localmel.matchers.dwe.choice import CLIP
 from localmel.matchers.features import laid_end_to_end
 from localmel.records import Mention
-from localmel.see.clip_attributes import ClipAttributes, attribute_texts
+from localmel.see.attributes import ClipAttributes, Shown, attribute_texts, picture_attributes
 from localmel.see.identity import FACES, Likeness, Portraits, identities, identity_texts
 from localmel.see.objects import objects_of_files
-from localmel.see.picture_attributes import Shown
-from localmel.see.vlm_attributes import picture_attributes
 from localmel.store import progress
 from localmel.store.journal import Journal
 from localmel.weights.open import open_model

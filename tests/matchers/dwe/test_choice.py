@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from localmel.errors import UsageError
 from localmel.matchers.dwe.choice import DweChoice, choice_from
 from localmel.matchers.dwe.settings import SWITCHES
-from localmel.see.picture_attributes import attributes
+from localmel.see.attributes import attributes
 from localmel.settings import EngineSettings
 
 MODEL = EngineSettings(engine="scripted", weights="./script.jsonl")

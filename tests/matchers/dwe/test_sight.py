@@ -94,7 +94,11 @@ def sealed(**more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("given", "kind", "said"),
     [
-        (sealed(choice={"detector": "rtdetr-v2-r18"}), MissingWeights, "not here: no detector 'rtdetr-v2-r18'"),
+        (
+            sealed(choice={"detector": "rtdetr-v2-r18"}),
+            MissingWeights,
+            "not here: there is no detector 'rtdetr-v2-r18'",
+        ),
         (sealed(choice={"detector": "/nowhere/at/all"}), MissingWeights, "no folder /nowhere/at/all"),
         (sealed(detector={"detector": "tiles 2"}), BadInput, "trained with other bytes of tiles"),
         (sealed(faces={"detector": "tiles 1", "files": "0"}), BadInput, "other bytes of tiles"),
