@@ -3,7 +3,7 @@
     from localmel import Linker
     answer = Linker().link("photo.jpg", "Jordan dunks on Barkley")
 
-Names are imported when they are first used, so that importing localmel costs nothing."""
+Names are imported on first use, so that importing localmel costs nothing."""
 
 from __future__ import annotations
 

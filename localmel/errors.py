@@ -1,6 +1,6 @@
-"""The error tree: every failure a person can do something about, as a fact, the value, and the next command.
+"""The error tree: every failure that a person can fix, as a fact, its value, and the next command.
 
-The library raises these; only the CLI prints them and turns `exit_code` into the exit of the process.
+The library raises these; only the CLI prints them and exits with `exit_code`.
 2 usage, 3 bad input, 4 missing weights, 5 missing extra, 6 corrupt artifact, 130 interrupted."""
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ class LocalmelError(Exception):
 
 
 def shell_line(command: str, *paths: object, note: str = "") -> str:
-    """A command for a hint, its paths quoted so that it can be pasted as it is."""
+    """Return a command for a hint, with quoted paths so that it can be pasted."""
     line = " ".join([command, *(shlex.quote(str(path)) for path in paths)])
     return f"{line}   # {note}" if note else line
 
 
 class UsageError(LocalmelError):
-    """The call itself does not fit: an unknown setting, two options that exclude each other."""
+    """A call that does not fit: an unknown setting, or two options that exclude each other."""
 
     exit_code = 2
 
 
 class UnknownChoice(UsageError):
-    """A word that is none of those there are; the hint is the one most like it."""
+    """An unknown word where only some are allowed; the hint is the most similar one."""
 
     def __init__(self, what: str, given: str, known: Iterable[str], *, option: str = "") -> None:
-        """what: in one word what is chosen; option: behind which it is typed, as `--engine`."""
+        """`what` names the kind of word; `option` is the flag before it, such as `--engine`."""
         choices = [one for one in known if one]
         nearest = get_close_matches(given, choices, n=1, cutoff=0.0) or choices[:1]
         fact = f"there is no {what} {given!r}; there are {', '.join(choices)}"
@@ -54,23 +54,23 @@ class BadInput(LocalmelError):
 
 
 class BadPicture(BadInput):
-    """A file given as picture that is missing, empty, truncated, too large or no picture at all."""
+    """A picture file that is missing, empty, truncated, too large or not a picture at all."""
 
 
 class BadMention(BadInput):
-    """A mention that does not stand in the text it is said to be in."""
+    """A mention that is not in its text."""
 
 
 class UnknownKb(BadInput):
-    """No KB under that name or path."""
+    """A name or path without a KB."""
 
 
 class KbBusy(BadInput):
-    """Another process is writing the KB."""
+    """A KB that another process is writing."""
 
 
 class ImportProblem(BadInput):
-    """A line of an import that cannot be used; carries the file and the line number."""
+    """A line of an import that cannot be used, with its file and line number."""
 
     def __init__(self, fact: str, *, source: str, line: int, hint: str = "") -> None:
         super().__init__(f"{source}:{line}: {fact}", hint=hint)
@@ -79,26 +79,26 @@ class ImportProblem(BadInput):
 
 
 class OutOfSpace(BadInput):
-    """The disk filled up while something was written; what stood before stands still."""
+    """A disk that filled up during writing; what existed before is unchanged."""
 
 
 class MissingWeights(LocalmelError):
-    """A model that the profile needs is not on this machine, or its bytes are not the ones named."""
+    """A model that is not on this machine, or whose bytes are not the expected ones."""
 
     exit_code = 4
 
 
 class MissingExtra(LocalmelError):
-    """A Python package that this function needs is not installed."""
+    """A Python package that is needed but not installed."""
 
     exit_code = 5
 
 
 class EngineStopped(LocalmelError):
-    """The process or server that runs a model died, ran out of memory, or cannot be reached; finished answers stay."""
+    """A model's process or server that died, ran out of memory or cannot be reached; finished answers are kept."""
 
 
 class CorruptArtifact(LocalmelError):
-    """A file written by localmel that is damaged, unfinished, or newer than this version reads."""
+    """A file of localmel that is damaged, unfinished, or newer than this version can read."""
 
     exit_code = 6

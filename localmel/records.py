@@ -1,7 +1,7 @@
-"""The nouns that travel between the stages: frozen, slotted, keyword-only, checked once when made.
+"""The nouns that pass between the stages: frozen, slotted, keyword-only, checked once when made.
 
-Knows no file, no model and no KB.  A prediction (Ranking, Link) never holds the right answer,
-and a Mention knows neither; only a Split holds gold, and only training and evaluation read it."""
+Knows no file, no model and no KB.  A prediction (Ranking, Link) never holds the right answer, and a Mention knows
+neither; only a Split holds gold, and only training and evaluation read it."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Triple:
 
     def __post_init__(self) -> None:
         if self.source not in get_args(Source):
-            raise ValueError(f"triple source {self.source!r} is none of {get_args(Source)}")
+            raise ValueError(f"triple source {self.source!r} is not one of {get_args(Source)}")
         if not self.relation.strip() or not self.tail.strip():
             raise ValueError(f"triple of {self.head!r} has an empty relation or tail")
 
     @property
     def phrase(self) -> str:
-        """Relation and tail in words, the form in which a triple is compared with another."""
+        """Return relation and tail in words, the form in which triples are compared."""
         return f"{self.relation}: {self.tail}"
 
 
@@ -50,7 +50,7 @@ class Entity:
     aliases: tuple[str, ...] = ()
     image: str | None = None
     popularity: float | None = None
-    "Any number that is higher for entities which are meant more often; None where the KB does not say."
+    "Any number that is higher for entities that are meant more often; None if the KB gives none."
 
     def __post_init__(self) -> None:
         if not self.id or self.id != self.id.strip():
@@ -93,7 +93,7 @@ class Mention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What the generator said about one mention, parsed."""
+    """A parsed answer of the generator about one mention."""
 
     mention_id: MentionId
     entity_type: str = ""
@@ -104,7 +104,7 @@ class Description:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unparsed:
-    """That nothing could be read about one mention in what the generator said, or that it said nothing."""
+    """A mention about which the generator said nothing that could be read."""
 
     mention_id: MentionId
     problem: str
@@ -129,12 +129,12 @@ class Ranking:
 
     mention_id: MentionId
     candidates: tuple[Candidate, ...]
-    "Best first, no entity twice; rank = position + 1."
+    "Best first, each entity once; rank = position + 1."
 
     def __post_init__(self) -> None:
         ids = [candidate.entity_id for candidate in self.candidates]
         if len(set(ids)) != len(ids):
-            raise ValueError(f"ranking of {self.mention_id!r} names an entity twice")
+            raise ValueError(f"ranking of {self.mention_id!r} repeats an entity")
         scores = [candidate.score for candidate in self.candidates]
         if any(later > earlier for earlier, later in pairwise(scores)):
             raise ValueError(f"ranking of {self.mention_id!r} is not best first")
@@ -142,7 +142,7 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alike:
-    """An entity whose picture in the KB is like a mention's.  A likeness is no proof: it is shown with its number."""
+    """An entity whose picture in the KB resembles the mention's.  Resemblance is not proof, so its number is shown."""
 
     entity_id: EntityId
     label: str
@@ -157,7 +157,7 @@ class Evidence:
     mention_triple: Triple
     entity_triple: Triple
     similarity: float
-    "Between 0 and 1; 1 when both say the same words."
+    "Between 0 and 1; 1 if both have the same words."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,9 +166,9 @@ class Link:
 
     mention_id: MentionId
     entity_id: EntityId | None
-    "None is NIL: the entity meant is not in the KB."
+    "None is NIL: the entity is not in the KB."
     probability: float
-    "That `entity_id` (or NIL) is right."
+    "Probability that `entity_id` (or NIL) is right."
     decided_by: str
     evidence: tuple[Evidence, ...]
     ranking: Ranking
@@ -179,7 +179,9 @@ class Link:
         if self.mention_id != self.ranking.mention_id:
             raise ValueError(f"link of {self.mention_id!r} carries the ranking of {self.ranking.mention_id!r}")
         if self.entity_id is not None and all(self.entity_id != one.entity_id for one in self.ranking.candidates):
-            raise ValueError(f"link of {self.mention_id!r} to {self.entity_id!r}, which is none of its candidates")
+            raise ValueError(
+                f"link of {self.mention_id!r} leads to {self.entity_id!r}, which is not one of its candidates"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +195,6 @@ class Split:
     def __post_init__(self) -> None:
         ids = {mention.id for mention in self.mentions}
         if len(ids) != len(self.mentions):
-            raise ValueError(f"split {self.name!r} names a mention twice")
+            raise ValueError(f"split {self.name!r} repeats a mention")
         if ids != set(self.gold):
             raise ValueError(f"split {self.name!r} has mentions without gold or gold without mentions")

@@ -30,7 +30,7 @@ def link(**changes: Any) -> Link:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"source": "web"}, "'web' is none of"),
+        ({"source": "web"}, "'web' is not one of"),
         ({"relation": ""}, "empty relation or tail"),
         ({"tail": " "}, "empty relation or tail"),
     ],
@@ -83,7 +83,7 @@ def test_a_ranking_is_best_first_and_names_no_entity_twice() -> None:
     assert Ranking(mention_id="m", candidates=(best, rest)).candidates[0] is best
     with pytest.raises(ValueError, match="not best first"):
         Ranking(mention_id="m", candidates=(rest, best))
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match="repeats"):
         Ranking(mention_id="m", candidates=(best, best))
 
 
@@ -92,7 +92,7 @@ def test_a_ranking_is_best_first_and_names_no_entity_twice() -> None:
     [
         ({"probability": 1.1}, "probability 1.1"),
         ({"probability": float("nan")}, "probability nan"),
-        ({"entity_id": "Q3"}, "none of its candidates"),
+        ({"entity_id": "Q3"}, "not one of its candidates"),
         ({"mention_id": "other"}, "carries the ranking of 'm'"),
     ],
 )
@@ -112,7 +112,7 @@ def test_a_split_has_gold_for_each_mention_and_for_nothing_else(gold: dict[str, 
 
 
 def test_a_split_names_no_mention_twice_and_hides_its_gold_when_printed() -> None:
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ValueError, match="repeats"):
         Split(name="val", mentions=(MENTION, MENTION), gold={"m": "Q1"})
     assert "Q4711" not in repr(Split(name="val", mentions=(MENTION,), gold={"m": "Q4711"}))
 

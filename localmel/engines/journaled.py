@@ -10,12 +10,12 @@ import hashlib
 import json
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from localmel.engines.protocol import Engine, EngineFacts, Request, Response
 from localmel.errors import EngineStopped
@@ -23,6 +23,8 @@ from localmel.settings import EngineSettings
 from localmel.store.artifacts import sha256_of
 from localmel.store.journal import Journal
 
+Q = TypeVar("Q")
+T = TypeVar("T")
 _SHAPES_ANSWERS = ("quantization", "dtype", "device", "context", "longest_side")
 _KNOWN = {field.name for field in fields(Response)} - {"request_id"}
 
@@ -44,6 +46,40 @@ def ask(
             yield from _sent(chain([request], remaining), engine, journal, key_of)
             return
         yield _response(request.id, kept)
+
+
+def ask_again(
+    questions: Iterable[Q],
+    request: Callable[[Q, str], Request],
+    outcome: Callable[[Q, Response], tuple[Iterable[T], Iterable[Q]]],
+    engine: Engine,
+    journal: Journal | None,
+    *,
+    settings: EngineSettings | None = None,
+    on_response: Callable[[Response], None] = lambda _: None,
+) -> Iterator[T]:
+    """Ask every question, and every further question that an answer leads to; yield the results as they come.
+
+    `request` makes the request of a question under an id; `outcome` turns its response into results and into questions
+    to ask next.  `on_response` receives every response.  Raises EngineStopped; what was yielded before is whole."""
+    fresh, again = iter(questions), deque[Q]()
+    waiting: dict[str, Q] = {}
+    numbers = count(1)
+
+    def requests() -> Iterator[Request]:
+        while question := again.popleft() if again else next(fresh, None):
+            request_id = str(next(numbers))
+            waiting[request_id] = question
+            yield request(question, request_id)
+
+    while True:
+        for response in ask(requests(), engine, journal, settings=settings):
+            on_response(response)
+            results, more = outcome(waiting.pop(response.request_id), response)
+            again.extend(more)
+            yield from results
+        if not again:  # questions may come up after the engine has taken the last one
+            return
 
 
 def _sent(requests: Iterator[Request], engine: Engine, journal: Journal, key_of: Keys) -> Iterator[Response]:

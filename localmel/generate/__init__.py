@@ -1,1 +1,1 @@
-"""A mention with its picture -> triples that say where they were read."""
+"""A mention with its picture -> triples that name their source."""

@@ -1,9 +1,20 @@
-"""What an answer says of each name, read strictly.
+"""Read strictly what an answer says of each name.
 
-In: the text of a model, and the names it was asked about.  Out: for each name what is said of it, or why nothing can
-be read.  JSON under the schema made here, or lines (`line_format`).  Knows no picture and no mention.
+In: the text of a model, and the names it was asked about.  Out: for each name what is said of it, or why that cannot be
+read.  Knows no picture and no mention.  An answer whose tokens ran out is read as far as it is whole.
 
-An answer that ended because its tokens were used up is read as far as it is whole."""
+An answer is JSON under the schema made here or, for models that cannot follow a schema, the three steps of the KGMEL
+paper as lines:
+
+    ### Step 1: Entity Type
+    - "NAME": type
+    ### Step 2: Entity Description
+    - "NAME": one sentence
+    ### Step 3: Triples
+    - "NAME" | relation | object | text or image
+
+A line belongs to the name at its beginning, letter by letter, with nothing but quotes, list marks and emphasis around
+it; never to a name that merely begins alike.  Lines before the first heading and lines of no name are skipped."""
 
 from __future__ import annotations
 
@@ -40,7 +51,7 @@ EvidenceSource = Literal["text", "image"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
-    """What may be said."""
+    """The entity types and relations that an answer may use."""
 
     entity_types: tuple[str, ...]
     relations: tuple[str, ...]
@@ -63,32 +74,32 @@ class Said:
     summary: str = ""
     triples: tuple[SaidTriple, ...] = ()
     whole: bool = True
-    "False: the answer ended in the middle of it."
+    "False if the answer ended in the middle of it."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unread:
-    """Why an answer says nothing that can be read of one name."""
+    """The reason why nothing can be read of one name."""
 
     problem: str
 
 
 Reading = dict[str, Said | Unread]
-"Name -> what is said of it; every name that was asked is there."
+"Name -> what is said of it, for every name that was asked about."
 
 
 @lru_cache(maxsize=1)
 def vocabulary() -> Vocabulary:
-    """The entity types and relations of vocabulary.toml."""
+    """Return the entity types and relations of vocabulary.toml."""
     table = tomllib.loads(Path(__file__).with_name("vocabulary.toml").read_text(encoding="utf-8"))
     return Vocabulary(entity_types=tuple(table["entity_types"]), relations=tuple(table["relations"]))
 
 
 def schema_for(labels: Sequence[str], *, most_triples: int, with_image: bool, max_tokens: int) -> dict[str, Any]:
-    """The JSON schema of an answer: an object with each name as a key, in this order, none left out, no other.
+    """Return the JSON schema of an answer: an object whose keys are exactly these names, in this order.
 
-    Texts in it are short enough for one name with a triple to be whole within `max_tokens` of 256 or more, even where
-    each token is a single character: a model that never comes to an end by itself is brought to one."""
+    Texts are limited so that one name with a triple fits into `max_tokens` of 256 or more even if each token is a
+    single character; so a model that would never stop by itself still finishes."""
     words = vocabulary()
     triple = _object(
         {
@@ -109,7 +120,7 @@ def schema_for(labels: Sequence[str], *, most_triples: int, with_image: bool, ma
 
 
 def read_json(text: str, labels: Sequence[str], *, most_triples: int, cut_off: bool) -> Reading:
-    """Read an answer under `schema_for`.  `cut_off`: its tokens were used up before it came to its end."""
+    """Read an answer under `schema_for`; `cut_off` says that its tokens ran out before it ended."""
     partial = False
     try:
         said = _loads(text)
@@ -128,18 +139,18 @@ def read_json(text: str, labels: Sequence[str], *, most_triples: int, cut_off: b
 
 
 def says_something(tail: str) -> bool:
-    """False for "unknown", "none" and the like, and where no letter or digit is; "canzone nonet" says something."""
+    """Tell whether a text says anything: not "unknown", "none" and the like, nor one without a letter or digit."""
     plain = " ".join(tail.casefold().split()).strip(" .!?*-–—_\"'()[]")
     return plain not in _SAYS_NOTHING and any(char.isalnum() for char in plain)
 
 
 def tidy(text: str) -> str:
-    """One line, without control characters and without half characters, which no file can hold."""
+    """Return the text as one line without control characters and lone surrogates, which no file can hold."""
     return " ".join(_CONTROLS.sub(" ", text).split())
 
 
 class _NotJson(ValueError):
-    """An answer that is no JSON object in which each key stands once."""
+    """An answer that is not a JSON object, or repeats a key."""
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
@@ -164,7 +175,7 @@ def _loads(text: str) -> dict[str, Any]:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key repeats")
     return found
 
 
@@ -178,7 +189,7 @@ def _entry(said: Mapping[str, Any], label: str, *, most_triples: int, whole: boo
             raise ValueError(f"type {kind!r:.60}, description {summary!r:.60}, triples {triples!r:.60}")
         found = [_triple(triple, words) for triple in triples[:most_triples]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return Unread(problem=f"what it says of this name does not fit ({type(error).__name__}: {error})")
+        return Unread(problem=f"its entry for this name does not fit the schema ({type(error).__name__}: {error})")
     return Said(
         entity_type=kind,
         summary=tidy(summary)[:LONGEST_SUMMARY],
@@ -195,9 +206,9 @@ def _triple(said: Mapping[str, Any], words: Vocabulary) -> SaidTriple:
 
 
 def _whole_part(text: str) -> tuple[str, bool]:
-    """JSON that was cut off, up to the last object or list in it that is whole, with what is open there closed.
+    """Cut JSON after its last whole object or list and close what is open there.
 
-    And whether a name was open there, so that what is said of it may lack something."""
+    Returns it with whether a name was open there, so that its entry may lack something."""
     open_, in_text, escaped = "", False, False
     end, still_open = 0, ""
     for place, char in enumerate(text):
@@ -222,11 +233,11 @@ _EMPHASIS = re.compile(r"[*_`]*")
 _QUOTES = {'"': '"', "“": "”", "„": "“", "«": "»", "'": "'", "‘": "’", "": ""}
 _LONGEST_RELATION, _LONGEST_TYPE = 60, 40
 _MOST_WORDS = 5
-"Of a relation or a type that is none of the list: more are a sentence."
+"Most words of a relation or type outside the vocabulary; anything longer is a sentence."
 
 
 def read_lines(text: str, labels: Sequence[str], *, most_triples: int, cut_off: bool) -> Reading:
-    """Read an answer.  `cut_off`: its tokens were used up, so that its last line may be half of one."""
+    """Read an answer as lines; never raises.  If its tokens ran out (`cut_off`), its last line may be partial."""
     lines = text.splitlines()
     if cut_off and not text.endswith("\n"):
         lines = lines[:-1]
@@ -245,11 +256,11 @@ def read_lines(text: str, labels: Sequence[str], *, most_triples: int, cut_off: 
                 types.setdefault(label, _type(rest))
             elif step == 2:
                 summaries.setdefault(label, tidy(rest)[:LONGEST_SUMMARY])
-            elif triple := _triple_of_line(rest):
+            elif triple := _line_triple(rest):
                 triples.setdefault(label, []).append(triple)
                 last = label
     if 3 not in steps and not cut_off:
-        return dict.fromkeys(labels, Unread(problem="the answer has no heading of step 3"))
+        return dict.fromkeys(labels, Unread(problem="the answer has no heading for step 3"))
     reading: Reading = {}
     for label in labels:
         if label not in types and label not in summaries and label not in triples:
@@ -265,7 +276,7 @@ def read_lines(text: str, labels: Sequence[str], *, most_triples: int, cut_off: 
 
 
 def _named(line: str, longest_first: Sequence[str], separators: str) -> tuple[str, str] | None:
-    """The name at the beginning of a line, and what stands behind its separator."""
+    """Return the name at the beginning of a line and the rest after its separator."""
     mark = _LIST_MARK.match(line)
     begins = {len(line) - len(line.lstrip()), mark.end() if mark else 0}  # "1. FC Köln" begins like a list
     for label in longest_first:
@@ -277,7 +288,7 @@ def _named(line: str, longest_first: Sequence[str], separators: str) -> tuple[st
 
 
 def _behind(line: str, begin: int, label: str) -> str | None:
-    """What stands behind the label, its quotes and emphasis; None where another text stands there."""
+    """Return the rest after the label, its quotes and its emphasis; None if the line has another text there."""
     begin = _skipped(_EMPHASIS, line, begin) if not line.startswith(label, begin) else begin
     for opening, closing in _QUOTES.items():
         if line.startswith(opening + label + closing, begin):
@@ -299,8 +310,8 @@ def _type(rest: str) -> str:
     return known.get(plain.casefold(), plain)
 
 
-def _triple_of_line(rest: str) -> SaidTriple | None:
-    """`relation | object`, with `text` or `image` behind it or not; an object may hold further bars."""
+def _line_triple(rest: str) -> SaidTriple | None:
+    """Read `relation | object`, optionally followed by `| text` or `| image`; an object may contain bars."""
     parts = [tidy(part).strip("*_`\"“”'").strip() for part in rest.rstrip().removesuffix("|").split("|")]
     source: EvidenceSource = "text"
     if len(parts) > 2 and (last := parts[-1].casefold().strip("[(). ")) in ("text", "image"):

@@ -1,8 +1,8 @@
-"""Triples about a mention without a vision-language model: what is written in the picture, what the sentence says
-beside the name, and which phrases of the candidates the context confirms.
+"""Triples about a mention without a vision-language model: the writing in its picture, and what the sentence says
+right next to the name ("Macron, the French president", "Golding is a novelist", "Foster (actress)").
 
-In: a mention, the lines read in its picture, and the comparison of its context with its candidates' phrases.
-Out: one Description.  Every triple names its source.  Knows nothing of which candidate is right."""
+In: a mention, and the lines read in its picture.  Out: triples, each with its source.  Works on the words alone; knows
+no KB, no model and no candidate."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ VISIBLE = "visible text"
 
 
 def stated_triples(mention: Mention, lines: Sequence[VisibleLine]) -> tuple[Triple, ...]:
-    """What is said outright: appositions in the sentence, and each line of visible text.
+    """Return what is stated outright: appositions in the sentence, and each line of visible text.
 
-    Lines that together are short stand once more as one, since a name is often set in two lines."""
+    Lines that are short together are also joined into one, since a name is often set in two lines."""
     visible = [line.text for line in lines]
     if len(visible) > 1 and sum(len(text.split()) for text in visible) <= 12:
         visible.append(" ".join(visible))
@@ -27,7 +27,7 @@ def stated_triples(mention: Mention, lines: Sequence[VisibleLine]) -> tuple[Trip
 
 
 def described(mention: Mention, stated: Iterable[Triple], induced: Iterable[Triple]) -> Description:
-    """All triples of one mention, stated ones first, each once."""
+    """Return all triples of one mention, stated ones first, each once."""
     return Description(mention_id=mention.id, triples=tuple(dict.fromkeys((*stated, *induced))))
 
 
@@ -52,7 +52,7 @@ RELATION = "described as"
 
 
 def appositions(mention: Mention) -> tuple[Triple, ...]:
-    """The descriptions that stand directly beside the mention, each once, nearest rules first."""
+    """Return the descriptions directly next to the mention, each once."""
     after = mention.context[mention.span.end : mention.span.end + 200]
     before = mention.context[max(0, mention.span.start - 100) : mention.span.start]
     phrases = [found.group("phrase") for rule in _AFTER if (found := rule.search(after))]

@@ -1,19 +1,20 @@
-"""What a language model is asked about one entity, and what its answer says.
+"""Let a language model describe entities, one by one.
 
-In: what a KB records of an entity.  Out: a request, and from its answer whether the model knows the entity and how it
-describes it.  All that the KB records is data: it stands as JSON between two lines with a number that it cannot
-hold, and whatever it says, the answer has the shape of the schema.  Knows no KB and no engine."""
+In: what a KB records of each, an engine, a journal.  Out: one Written or Unwritten each, as they are finished.  If the
+model says that it does not know an entity and there is a text about it, it is shown the text and asked again.  An
+answer that cannot be read is asked for again with another seed, a question that is too long with fewer facts; what the
+journal answers is not sent.  All that the KB records is data: it is JSON between two lines with a number that it cannot
+contain, and whatever it says, the answer has the shape of the schema.  Knows no KB."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from localmel.engines.journaled import ask
+from localmel.engines.journaled import ask_again
 from localmel.engines.protocol import Engine, Message, Request, Response
 from localmel.generate.answer import LONGEST_SUMMARY, says_something, tidy
 from localmel.settings import EngineSettings
@@ -22,10 +23,10 @@ from localmel.store.journal import Journal
 LONGEST_DESCRIPTION = 400
 "Characters."
 MAX_TOKENS = 512
-"Of one answer: room for the longest description where each character is a token."
+"Tokens of one answer: enough for the longest description even if each character is a token."
 MOST_ALIASES, MOST_TRIPLES, MOST_TYPES = 8, 24, 4
 LONGEST_TEXT = 2000
-"Characters of a static text that is shown."
+"Characters of an abstract or description that are shown."
 RETRY_TEMPERATURE = 0.7
 _LEAST_TRIPLES, _LEAST_TEXT = 3, 200
 _LONGEST_VALUE = LONGEST_SUMMARY
@@ -34,19 +35,19 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntityRecord:
-    """What a KB records of one entity, as it is shown to a model."""
+    """A KB's record of one entity, as a model sees it."""
 
     entity_id: str
     label: str
     aliases: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
     triples: tuple[tuple[str, str], ...] = ()
-    "Relation and tail."
+    "Relation and tail of each."
     text: str = ""
-    "Abstract, else description: shown in a second turn only."
+    "Its abstract, else its description; shown only in a second turn."
 
     def shown(self) -> str:
-        """The JSON of the first turn; keys without a value are left out."""
+        """Return the JSON of the first turn, without keys that have no value."""
         values: Json = {
             "name": _short(self.label),
             "also known as": [_short(alias) for alias in self.aliases[:MOST_ALIASES]],
@@ -56,7 +57,7 @@ class EntityRecord:
         return _as_data({key: value for key, value in values.items() if value})
 
     def shorter(self) -> EntityRecord | None:
-        """The same with half of its triples, then half of its text; None where nothing can be given up."""
+        """Return it with half of its triples, then half of its text; None if nothing more can be left out."""
         shown = self.triples[:MOST_TRIPLES]
         if len(shown) > _LEAST_TRIPLES:
             return replace(self, triples=shown[: len(shown) // 2])
@@ -68,15 +69,15 @@ class EntityRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaidOfEntity:
-    """What an answer says."""
+    """A parsed answer."""
 
     known: bool
-    "That the model says it knows the entity beyond what it was shown."
+    "Whether the model says it knows the entity beyond what it was shown."
     description: str
 
 
 def schema() -> Json:
-    """The shape of every answer: `known` first, so that it is said before anything is described."""
+    """Return the schema of every answer: `known` first, so that the model decides it before it describes anything."""
     return {
         "type": "object",
         "properties": {
@@ -91,9 +92,9 @@ def schema() -> Json:
 def request_about(
     record: EntityRecord, request_id: str, *, before: str | None = None, unread: int = 0, seed: int = 0
 ) -> Request:
-    """The question.  With `before`, the answer to the first turn, the second: the same, and what a source says.
+    """Make the request of the first turn, or of the second: `before` is then the first answer, and a text is shown.
 
-    unread: how often an answer to it could not be read; the seed and the temperature depend on it."""
+    `unread` is how often an answer could not be read; the seed and the temperature depend on it."""
     turns = [
         Message(role="system", parts=(_INSTRUCTIONS,)),
         Message(role="user", parts=(f"{_fenced(record.shown())}\nDescribe this entity.",)),
@@ -115,12 +116,12 @@ def request_about(
 
 
 def answer_as_turn(said: SaidOfEntity) -> str:
-    """An answer as it stands in the conversation, whatever blanks the model wrote."""
+    """Return an answer as a turn of the conversation, with normalised blanks."""
     return json.dumps({"known": said.known, "description": said.description}, ensure_ascii=False)
 
 
 def read_answer(text: str) -> SaidOfEntity | str:
-    """What an answer says, or why nothing can be read in it."""
+    """Parse an answer, or return why it cannot be read."""
     try:
         found = json.loads(text, strict=False)  # grammars let control characters through
         known, description = found["known"], found["description"]
@@ -140,7 +141,7 @@ def _fenced(data: str) -> str:
 
 
 def _as_data(values: Json) -> str:
-    """JSON without a line that the data could have begun."""
+    """Return JSON none of whose lines can start with text of the data."""
     return json.dumps(values, ensure_ascii=False, indent=1)
 
 
@@ -169,19 +170,19 @@ RETRIES = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """What a model wrote about one entity."""
+    """A model's description of one entity."""
 
     record: EntityRecord
     text: str
     known: bool
-    "That it said it knows the entity, in the first turn."
+    "Whether it said in the first turn that it knows the entity."
     turns: int
-    "2 where it was shown a text."
+    "2 if it was shown a text."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unwritten:
-    """That nothing came of one entity, and why."""
+    """An entity without a description, and why."""
 
     record: EntityRecord
     problem: str
@@ -189,14 +190,14 @@ class Unwritten:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
-    """One question that is under way."""
+    """A question on its way."""
 
     record: EntityRecord
-    "As it was given."
+    "The record as it was given."
     shown: EntityRecord
-    "With what fits."
+    "As much of it as fits."
     first: SaidOfEntity | None = None
-    "What was said in the first turn."
+    "The answer of the first turn."
     unread: int = 0
 
     def request(self, request_id: str, seed: int) -> Request:
@@ -213,38 +214,25 @@ def describe_entities(
     seed: int = 0,
     on_response: Callable[[Response], None] = lambda _: None,
 ) -> Iterator[Written | Unwritten]:
-    """Every record once, in the order in which they are finished.
+    """Yield one result per record, in the order in which they are finished.
 
     Raises EngineStopped; what was yielded before is whole, and what was answered is in the journal."""
-    fresh = (_Asked(record=record, shown=record) for record in records)
-    again: deque[_Asked] = deque()
-    waiting: dict[str, _Asked] = {}
-    number = 0
-
-    def requests() -> Iterator[Request]:
-        nonlocal number
-        while asked := again.popleft() if again else next(fresh, None):
-            number += 1
-            waiting[str(number)] = asked
-            yield asked.request(str(number), seed)
-
-    while True:
-        for response in ask(requests(), engine, journal, settings=settings):
-            on_response(response)
-            outcome = _outcome(waiting.pop(response.request_id), response)
-            if isinstance(outcome, _Asked):
-                again.append(outcome)
-            else:
-                yield outcome
-        if not again:  # what came back after the engine had taken the last question
-            return
+    return ask_again(
+        (_Asked(record=record, shown=record) for record in records),
+        lambda asked, request_id: asked.request(request_id, seed),
+        _outcome,
+        engine,
+        journal,
+        settings=settings,
+        on_response=on_response,
+    )
 
 
-def _outcome(asked: _Asked, response: Response) -> Written | Unwritten | _Asked:
-    """What a response says, or the question that has to be asked because of it."""
+def _outcome(asked: _Asked, response: Response) -> tuple[list[Written | Unwritten], list[_Asked]]:
+    """Return what a response says, or the question to ask because of it."""
     if response.finish == "failed":
         if response.too_long_by and (shorter := asked.shown.shorter()):
-            return replace(asked, shown=shorter)
+            return [], [replace(asked, shown=shorter)]
         return _again(asked, response.problem, same=bool(response.too_long_by))
     if response.finish == "length":
         return _again(asked, f"the answer was cut off after {response.output_tokens:,} tokens")
@@ -252,15 +240,16 @@ def _outcome(asked: _Asked, response: Response) -> Written | Unwritten | _Asked:
     if isinstance(said, str):
         return _again(asked, said)
     if asked.first is None and not said.known and asked.record.text:
-        return replace(asked, first=said, unread=0)
+        return [], [replace(asked, first=said, unread=0)]
     known = said.known if asked.first is None else asked.first.known
-    return Written(record=asked.record, text=said.description, known=known, turns=1 if asked.first is None else 2)
+    turns = 1 if asked.first is None else 2
+    return [Written(record=asked.record, text=said.description, known=known, turns=turns)], []
 
 
-def _again(asked: _Asked, problem: str, *, same: bool = False) -> Unwritten | _Asked:
-    """Once more with another seed, unless it was asked often enough or would be the `same`.
+def _again(asked: _Asked, problem: str, *, same: bool = False) -> tuple[list[Written | Unwritten], list[_Asked]]:
+    """Ask once more with another seed, or give up after enough attempts or if it would be the `same` question.
 
-    Where the second turn fails, what was said in the first is not taken for it: the text was not seen."""
+    If the second turn fails, the answer of the first does not replace it, because the model had not seen the text."""
     if same or asked.unread >= RETRIES:
-        return Unwritten(record=asked.record, problem=problem)
-    return replace(asked, unread=asked.unread + 1)
+        return [Unwritten(record=asked.record, problem=problem)], []
+    return [], [replace(asked, unread=asked.unread + 1)]

@@ -1,10 +1,10 @@
-"""Which names and years of a text stand in no source.
+"""Find the names and years of a text that no source has.
 
-In: a text that was written about an entity, and the texts it could have been written from.  Out: what stands in none
-of them, in the order of the text.  A name is a run of capitalised words; it stands in a source when its words do, side
-by side and folded as the KB folds names; a title or an article before it does not count, and the people of a place
-stand where the place does ("Dutch" and Netherlands).  Names in scripts without capitals are not seen, nor is a
-word that opens a sentence and usually does so.  Knows no KB and no model."""
+In: a text that was written about an entity, and the texts it could have been written from.  Out: what none of them has,
+in the order of the text.  A name is a run of capitalised words; a source has it if its words follow one another there,
+folded as the KB folds names.  A title or an article before it does not count, and a source that has a place has its
+people ("Dutch" and Netherlands).  Names in scripts without capitals are not seen, nor are words that usually open a
+sentence.  Knows no KB and no model."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from localmel.kb.words import FUNCTION_WORDS, MONTHS, TITLES, WEEKDAYS, fold_men
 
 _WORD = re.compile(r"[^\W\d_][\w'’&-]*(?:\.[^\W\d_][\w'’&-]*)*")
 _INSIDE = frozenset("of de del della der den di da do dos du van von zu la le el al bin ibn".split())
-"Small words that names have inside, each of which `the` may follow."
+"Small words inside names; `the` may follow each."
 _BETWEEN = frozenset("and in on at for".split())
-"Small words that may stand inside a name, or between two."
+"Small words inside a name or between two."
 _SMALL = _INSIDE | _BETWEEN | {"the"}
 _MOST_SMALL = 3
 _YEAR = re.compile(r"(?<![\w.,-])(1\d{3}|20\d{2})(s?)(?![\w]|[.,]\d)|(?<![\w.,])(\d{1,3})\s*(?:BC|BCE|AD|CE)\b")
@@ -36,7 +36,7 @@ _OPENING_ENDINGS = ("ed", "ing", "ly")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ungrounded:
-    """What a text says that no source does."""
+    """The names and years of a text that no source has."""
 
     names: tuple[str, ...] = ()
     years: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ class Ungrounded:
 
 
 def ungrounded(text: str, sources: Iterable[str]) -> Ungrounded:
-    """Names and years of `text` that stand in none of the sources, each once."""
+    """Return the names and years of `text` that none of the sources has, each once."""
     every = list(sources)
     folded = [f" {fold_mention(source)} " for source in every]
     numbers = {number.lstrip("0") for source in every for number in _DIGITS.findall(source)}
@@ -74,7 +74,7 @@ _Run = list[re.Match[str]]
 
 
 def _runs(text: str) -> Iterator[_Run]:
-    """Capitalised words that follow one another, with the small words inside."""
+    """Yield runs of capitalised words, with the small words inside."""
     run: _Run = []
     small: _Run = []
     for token in _WORD.finditer(text):
@@ -94,15 +94,15 @@ def _runs(text: str) -> Iterator[_Run]:
 
 
 def _follows(text: str, last: re.Match[str], token: re.Match[str]) -> bool:
-    """Whether nothing but blanks stands between; or the full stop of an initial or a short form."""
+    """Tell whether only blanks separate two words, or the full stop of an initial or an abbreviation."""
     gap, word = text[last.end() : token.start()], last.group()
     return not gap.strip() or (gap.strip() == "." and (len(word) == 1 or word.casefold() in _SHORT))
 
 
 def _unknown(text: str, run: _Run, sources: Sequence[str]) -> Iterator[str]:
-    """The names in a run that stand in no source: the run itself, or what stands between its `and` and `in`."""
+    """Yield the names in a run that no source has: the run itself, or its parts around `and`, `in` and the like."""
     run = _without_opener(text, run)
-    if not run or _stands(_words(text, run), sources):
+    if not run or _is_in(_words(text, run), sources):
         return
     parts: list[_Run] = [[]]
     for token in run:
@@ -111,12 +111,12 @@ def _unknown(text: str, run: _Run, sources: Sequence[str]) -> Iterator[str]:
         else:
             parts[-1].append(token)
     for part in parts:
-        if not _stands(words := _words(text, part), sources):
+        if not _is_in(words := _words(text, part), sources):
             yield words
 
 
 def _without_opener(text: str, run: _Run) -> _Run:
-    """Without a first word that has its capital from the beginning of a sentence only."""
+    """Drop a first word that is capitalised only because it opens a sentence."""
     word = run[0].group().casefold()
     if not _OPENS.search(text, max(0, run[0].start() - 8), run[0].start()):
         return run
@@ -125,7 +125,7 @@ def _without_opener(text: str, run: _Run) -> _Run:
 
 
 def _words(text: str, run: _Run) -> str:
-    """The run as it stands, without small words at its ends."""
+    """Return the text of the run without small words at its ends."""
     inner = list(run)
     while inner and inner[0].group() in _SMALL:
         inner.pop(0)
@@ -134,8 +134,8 @@ def _words(text: str, run: _Run) -> str:
     return text[inner[0].start() : inner[-1].end()] if inner else ""
 
 
-def _stands(name: str, sources: Sequence[str]) -> bool:
-    """Whether a source has the name; also without the titles, articles and peoples before it."""
+def _is_in(name: str, sources: Sequence[str]) -> bool:
+    """Tell whether a source has the name, perhaps without the titles, articles and demonyms before it."""
     words = fold_mention(name).split()
     while words:
         folded = " ".join(words)

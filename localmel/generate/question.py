@@ -1,7 +1,7 @@
-"""What a vision-language model is asked: one question per picture and sentence, about all names in it.
+"""The questions for a vision-language model: one per picture and sentence, about all names in it.
 
-In: mentions.  Out: requests, in the order constant instructions -> picture -> sentence -> names, so that whatever two
-questions have in common at their beginning is computed once.  Knows no answer."""
+In: mentions.  Out: requests, in the order constant instructions -> picture -> sentence -> names, so that the engine
+computes a common beginning of two questions only once.  Knows no answer."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from localmel.records import Mention, Span
 from localmel.settings import GenerateSettings
 
 MOST_NAMES = 12
-"In one question.  No sentence of WikiDiverse has more than 11."
+"Most names in one question.  No sentence of WikiDiverse has more than 11."
 TOKENS_PER_NAME = 80
-"That an answer needs about one name: type, a sentence, four triples."
+"Tokens that an answer needs per name: a type, a sentence, four triples."
 RETRY_TEMPERATURE = 0.7
 _SHORT_SENTENCE = 400
-"Characters.  A longer sentence is cut before anything else is given up."
+"Characters.  A longer sentence is cut before names or picture are dropped."
 _TOKEN = 5
-"Characters, more than a token of almost any text has."
+"Characters, more than a token has in almost any text."
 _LEAST_AROUND = 40
 _LONGEST_LABEL = 80
 _AROUND = 24
-"Characters on each side that tell two names apart that are spelled alike."
+"Characters on each side that tell two names of one spelling apart."
 _NOT_IN_A_LABEL = str.maketrans({'"': "'", "\\": "/", "|": "/", "{": "(", "}": ")", "\u201c": "'", "\u201d": "'"})
 
 
@@ -42,19 +42,19 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Name:
-    """What a mention is called in a question."""
+    """The name of a mention in a question."""
 
     label: str
-    "Unique in its sentence: the second mention of one name has a number behind it."
+    "Unique in its sentence: the second mention of one name has a number appended."
     mentions: tuple[Mention, ...]
-    "More than one where the same place in the sentence is listed more than once."
+    "More than one if the same place in the sentence is listed more than once."
     where: str = ""
-    "The words around it, where another name is spelled alike."
+    "The words around it, if another name has the same spelling."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """Some names of one sentence, and how they are asked."""
+    """Some names of one sentence, and how to ask about them."""
 
     names: tuple[Name, ...]
     sentence: str
@@ -63,37 +63,37 @@ class Question:
     unread: int = 0
     "How often an answer to it could not be read; sampling depends on it."
     attempts: int = 1
-    "How often its names were asked with this one, in whatever company."
+    "How many questions its names have been in, this one included."
     notes: tuple[str, ...] = ()
     "What was done to sentence or picture."
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The keys of the answer, in its order."""
+        """Return the keys of the answer, in its order."""
         return tuple(name.label for name in self.names)
 
     def about(self, names: Sequence[Name]) -> Question:
-        """The same about some of its names, asked once more."""
+        """Return the question about some of its names, as one more attempt."""
         return replace(self, names=tuple(names), attempts=self.attempts + 1)
 
     def halves(self, names: Sequence[Name]) -> list[Question]:
-        """The same about these names, in two questions; or in one, where they are fewer than before."""
+        """Return two questions about half of these names each, or one if they are fewer than before."""
         if len(names) < len(self.names) or len(names) < 2:
             return [self.about(names)]
         middle = len(names) // 2
         return [self.about(names[:middle]), self.about(names[middle:])]
 
     def again(self, names: Sequence[Name]) -> Question:
-        """The same about the names of which nothing could be read, with another seed."""
+        """Return the question about the names that could not be read, with another seed."""
         return replace(self.about(names), unread=self.unread + 1)
 
     def without_picture(self, why: str) -> Question:
-        """The same with the words alone."""
+        """Return the question with its words alone."""
         note = f"asked without its picture: {why}"
         return replace(self, image=None, attempts=self.attempts + 1, notes=(*self.notes, note))
 
     def request(self, request_id: str, settings: GenerateSettings) -> Request:
-        """The request: a system turn that never changes, then picture, sentence and names."""
+        """Make the request: a system turn that never changes, then picture, sentence and names."""
         by_schema = settings.format == "json"
         schema = schema_for(
             self.labels,
@@ -123,7 +123,7 @@ class Question:
 
 
 def asked_of(mentions: Iterable[Mention]) -> list[Asked]:
-    """The mentions of one sentence with one picture together, in the order in which the first of each comes."""
+    """Group the mentions of one sentence with one picture, in the order in which the first of each comes."""
     together: dict[tuple[str, Path | None], list[Mention]] = {}
     for mention in mentions:
         together.setdefault((mention.context, mention.image), []).append(mention)
@@ -133,9 +133,9 @@ def asked_of(mentions: Iterable[Mention]) -> list[Asked]:
 
 
 def questions_of(asked: Asked, settings: GenerateSettings) -> Iterator[Question]:
-    """The questions about one sentence: one, unless it has more names than an answer has room for.
+    """Yield the questions about one sentence: one, unless it has more names than an answer has room for.
 
-    A picture that is not there is left out, and `notes` says so."""
+    A missing picture is left out, and `notes` says so."""
     names = _names(asked)
     most = max(1, min(MOST_NAMES, settings.max_tokens // TOKENS_PER_NAME))
     for start in range(0, len(names), most):
@@ -145,16 +145,16 @@ def questions_of(asked: Asked, settings: GenerateSettings) -> Iterator[Question]
             image=asked.image,
             max_tokens=settings.max_tokens,
         )
-        if asked.image and not _is_there(asked.image):
+        if asked.image and not _exists(asked.image):
             question = replace(question.without_picture(f"there is no file {str(asked.image)!r:.200}"), attempts=1)
         yield question
 
 
 def shortened(question: Question, too_long_by: int, settings: GenerateSettings) -> list[Question]:
-    """The same in fewer tokens; empty where there is nothing left that could be given up.
+    """Return the question in fewer tokens; empty if nothing more can be shortened.
 
-    First the answer gives up to half of its room, then the sentence is cut around its names, then the names are asked
-    in two questions, and at last without the picture."""
+    First the answer loses up to half of its room, then the sentence is cut around its names, then the names are split
+    into two questions, and finally the picture is dropped."""
     again, room = question.about(question.names), question.max_tokens - too_long_by
     if room >= max(1, settings.max_tokens // 2):
         return [replace(again, max_tokens=room)]
@@ -166,7 +166,7 @@ def shortened(question: Question, too_long_by: int, settings: GenerateSettings) 
         if len(cut) < before:
             whole = len(question.names[0].mentions[0].context)
             notes = [note for note in question.notes if not note.startswith(_CUT)]
-            note = f"{_CUT} from {whole:,} to {len(cut):,} characters around its names: more do not fit"
+            note = f"{_CUT} from {whole:,} to {len(cut):,} characters around its names: more does not fit"
             return [replace(again, sentence=cut, notes=(*notes, note))]
     if len(question.names) > 1:
         return question.halves(question.names)
@@ -179,7 +179,7 @@ _CUT = "sentence cut"
 
 
 def cut_around(sentence: str, spans: Sequence[Span], most: int) -> str:
-    """At most about `most` characters of a sentence: pieces around the spans, cut at blanks, the spans always whole."""
+    """Cut a sentence to about `most` characters: pieces around the spans, cut at blanks, with whole spans."""
     taken = sum(span.end - span.start for span in spans)
     around = max((most - taken) // (2 * len(spans)), _LEAST_AROUND)
     pieces: list[tuple[int, int]] = []
@@ -201,7 +201,7 @@ def cut_around(sentence: str, spans: Sequence[Span], most: int) -> str:
 
 
 def _names(asked: Asked) -> list[Name]:
-    """The mentions in the order of their places, one name for each place."""
+    """Return one name for each place with a mention, in the order of the places."""
     places: dict[tuple[int, int], list[Mention]] = {}
     for mention in sorted(asked.mentions, key=lambda one: (one.span.start, one.span.end)):
         places.setdefault((mention.span.start, mention.span.end), []).append(mention)
@@ -221,15 +221,15 @@ def _names(asked: Asked) -> list[Name]:
 
 
 def _plain(text: str) -> str:
-    """A text that needs no escape in JSON, in a grammar or between bars."""
+    """Return a text that needs no escape in JSON, in a grammar or between bars."""
     plain = tidy(text.translate(_NOT_IN_A_LABEL)) or "?"
     return plain if len(plain) <= _LONGEST_LABEL else f"{plain[: _LONGEST_LABEL - 1].rstrip()}…"
 
 
-def _is_there(image: Path) -> bool:
+def _exists(image: Path) -> bool:
     try:
         return image.is_file()
-    except (OSError, ValueError):  # ValueError: a name that no disk takes
+    except (OSError, ValueError):  # ValueError: a name that no file system accepts
         return False
 
 
@@ -268,7 +268,7 @@ Answer in three steps and nothing else, one line for each name or fact:
 
 
 def instructions(settings: GenerateSettings) -> str:
-    """What every question of a run begins with, byte for byte."""
+    """Return the text that every question of a run begins with, byte for byte."""
     words = vocabulary()
     types, relations = ", ".join(words.entity_types), ", ".join(words.relations)
     task = _TASK.format(types=types, relations=relations, most=settings.most_triples)

@@ -1,7 +1,7 @@
-"""Writing inside a picture: which lines stand there, and how sure the reader is.
+"""Read the writing inside a picture.
 
-In: a picture.  Out: lines, top to bottom.  The models (PP-OCR, Apache-2.0) come inside the package `rapidocr`;
-nothing is fetched."""
+In: a picture.  Out: lines, top to bottom, each with the reader's confidence.  The models (PP-OCR, Apache-2.0) are part
+of the package `rapidocr`; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ import logging
 import unicodedata
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from localmel.engines.pictures import Picture
 from localmel.errors import MissingWeights
 from localmel.settings import GenerateSettings
 
-if TYPE_CHECKING:
-    from localmel.engines.pictures import Picture
-
 _LONGEST = 4
-"Times as long as wide: the reader enlarges the short side to 736 pixels, which makes a thin strip enormous."
+"Largest ratio of the sides: the reader enlarges the short side to 736 pixels, which makes a thin strip enormous."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +32,7 @@ class VisibleLine:
 
 
 def visible_lines(picture: Picture, settings: GenerateSettings) -> tuple[VisibleLine, ...]:
-    """The lines that stand in the picture, in reading order.  None is legal."""
+    """Return the lines of a picture in reading order; there may be none."""
     result = _reader()(_not_too_long(picture.pixels())[:, :, ::-1])
     if result.txts is None:
         return ()
@@ -50,7 +48,7 @@ def visible_lines(picture: Picture, settings: GenerateSettings) -> tuple[Visible
 
 
 def _not_too_long(pixels: NDArray[Any]) -> NDArray[Any]:
-    """(height, width, 3), with a border in the picture's own middle colour where one side is very short."""
+    """Frame a picture with one very short side in its own median colour.  pixels and result: (height, width, 3)."""
     height, width = pixels.shape[:2]
     least = max(height, width) // _LONGEST
     missing = [max(0, least - height), max(0, least - width)]
@@ -69,12 +67,11 @@ def _printable(text: str) -> str:
 
 @cache
 def _reader() -> Any:
-    """Load the reader once in a process; its own log is switched off, its models must be inside the package."""
+    """Load the reader once per process, without its log; its models must be inside the package."""
     logging.getLogger("RapidOCR").setLevel(logging.ERROR)
     try:
         from rapidocr import RapidOCR
     except ImportError as error:
-        raise MissingWeights(
-            f"the reader of visible text cannot be loaded ({error})", hint="pip install rapidocr"
-        ) from error
+        fact = f"cannot load the reader of visible text ({error})"
+        raise MissingWeights(fact, hint="pip install rapidocr") from error
     return RapidOCR(params={"Global.log_level": "error"})

@@ -1,18 +1,17 @@
 """Ask a vision-language model about mentions.
 
 In: sentences with their pictures and mentions, and an engine.  Out: a Description or an Unparsed for every mention, as
-they are finished.  What cannot be read is asked again with another seed, what is too long is asked in less words, and
-what was cut off is asked in smaller questions; nothing is dropped.  Knows nothing of the right entity."""
+they are finished.  An answer that cannot be read is asked for again with another seed, a question that is too long is
+shortened, and one whose answer was cut off is split; nothing is dropped.  Knows nothing of the right entity."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from localmel.engines.journaled import ask
+from localmel.engines.journaled import ask_again
 from localmel.engines.pictures import open_picture
-from localmel.engines.protocol import Engine, Request, Response
+from localmel.engines.protocol import Engine, Response
 from localmel.errors import BadPicture
 from localmel.generate.answer import Said, Unread, read_json, read_lines
 from localmel.generate.question import Asked, Name, Question, questions_of, shortened
@@ -24,7 +23,7 @@ from localmel.store.journal import Journal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generated:
-    """What came of one mention."""
+    """The result for one mention."""
 
     mention: Mention
     result: Description | Unparsed
@@ -33,7 +32,7 @@ class Generated:
     notes: tuple[str, ...] = ()
     "What was done to its sentence or picture, and whether its answer was cut off."
     answered: bool = True
-    "False: the last question about it failed.  No journal holds an answer, so the next run asks it again."
+    "False if its last question failed.  No journal holds an answer then, so the next run asks again."
 
 
 def describe(
@@ -44,37 +43,27 @@ def describe(
     *,
     on_response: Callable[[Response], None] = lambda _: None,
 ) -> Iterator[Generated]:
-    """What the model says of every mention, in the order in which it is finished.
+    """Yield what the model says of every mention, in the order in which they are finished, and report progress.
 
-    `on_done` hears how many more mentions are finished, `on_response` every answer with its cost.  With a journal, what
-    it answers is not asked again.  Raises EngineStopped; what was yielded before is whole."""
-    fresh = (question for one in asked for question in questions_of(one, settings))
-    again: deque[Question] = deque()
-    waiting: dict[str, Question] = {}
-    number = 0
-
-    def requests() -> Iterator[Request]:
-        nonlocal number
-        while question := again.popleft() if again else next(fresh, None):
-            number += 1
-            waiting[str(number)] = question
-            yield question.request(str(number), settings)
-
-    while True:
-        for response in ask(requests(), engine, journal, settings=settings.model):
-            on_response(response)
-            generated, more = _outcome(waiting.pop(response.request_id), response, settings)
-            again.extend(more)
-            progress.advance(len(generated))
-            yield from generated
-        if not again:  # what came back after the engine had taken the last question
-            return
+    `on_response` receives every answer with its cost.  With a journal, what it answers is not asked again.
+    Raises EngineStopped; what was yielded before is whole."""
+    for generated in ask_again(
+        (question for one in asked for question in questions_of(one, settings)),
+        lambda question, request_id: question.request(request_id, settings),
+        lambda question, response: _outcome(question, response, settings),
+        engine,
+        journal,
+        settings=settings.model,
+        on_response=on_response,
+    ):
+        progress.advance(1)
+        yield generated
 
 
 def _outcome(
     question: Question, response: Response, settings: GenerateSettings
 ) -> tuple[list[Generated], list[Question]]:
-    """What a response says, and what has to be asked because of it."""
+    """Return the mentions that a response finishes, and the questions to ask because of it."""
     if response.finish == "failed":
         if response.too_long_by and (more := shortened(question, response.too_long_by, settings)):
             return [], more
@@ -108,7 +97,7 @@ def _retried(
     response: Response,
     settings: GenerateSettings,
 ) -> tuple[list[Generated], list[Question]]:
-    """These names once more, or, where they were asked often enough, what is wrong."""
+    """Ask about these names once more, or give them up if they were asked about often enough."""
     names = tuple(names)
     if not names:
         return [], []
@@ -146,7 +135,7 @@ def _generated(mention: Mention, said: Said, question: Question, raw: str, more_
 
 
 def _bad_picture(question: Question, problem: str) -> str:
-    """What is wrong with the picture; empty where nothing is, or where there is none."""
+    """Return what is wrong with the picture; empty if nothing is, or if there is none."""
     if question.image is None:
         return ""
     if str(question.image) in problem:  # it opens, but does not suit the model

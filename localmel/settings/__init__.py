@@ -1,4 +1,4 @@
-"""What can be set, the profiles that set it, where a user's files stand, and the switches that keep it offline."""
+"""Settings and profiles, the folders of a user's files, and the switches that keep every library offline."""
 
 from localmel.settings.checks import profile_from
 from localmel.settings.fields import (

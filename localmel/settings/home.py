@@ -1,4 +1,4 @@
-"""Where this user's files stand: KBs and caches in one folder, profiles of their own in another."""
+"""Find this user's files: KBs and caches in one folder, own profiles in another."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from localmel.errors import UsageError
 
 HOME = "LOCALMEL_HOME"
-"The variable that says where KBs and caches stand; without it, the usual folder of the platform."
+"Environment variable with the folder of KBs and caches; by default the usual folder of the platform."
 
 CONFIG = "LOCALMEL_CONFIG"
-"The variable that says where `profiles/NAME.toml` of this user stand; without it, the usual folder of the platform."
+"Environment variable with the folder of `profiles/NAME.toml`; by default the usual folder of the platform."
 
 
 def home_folder() -> Path:
-    """Where KBs and derived files of this user stand.  Raises UsageError where LOCALMEL_HOME is no path."""
+    """Return the folder of this user's KBs and caches.  Raises UsageError if LOCALMEL_HOME is not a path."""
     if chosen := os.environ.get(HOME):
         return _path(HOME, chosen)
     from platformdirs import user_data_path
@@ -24,7 +24,7 @@ def home_folder() -> Path:
 
 
 def config_folder() -> Path:
-    """Where this user's own profiles stand, under `profiles/`.  Raises UsageError where LOCALMEL_CONFIG is no path."""
+    """Return the folder that holds this user's `profiles/`.  Raises UsageError if LOCALMEL_CONFIG is not a path."""
     if chosen := os.environ.get(CONFIG):
         return _path(CONFIG, chosen)
     from platformdirs import user_config_path
@@ -36,4 +36,6 @@ def _path(variable: str, chosen: str) -> Path:
     try:
         return Path(chosen).expanduser()
     except RuntimeError as error:
-        raise UsageError(f"{variable} is {chosen!r} ({error})", hint=f"export {variable}=/a/folder/of/yours") from None
+        raise UsageError(
+            f"cannot use {variable}: {chosen!r} is not a path ({error})", hint=f"export {variable}=/a/folder/of/yours"
+        ) from None

@@ -1,4 +1,4 @@
-"""The switches that keep every library offline and silent; they are set before any heavy import."""
+"""Keep every library offline and silent by environment variables, set before any heavy import."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OFFLINE = {
     "VLLM_DO_NOT_TRACK": "1",
     "ORT_DISABLE_TELEMETRY": "1",
 }
-"Telemetry off, hubs off.  Read by the libraries when they are imported, so set before."
+"Switches that turn telemetry and model hubs off.  Libraries read them on import, so they must be set before."
 
 
 def go_offline() -> None:

@@ -1,7 +1,7 @@
-"""The files that profiles are read from: those that ship, the user's own, and what one extends.
+"""Read profiles from their files: the shipped ones, the user's own, and those that one extends.
 
-In: the name of a profile, or a path.  Out: settings, and for each value the file that says it.
-A profile of one's own never stands in for one that ships: answers name their profile."""
+In: the name of a profile, or a path.  Out: settings, and for each value the file that sets it.  Your own profile can
+never replace a shipped one, because answers name their profile."""
 
 from __future__ import annotations
 
@@ -19,49 +19,49 @@ from localmel.settings.home import config_folder
 
 _SHIPPED = Path(__file__).parents[1] / "profiles"
 _MOST_BYTES = 1_000_000
-"A profile has some hundreds; what is larger is another file."
+"A profile has a few hundred; anything larger is another kind of file."
 
 Origin = Literal["shipped", "own", "default"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileFile:
-    """One file of a profile: what it says, and whether it ships or is the user's own."""
+    """One file of a profile, shipped or the user's own."""
 
     path: Path
     origin: Origin
     table: Table
-    "As written, with its name and without `extends`."
+    "The file as written, with its name and without `extends`."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One value in force, and where it comes from."""
+    """One value in force and its origin."""
 
     key: str
     "With dots: `rerank.model.weights`."
     value: str | int | float | bool
     origin: Origin
     file: Path | None
-    "None of a default: it stands in the code."
+    "None for a default, which is in the code."
 
 
 def load_profile(name: str) -> Profile:
-    """A profile by name, shipped or the user's own, or one from a TOML file by path.  Raises UsageError."""
+    """Load a profile by name, shipped or the user's own, or by the path of a TOML file.  Raises UsageError."""
     return _merged(profile_files(name))
 
 
 def settings_in_force(name: str) -> tuple[Setting, ...]:
-    """Every value of a profile and where it comes from, in the order of the stages.  Raises UsageError."""
+    """Return every value of a profile with its origin, in the order of the stages.  Raises UsageError."""
     files = profile_files(name)
     return tuple(_setting(key, value, files) for key, value in _leaves(_merged(files)))
 
 
 def profile_names() -> tuple[str, ...]:
-    """The shipped profiles, `embedded` first, then the user's own."""
+    """Return the names of the shipped profiles, `embedded` first, then of the user's own."""
     try:
         own = sorted(path.stem for path in (config_folder() / "profiles").glob("*.toml"))
-    except (OSError, RuntimeError):  # a folder this user cannot look into holds no profile for them
+    except (OSError, RuntimeError):  # a folder that this user cannot read holds no profile for them
         own = []
     shipped = _shipped_names()
     return (*shipped, *(name for name in own if name not in shipped and NAME.fullmatch(name)))
@@ -72,7 +72,7 @@ def _shipped_names() -> tuple[str, ...]:
 
 
 def profile_files(name: str) -> tuple[ProfileFile, ...]:
-    """The files of a profile: what it extends first, itself last.  Raises UsageError."""
+    """Return the files of a profile: what it extends first, itself last.  Raises UsageError."""
     files: list[ProfileFile] = []
     wanted: str | None = name
     while wanted is not None:
@@ -91,14 +91,14 @@ def profile_files(name: str) -> tuple[ProfileFile, ...]:
 
 
 def _place(name: str, *, extended_by: Path | None) -> tuple[Path, Origin]:
-    """Where the file of a profile is.  A path that `extends` gives starts from the folder of the file that says it."""
+    """Find the file of a profile.  A path in `extends` is relative to the folder of the file that has it."""
     asked = f"{extended_by}: extends = {name!r}: " if extended_by else ""
     if "\0" not in name and ("/" in name or name.endswith(".toml")):
         try:
             os.fsencode(name)
             path = (extended_by.parent if extended_by else Path()) / Path(name).expanduser()
         except (RuntimeError, UnicodeEncodeError) as error:
-            raise UsageError(f"{asked}{name!r} is no path ({error})", hint="give the path from / on") from None
+            raise UsageError(f"{asked}{name!r} is not a path ({error})", hint="give the path from / on") from None
         return path, "shipped" if os.path.realpath(path.parent) == os.path.realpath(_SHIPPED) else "own"
     own = config_folder() / "profiles" / f"{name}.toml"
     there = bool(NAME.fullmatch(name)) and os.path.lexists(own)
@@ -113,16 +113,16 @@ def _place(name: str, *, extended_by: Path | None) -> tuple[Path, Origin]:
 
 
 def _name_is_taken(path: Path, name: str) -> UsageError:
-    fact = f"{path} takes the name of the profile {name!r}, which ships: their answers could not be told apart"
+    fact = f"{path} takes the name of the shipped profile {name!r}: their answers could not be told apart"
     return UsageError(
-        fact, hint=shell_line("mv", path, path.with_name(f"my-{path.name}"), note="another `name` in it too")
+        fact, hint=shell_line("mv", path, path.with_name(f"my-{path.name}"), note="and change its `name`")
     )
 
 
 def _read(path: Path, *, extended_by: Path | None) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():
-            raise ValueError("it is no file")
+            raise ValueError("not a file")
         with path.open("rb") as file:
             content = file.read(_MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
@@ -132,7 +132,7 @@ def _read(path: Path, *, extended_by: Path | None) -> dict[str, Any]:
         asked = f"{extended_by} extends it, and " if extended_by else ""
         raise UsageError(f"{asked}there is no profile at {path}", hint="localmel config --list") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not a profile ({error})") from None
+        raise UsageError(f"cannot read {path} as a profile ({error})") from None
 
 
 def _merged(files: tuple[ProfileFile, ...]) -> Profile:
@@ -144,7 +144,7 @@ def _merged(files: tuple[ProfileFile, ...]) -> Profile:
 
 
 def _over(below: Table, above: Table) -> dict[str, Any]:
-    """Tables joined, values taken from `above`."""
+    """Join two tables; values of `above` win."""
     joined = {
         key: _over(below[key], value) if isinstance(value, dict) and key in below else value
         for key, value in above.items()

@@ -1,7 +1,7 @@
-"""Where the files that travel with localmel lie: `weights/` and `examples/`.
+"""Find the files that ship with localmel: `weights/` and `examples/`.
 
-In: a path as it stands in the repository.  Out: the same file or folder on this machine.  A wheel carries both folders
-inside the package, a source checkout has them beside it; nobody else needs to know which of the two this is."""
+In: a path in the repository.  Out: the same file or folder on this machine.  A wheel has both folders inside the
+package, a source checkout has them next to it; no other module needs to know which of the two this is."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from localmel.errors import CorruptArtifact, shell_line
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_INSIDE_A_WHEEL = _PACKAGE / "_shipped"
-_BESIDE_A_CHECKOUT = _PACKAGE.parent
+_IN_WHEEL = _PACKAGE / "_shipped"
+_IN_CHECKOUT = _PACKAGE.parent
 
 
 def shipped(path: str) -> Path:
-    """`shipped("weights/minilm-l6-v2/graph.onnx")` -> an existing path.  Raises CorruptArtifact."""
-    installed = _INSIDE_A_WHEEL.is_dir()
-    root = _INSIDE_A_WHEEL if installed else _BESIDE_A_CHECKOUT
+    """Return the path of a shipped file, such as "weights/minilm-l6-v2/graph.onnx".  Raises CorruptArtifact."""
+    installed = _IN_WHEEL.is_dir()
+    root = _IN_WHEEL if installed else _IN_CHECKOUT
     found = root / path
     if found.exists():
         return found
@@ -33,5 +33,5 @@ def shipped(path: str) -> Path:
 
 
 def weights_folder(name: str) -> Path:
-    """A folder of weights as a profile names it: by its name under weights/, or by a path that holds a /."""
+    """Return the folder of weights that a profile names: a name under weights/, or a path with a /."""
     return Path(name).expanduser() if "/" in name else shipped(f"weights/{name}")

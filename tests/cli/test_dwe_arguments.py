@@ -109,7 +109,7 @@ TRAIN = ("train", "DATA", "--kb", "KB", "--out", "OUT", "--matcher")
         (("dwe", "--faces", ""), 2, "--faces names nothing"),
         (("dwe", "--written", "novel"), 2, "no texts novel; there are abstract and written"),
         (("dwe", "--written", "abstract"), 3, "has no abstracts"),
-        (("dwe", "--written", "written", "--written-by", "somebody"), 2, "no text in kb 'kb' was written by"),
+        (("dwe", "--written", "written", "--written-by", "somebody"), 2, "model 'somebody' wrote no text in kb 'kb'"),
         (("dwe", "--written-by", "somebody"), 2, "texts of 'somebody' are not looked at"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

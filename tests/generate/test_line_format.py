@@ -113,7 +113,7 @@ def test_an_error_of_a_server_is_no_triple() -> None:
 
 def test_without_the_third_heading_nothing_is_guessed() -> None:
     text = ANSWER.replace("### Step 3: Triples\n", "")
-    assert read(text)["UK"] == Unread(problem="the answer has no heading of step 3")
+    assert read(text)["UK"] == Unread(problem="the answer has no heading for step 3")
 
 
 def test_a_heading_in_bold_is_no_description() -> None:

@@ -205,7 +205,7 @@ def test_then_the_sentence_is_cut_around_its_names_with_a_notice() -> None:
     assert shorter.sentence.startswith("… ")
     assert shorter.sentence.endswith(" …")
     assert shorter.notes == (
-        f"sentence cut from {len(LONG):,} to {len(shorter.sentence):,} characters around its names: more do not fit",
+        f"sentence cut from {len(LONG):,} to {len(shorter.sentence):,} characters around its names: more does not fit",
     )
     (again,) = shortened(shorter, 2000, PLAIN)
     assert len(again.sentence) < len(shorter.sentence)

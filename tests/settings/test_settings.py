@@ -136,8 +136,8 @@ def test_a_setting_of_an_engine_that_makes_no_sense_is_refused(key: str, value: 
 
 
 def test_a_stage_that_asks_a_model_needs_an_engine_and_weights() -> None:
-    assert "names no engine" in refused({"name": "x", "rerank": {"backend": "llm"}})
-    assert "names no weights" in refused({"name": "x", "rerank": {"backend": "llm", "model": {"engine": "vllm"}}})
+    assert "has no engine" in refused({"name": "x", "rerank": {"backend": "llm"}})
+    assert "has no weights" in refused({"name": "x", "rerank": {"backend": "llm", "model": {"engine": "vllm"}}})
     model = {"engine": "vllm", "weights": "llama-3.1-8b-instruct"}
     assert (
         profile_from({"name": "x", "rerank": {"backend": "llm", "model": model}}, where="x").rerank.model.at_once == 32
@@ -345,7 +345,7 @@ def test_a_wrong_key_is_reported_with_the_file_it_stands_in(own: Own) -> None:
 @pytest.mark.parametrize("text", ['name = "paper"\n', "", 'name = "other"\n'])
 def test_a_profile_of_ones_own_cannot_stand_in_for_one_that_ships(own: Own, text: str) -> None:
     path = own("paper", text)
-    with pytest.raises(UsageError, match="which ships") as caught:
+    with pytest.raises(UsageError, match="the shipped profile") as caught:
         load_profile("paper")
     assert str(path) in caught.value.hint
     assert load_profile("embedded").name == "embedded"
@@ -353,7 +353,7 @@ def test_a_profile_of_ones_own_cannot_stand_in_for_one_that_ships(own: Own, text
 
 def test_a_profile_by_path_cannot_take_the_name_of_one_that_ships(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text('name = "embedded"\n')
-    with pytest.raises(UsageError, match="which ships"):
+    with pytest.raises(UsageError, match="the shipped profile"):
         load_profile(str(tmp_path / "x.toml"))
 
 
@@ -380,7 +380,7 @@ def test_no_folder_pipe_device_or_heap_of_bytes_is_read_as_a_profile(own: Own, t
     os.mkfifo(tmp_path / "pipe.toml")
     (tmp_path / "large.toml").write_text("# " + "x" * 2_000_000)
     for path in (tmp_path / "pipe.toml", tmp_path / "large.toml", tmp_path, Path("/dev/zero")):
-        with pytest.raises(UsageError, match="is not a profile"):
+        with pytest.raises(UsageError, match="as a profile"):
             load_profile(f"{path}/" if path.is_dir() else str(path))
 
 

@@ -18,7 +18,7 @@ def test_a_checkout_finds_them_beside_the_package() -> None:
 
 def test_a_wheel_finds_them_inside_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "examples").mkdir()
-    monkeypatch.setattr(module, "_INSIDE_A_WHEEL", tmp_path)
+    monkeypatch.setattr(module, "_IN_WHEEL", tmp_path)
     assert shipped("examples") == tmp_path / "examples"
     with pytest.raises(CorruptArtifact, match="installation of localmel lacks 'weights/none'") as caught:
         shipped("weights/none")
