@@ -139,7 +139,7 @@ def print_comparison(found: Mapping[str, Any]) -> None:
         pairs = [
             [
                 f"{pair['first']} − {pair['second']}",
-                f"{pair['better']} is better" if pair["better"] else "not distinguishable",
+                f"{pair['better']} is better" if pair["better"] else "not significant",
                 _estimate(pair["hits@1"], sign="+"),
                 _number(pair["smallest_difference"]),
                 f"{pair['mcnemar_p_holm']:.3g}",
@@ -147,7 +147,7 @@ def print_comparison(found: Mapping[str, Any]) -> None:
             ]
             for pair in one["pairs"]
         ]
-        print_table(["pair", "verdict", "HITS@1", "would show", "p, McNemar", "p, resampled"], pairs)
+        print_table(["pair", "verdict", "HITS@1", "smallest detectable", "p, McNemar", "p, bootstrap"], pairs)
     for line in found["notes"]:
         print_note(line)
 

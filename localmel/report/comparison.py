@@ -1,7 +1,7 @@
-"""Everything that a report of a comparison says, before it becomes a table, a page or JSON.
+"""The content of a comparison report, before it becomes a table, a page or JSON.
 
-In: what was compared, what each system cost, examples.  Out: ComparisonReport, and its JSON for programs.
-A number that is not known is null.  Nothing is written; texts are as they came, and whoever shows them escapes them."""
+In: what was compared, what each system cost, examples.  Out: ComparisonReport, and its JSON for programs, in which an
+unknown number is null.  Nothing is written; texts are unescaped, and whoever prints them escapes them."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from localmel.evaluate.resamples import Estimate
 from localmel.evaluate.significance import PairedTest
 from localmel.evaluate.triple_quality import TripleQuality
 from localmel.records import EntityId, MentionId
-from localmel.report.comparison_sentences import method_in_words, summary_of
+from localmel.report.sentences import method_in_words, summary_of
 
 FORMAT = 1
-"Of the JSON; higher when a key changes its meaning."
+"Version of the JSON; raised when a key changes its meaning."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownEntity:
-    """An entity in words."""
+    """An entity as a reader sees it."""
 
     id: EntityId
     label: str
     description: str = ""
     triples: tuple[str, ...] = ()
-    "Phrases of what the KB states; only some of them."
+    "Some of the KB's triples, as phrases."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownMention:
-    """A mention as a reader is to see it."""
+    """A mention as a reader sees it."""
 
     before: str
     surface: str
     after: str
     "The context is `before + surface + after`."
     picture: str = ""
-    "A data URI; empty where there is none."
+    "A data URI; empty without a picture."
     picture_note: str = ""
     "Why there is no picture."
     slices: tuple[str, ...] = ()
@@ -56,42 +56,42 @@ class ComparedSystem:
     run: str
     "Name of the run's folder."
     system: str
-    "What it is called within the run."
+    "Its name within the run."
     command: str
-    "Makes the run again."
+    "The command that repeats the run."
     costs: Costs
     facts: Mapping[str, str]
-    "What it is made from: profile, network, scorer, what was withheld; with hashes."
+    "What it is made from: profile, network, scorer, ablations; with hashes."
     position_bias: Mapping[str, PositionBias]
-    "By dataset; only where the run carries what was offered."
+    "By dataset; only where the run recorded the order of its candidates."
     triples: Mapping[str, TripleQuality]
-    "By dataset; only where the run carries triples and the KB could be asked."
+    "By dataset; only where the run recorded triples and the KB was available."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonReport:
-    """One comparison, whole."""
+    """One comparison, complete."""
 
     compared: Compared
     systems: Mapping[str, ComparedSystem]
     differs: Mapping[tuple[str, str], tuple[str, ...]]
-    "For each pair of names what the two are not made alike in."
+    "For each pair of systems, how their setups differ."
     inputs: Mapping[str, str]
-    "What all of them share: split, K, KB, mentions; with hashes."
+    "What all systems share: split, K, KB, mentions; with hashes."
     notes: tuple[str, ...]
-    "What the reader must know: what was left out, and why."
+    "What the reader must know, such as what was left out and why."
     n_disagreements: Mapping[str, int]
-    "By dataset."
+    "Dataset -> number of mentions that are answered differently."
     examples: tuple[Disagreement, ...]
-    "A sample of them."
+    "A sample of the disagreements."
     mentions: Mapping[tuple[str, MentionId], ShownMention]
-    "By dataset and id; of the examples.  Empty where the data were not at hand."
+    "The mentions of the examples by dataset and id; empty where the data were not available."
     entities: Mapping[EntityId, ShownEntity]
-    "Of the examples.  Empty where the KB was not at hand."
+    "The entities of the examples; empty where the KB was not available."
 
 
 def as_json(report: ComparisonReport) -> dict[str, Any]:
-    """Everything but the examples' texts, ready for `json.dumps(..., allow_nan=False)`; six decimals."""
+    """Return everything except the texts of examples, ready for `json.dumps(..., allow_nan=False)`; six decimals."""
     settings = report.compared.settings
     return {
         "format": FORMAT,
@@ -143,7 +143,7 @@ def _dataset(one: ComparedDataset, report: ComparisonReport) -> dict[str, Any]:
                 {
                     "id": found.mention_id,
                     "gold": found.gold,
-                    "predicted": {name: given.outcome.predicted for name, given in found.answers.items()},
+                    "predicted": {name: answer.outcome.predicted for name, answer in found.answers.items()},
                 }
                 for found in report.examples
                 if found.dataset == one.dataset
@@ -193,7 +193,7 @@ def _p(value: float) -> float:
 
 
 def _rounded(value: Any) -> Any:
-    """Every float in it to six decimals."""
+    """Round every float in a structure to six decimals."""
     if isinstance(value, float):
         return round(value, 6)
     if isinstance(value, dict):

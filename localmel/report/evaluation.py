@@ -1,7 +1,8 @@
 """Evaluations as JSON for programs and as Markdown for people: one system, or a table of several.
 
-In: named evaluations of the same mentions under the same settings.  Out: a dict or a string; nothing is written.
-Every table stands under the protocol in words.  A number that is not defined is null in JSON and a dash in Markdown."""
+In: named evaluations of the same mentions under the same settings, or counts by the fuzzy-name protocol.  Out: a dict
+or a string; nothing is written.  Every table comes with the protocol in words.  An undefined number is null in JSON and
+a dash in Markdown."""
 
 from __future__ import annotations
 
@@ -9,18 +10,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from localmel.errors import BadInput
+from localmel.evaluate.fuzzy import CANDIDATES, TOP, FuzzyCounts
 from localmel.evaluate.paper import LABEL, PaperCounts
 from localmel.evaluate.protocol import Evaluation, EvaluationSettings, Slice, metric_names
 from localmel.evaluate.resamples import Estimate
 from localmel.evaluate.significance import Comparison
+from localmel.report.sentences import p_value
+from localmel.report.tables import DASH, bullets, markdown_table
 
 FORMAT = 1
-"Of the JSON; higher when a key changes its meaning."
+"Version of the JSON; raised when a key changes its meaning."
 
 _TIES = {
-    "mean": "the mean of the places it shares with equal scores",
-    "pessimistic": "the last of the places it shares with equal scores",
-    "optimistic": "the first of the places it shares with equal scores",
+    "mean": "their mean rank",
+    "pessimistic": "the last of their ranks",
+    "optimistic": "the first of their ranks",
 }
 _TITLES = {"mrr": "MRR", "accuracy": "accuracy", "ece": "ECE"}
 
@@ -32,10 +36,10 @@ def as_json(
     paper: Mapping[str, PaperCounts] | None = None,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Everything, ready for `json.dumps(..., allow_nan=False)`; the same keys whatever is defined, six decimals.
+    """Return everything, ready for `json.dumps(..., allow_nan=False)`: always the same keys, six decimals.
 
-    notes: what else the reader must know (split, seed of training, mentions left out).  `paper` is null unless given.
-    Raises BadInput where systems were evaluated on other mentions or settings, or an extra names no system."""
+    notes: what else the reader must know (split, training seed, mentions left out).  `paper` is null unless given.
+    Raises BadInput where systems differ in mentions or settings, or an extra refers to an unknown system."""
     settings = _one_protocol(systems, comparisons, paper)
     return {
         "format": FORMAT,
@@ -69,16 +73,16 @@ def as_markdown(
     notes: Sequence[str] = (),
     title: str = "Evaluation",
 ) -> str:
-    """The same as a page: protocol, all mentions, slices, paired differences, and the paper's counting when given.
+    """Return the same as a page: protocol, all mentions, slices, paired differences, and the paper's counting if given.
 
-    Raises as `as_json`."""
+    Raises BadInput like `as_json`."""
     settings = _one_protocol(systems, comparisons, paper)
     words = [*protocol_in_words(next(iter(systems.values()))), *notes]
     names = metric_names(settings)
     ranking = [name for name in names if name == "mrr" or name.startswith(("hits@", "recall@"))]
     parts = [
         f"# {title}",
-        "\n".join(f"- {line}" for line in words),
+        bullets(words),
         "## Ranking",
         _ranking_table(systems, ranking, paper),
         "## Answers",
@@ -97,25 +101,25 @@ def as_markdown(
 
 
 def protocol_in_words(evaluation: Evaluation) -> list[str]:
-    """What the numbers mean, one sentence per line."""
+    """Explain what the numbers mean, one sentence per line."""
     settings, overall = evaluation.settings, evaluation.overall
     return [
         f"Mentions: {overall.n:,} in {overall.n_sentences:,} sentences; the gold of {overall.n_in_kb:,} is in the KB, "
         f"{overall.n_nil:,} are NIL.",
         f"HITS@k, MRR and recall@{settings.k} are over mentions whose gold is in the KB; "
         "accuracy and ECE are over all, NIL included.",
-        f"Rank = 1 + the number of higher scores; among ties the gold takes {_TIES[settings.ties]}.",
+        f"Rank = 1 + the number of higher scores; among equal scores the gold gets {_TIES[settings.ties]}.",
         f"An answer is one of the K = {settings.k} candidates, or NIL; a gold outside the K is a miss for every k "
         f"up to {settings.k}, with reciprocal rank 0 where it has no rank in the whole KB.",
         f"[low, high]: 95% percentile bootstrap, {settings.samples:,} resamples of sentences, seed {settings.seed}, "
-        "the same for all metrics; ECE (15 bins) has none, because a resample, which repeats mentions, looks worse "
-        "calibrated.",
-        "A dash: not defined for these mentions.",
+        "shared by all metrics; ECE (15 bins) has no interval, because a resample repeats mentions and therefore looks "
+        "worse calibrated.",
+        "A dash: undefined for these mentions.",
     ]
 
 
 def metric_title(name: str) -> str:
-    """`hits@1` -> `HITS@1`, `nil_f1` -> `NIL F1`: the name as a heading."""
+    """Turn the name of a metric into a heading: `hits@1` -> `HITS@1`, `nil_f1` -> `NIL F1`."""
     if name.startswith("nil_"):
         rest = name.removeprefix("nil_")
         return f"NIL {rest if rest in ('precision', 'recall') else rest.upper()}"
@@ -123,14 +127,14 @@ def metric_title(name: str) -> str:
 
 
 _COMPARISON_WORDS = (
-    "First minus second, over the same mentions. p: McNemar's exact test on HITS@1, two-sided, taking mentions as "
-    "independent, not corrected for the number of comparisons; where it disagrees with the interval, believe the "
-    "interval, which draws whole sentences."
+    "First minus second, over the same mentions. p: McNemar's exact test on HITS@1, two-sided, treating mentions as "
+    "independent, not corrected for multiple comparisons; where it disagrees with the interval, trust the interval, "
+    "which resamples whole sentences."
 )
 _PAPER_WORDS = (
     "Retrieval: mentions of one sentence with the same gold count once; equal scores keep the order of the KB. "
     "Reranking: rank 1 when the first Q-number of the response is the gold or the gold's label occurs anywhere in it, "
-    "also for a gold that was no candidate; otherwise one place behind retrieval. NIL mentions are left out."
+    "even for a gold that was not a candidate; otherwise one rank below retrieval. NIL mentions are left out."
 )
 
 
@@ -145,12 +149,12 @@ def _one_protocol(
             raise BadInput(f"{first!r} was evaluated with {reference.settings}, {name!r} with {evaluation.settings}")
         if evaluation.mentions != reference.mentions:
             raise BadInput(
-                f"{first!r} was evaluated on {reference.overall.n} mentions, {name!r} on {evaluation.overall.n} which "
-                "are not the same, or stand in other sentences, or have another gold"
+                f"{first!r} was evaluated on {reference.overall.n} mentions, {name!r} on {evaluation.overall.n} with "
+                "other ids, sentences or golds"
             )
     named = {name for one in comparisons for name in (one.first, one.second)} | set(paper or ())
     if strangers := sorted(named - systems.keys()):
-        raise BadInput(f"{', '.join(map(repr, strangers))} is none of the systems {', '.join(map(repr, systems))}")
+        raise BadInput(f"{', '.join(map(repr, strangers))} is not among the systems {', '.join(map(repr, systems))}")
     return reference.settings
 
 
@@ -163,11 +167,12 @@ def _slice(one: Slice, settings: EvaluationSettings) -> dict[str, Any]:
         "n_in_kb": one.n_in_kb,
         "n_nil": one.n_nil,
         "n_sentences": one.n_sentences,
-        "metrics": {name: _estimate(one.metrics.get(name)) for name in metric_names(settings)},
+        "metrics": {name: estimate_json(one.metrics.get(name)) for name in metric_names(settings)},
     }
 
 
-def _estimate(one: Estimate | None) -> dict[str, Any] | None:
+def estimate_json(one: Estimate | None) -> dict[str, Any] | None:
+    """Return an estimate with six decimals; `low` and `high` are null where there is no interval."""
     if one is None:
         return None
     return {"value": _rounded(one.value), "low": _rounded(one.low), "high": _rounded(one.high), "n": one.n}
@@ -183,8 +188,8 @@ def _comparison(one: Comparison) -> dict[str, Any]:
         "second": one.second,
         "n": one.n,
         "n_sentences": one.n_sentences,
-        "hits@1": _estimate(one.hits_at_1),
-        "mrr": _estimate(one.mrr),
+        "hits@1": estimate_json(one.hits_at_1),
+        "mrr": estimate_json(one.mrr),
         "only_first": one.only_first,
         "only_second": one.only_second,
         "mcnemar_p": float(f"{one.p:.6g}"),
@@ -221,7 +226,7 @@ def _ranking_table(
 
 def _paper_cell(counts: PaperCounts | None) -> str:
     if counts is None:
-        return "–"
+        return DASH
     return f"{(counts.retrieval if counts.reranked is None else counts.reranked)['hits@1']:.3f}"
 
 
@@ -242,8 +247,8 @@ def _comparison_table(comparisons: Sequence[Comparison]) -> str:
     rows = []
     for one in comparisons:
         differences = [_difference(one.hits_at_1), _difference(one.mrr)]
-        p = f"{one.p:.3f}" if one.p >= 0.001 else "< 0.001"
-        rows.append([one.first, one.second, f"{one.n:,}", *differences, str(one.only_first), str(one.only_second), p])
+        only = [str(one.only_first), str(one.only_second)]
+        rows.append([one.first, one.second, f"{one.n:,}", *differences, *only, p_value(one.p)])
     return _table(head, rows)
 
 
@@ -265,14 +270,57 @@ def _paper_tables(paper: Mapping[str, PaperCounts]) -> Iterable[str]:
 
 
 def _cells(one: Slice, names: Sequence[str]) -> list[str]:
-    return [str(one.metrics[name]) if name in one.metrics else "–" for name in names]
+    return [str(one.metrics[name]) if name in one.metrics else DASH for name in names]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+    return markdown_table(map(_cell, head), (map(_cell, row) for row in rows))
 
 
 def _cell(text: str) -> str:
-    """A name with a bar or a line break would end its cell."""
+    """Escape a name: a bar or a line break would end its cell."""
     return " ".join(text.split()).replace("|", "\\|")
+
+
+# --- the protocol with candidates by fuzzy name -----------------------------------------------------------------------
+
+_FUZZY_WORDS = (
+    f"Candidates: the {CANDIDATES} entities whose label is most similar to the surface (RapidFuzz WRatio over folded "
+    "names; ties by plain ratio, then by a fixed shuffle). The gold is never added: where it is not among them, it is "
+    "a miss for every k.",
+    "T@k: share of the mentions whose gold is at rank k or better among the candidates; equal scores get their mean "
+    "rank. recall: share of the mentions whose gold is among the candidates.",
+    "T@k given: only over the mentions whose gold is among the candidates. The published figures are of this kind, "
+    "because there the gold was always added to the candidates.",
+)
+
+
+def fuzzy_json(counts: Mapping[str, FuzzyCounts], *, left_out: int) -> dict[str, Any]:
+    """Return the counts for programs, six decimals."""
+    return {
+        "candidates": CANDIDATES,
+        "words": list(_FUZZY_WORDS),
+        "left_out": left_out,
+        "systems": {
+            name: {
+                "n": one.n,
+                f"recall@{CANDIDATES}": estimate_json(one.recall),
+                "top": {f"T@{k}": estimate_json(share) for k, share in one.top.items()},
+                "top_given": {f"T@{k}": estimate_json(share) for k, share in one.top_given.items()},
+            }
+            for name, one in counts.items()
+        },
+    }
+
+
+def fuzzy_markdown(counts: Mapping[str, FuzzyCounts], *, left_out: int) -> str:
+    """Return a section of a page: heading, explanation, and a table with a line per system."""
+    head = ["order", "mentions", f"recall@{CANDIDATES}"]
+    head += [f"T@{k}" for k in TOP] + [f"T@{k} given" for k in TOP]
+    rows = []
+    for name, one in counts.items():
+        shares = [str(one.top[k]) if k in one.top else DASH for k in TOP]
+        given = [f"{one.top_given[k].value:.3f}" if k in one.top_given else DASH for k in TOP]
+        rows.append([name, f"{one.n:,}", str(one.recall or DASH), *shares, *given])
+    words = [*_FUZZY_WORDS, f"Left out because they are NIL or their gold is not in the KB: {left_out:,}."]
+    return f"\n## {CANDIDATES} candidates by fuzzy name\n\n{bullets(words)}\n\n{markdown_table(head, rows)}\n"

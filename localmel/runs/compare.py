@@ -33,8 +33,8 @@ from localmel.evaluate.triple_quality import TripleQuality
 from localmel.kb.locate import open_kb
 from localmel.kb.store import KnowledgeBase
 from localmel.report.comparison import ComparedSystem, ComparisonReport, ShownEntity, ShownMention, as_json
-from localmel.report.comparison_markdown import as_markdown
-from localmel.report.comparison_sentences import failed_open_notes, warnings_of
+from localmel.report.sentences import failed_open_notes, warnings_of
+from localmel.report.tables import as_markdown
 from localmel.runs.asked_mentions import (
     AskedMentions,
     asked_mentions,
@@ -55,7 +55,7 @@ from localmel.store.artifacts import new_folder, read_manifest
 
 KIND = "comparison"
 JSON, MARKDOWN, HTML = "comparison.json", "comparison.md", "comparison.html"
-EXTRA = ("statsmodels", "scipy", "jinja2", "matplotlib")
+EXTRA = ("statsmodels", "scipy", "jinja2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -347,7 +347,7 @@ def _gains(columns: Sequence[Column]) -> list[tuple[str, str]]:
 
 def _gain_in_words(test: PairedTest, with_triples: str, without: str) -> str:
     gain = test.hits_at_1 if test.first == with_triples else test.hits_at_1.negated()
-    verdict = "a significant gain" if test.significant else "not distinguishable from no gain"
+    verdict = "a significant gain" if test.significant else "not significant"
     return f"{test.dataset}: triples are worth {gain} HITS@1 to {with_triples} (against {without}), {verdict}."
 
 
@@ -381,6 +381,6 @@ def _stored(folder: Path, inputs: Mapping[str, Any], *, over: bool) -> Compariso
 
 
 def _write(folder: Path, found: ComparisonMade, report: ComparisonReport) -> None:
-    from localmel.report.html.comparison_page import comparison_page
+    from localmel.report.html.pages import comparison_page
 
     write_texts(folder, {JSON: json_text(found.json), MARKDOWN: found.markdown, HTML: comparison_page(report)})

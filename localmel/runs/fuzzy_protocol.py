@@ -21,7 +21,7 @@ from localmel.kb.names import NameIndex, NameMatch
 from localmel.kb.words import fold, fold_mention
 from localmel.linker import Linker
 from localmel.records import Mention, Triple
-from localmel.report.fuzzy import fuzzy_json, fuzzy_markdown
+from localmel.report.evaluation import fuzzy_json, fuzzy_markdown
 from localmel.retrieve.candidates import CandidateFinder, Candidates
 from localmel.runs.questions import Question
 from localmel.runs.systems import Bench, cosine_sides

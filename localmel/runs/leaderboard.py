@@ -43,7 +43,7 @@ def write_leaderboard(board: Leaderboard, out: Path) -> None:
     """Write three files to `out`, replacing an earlier leaderboard; anything else there is refused."""
     if find_spec("jinja2") is None:
         raise MissingExtra("the page of runs needs jinja2", hint="pip install 'localmel[compare]'")
-    from localmel.report.html.leaderboard_page import leaderboard_page
+    from localmel.report.html.pages import leaderboard_page
 
     if (out.exists() or out.is_symlink()) and not _ours(out):
         raise BadInput(f"cannot write to {out}: it holds something else", hint="--out reports/runs")

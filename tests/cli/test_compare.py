@@ -50,8 +50,8 @@ def test_two_runs_are_compared_in_words_and_tables(localmel: Run, world: Path) -
     done = localmel("compare", world / "runs" / "names", world / "runs" / "text")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("tiny: ")
-    assert "is not distinguishable from" in done.stdout
-    assert "not distinguishable" in done.stdout.split("pair")[1]
+    assert "is not significantly better than" in done.stdout
+    assert "not significant" in done.stdout.split("pair")[1]
     assert "fewer than 50 sentences" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as some
 
 from localmel.evaluate.answer_details import AnswerDetails, Costs, costs_of, details_of
 from localmel.records import Triple
-from localmel.report.costs import COST_TITLES, cost_cells, size_in_words
+from localmel.report.tables import COST_TITLES, cost_cells, size_in_words
 
 anything = some.recursive(
     some.none() | some.booleans() | some.integers() | some.floats() | some.text(max_size=5),
@@ -90,7 +90,7 @@ def test_costs_counted_by_hand() -> None:
     assert cells == {
         "mentions/s": "0.5", "prompt tokens": "200.0", "image tokens": "–", "output tokens": "20.0",
         "first token, s": "0.2", "peak memory": "3.0 GiB", "unparsed": "25.0%",
-        "failed open": "50.0%", "asked again": "50.0%",
+        "failed open": "50.0%", "retried": "50.0%",
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rapidfuzz import fuzz
 
 from localmel.evaluate.fuzzy import TOP, FuzzyOutcome, NamePool, fuzzy_counts
-from localmel.report.fuzzy import fuzzy_json, fuzzy_markdown
+from localmel.report.evaluation import fuzzy_json, fuzzy_markdown
 from localmel.store.progress import Listener, listening
 
 WORDS = "ada byron byrom jordan michael michel chicago bulls of the new york yorkshire st louis an".split()

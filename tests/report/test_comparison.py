@@ -13,8 +13,7 @@ from localmel.evaluate.answer_details import Costs
 from localmel.evaluate.comparison import compare_systems
 from localmel.evaluate.protocol import Outcome
 from localmel.report.comparison import ComparedSystem, ComparisonReport, as_json
-from localmel.report.comparison_markdown import as_markdown, code, plain, table_parts
-from localmel.report.comparison_tables import Table, costs_table, systems_table
+from localmel.report.tables import Table, as_markdown, code, costs_table, plain, systems_table, table_parts
 
 Draw = Callable[..., list[Outcome]]
 NAME = "a | <b>`*\n_[x](y)"
@@ -84,10 +83,10 @@ def test_no_name_ends_a_cell_or_opens_a_tag(one: str, other: str) -> None:
     assert "`" not in code(one)
 
 
-def test_costs_that_no_run_tells_are_named_and_not_shown(report: ComparisonReport) -> None:
+def test_costs_that_no_run_records_are_named_and_not_shown(report: ComparisonReport) -> None:
     table = costs_table(report)
     assert table.head == ("system", "mentions/s")
-    assert "Not told by any run: prompt tokens, image tokens" in table.words
+    assert "Recorded by no run: prompt tokens, image tokens" in table.words
 
 
 def test_a_metric_that_no_system_has_takes_no_column(report: ComparisonReport, draw: Draw) -> None:

@@ -87,7 +87,7 @@ def test_markdown_opens_with_the_protocol_in_words(draw: Draw) -> None:
     assert page.startswith("# Linking\n\n- Mentions: 60 in 20 sentences; ")
     head = page.split("## Ranking")[0]
     for words in (
-        "the last of the places it shares",
+        "the last of their ranks",
         "K = 12",
         "is a miss for every k up to 12",
         "70 resamples of sentences, seed 9",
@@ -134,7 +134,7 @@ def test_a_difference_shows_its_sign_and_a_small_p_its_bound(draw: Draw) -> None
 
 def test_systems_that_were_asked_something_else_are_not_put_in_one_table(outcome: Make) -> None:
     one = evaluate([outcome("a")], QUICK)
-    with pytest.raises(BadInput, match="'y' on 2 which are not the same"):
+    with pytest.raises(BadInput, match="'y' on 2 with other ids, sentences or golds"):
         as_markdown({"x": one, "y": evaluate([outcome("a"), outcome("b")], QUICK)})
     with pytest.raises(BadInput, match=r"'x' was evaluated with .*k=16.*, 'y' with .*k=8"):
         as_json({"x": one, "y": evaluate([outcome("a")], EvaluationSettings(k=8, samples=50))})
@@ -146,7 +146,7 @@ def test_an_extra_of_an_unknown_system_is_refused(draw: Draw) -> None:
     systems, comparisons, paper = systems_of(draw(30))
     del systems["fused"]
     for extra in ({"comparisons": comparisons}, {"paper": paper}):
-        with pytest.raises(BadInput, match=r"'fused' is none of the systems 'text \| only'"):
+        with pytest.raises(BadInput, match=r"'fused' is not among the systems 'text \| only'"):
             as_json(systems, **extra)  # type: ignore[arg-type]
 
 

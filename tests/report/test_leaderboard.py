@@ -7,6 +7,9 @@ from typing import Any
 
 from localmel.evaluate.resamples import Estimate
 from localmel.report.leaderboard import (
+    DATASETS,
+    PUBLISHED,
+    REASONS,
     Leaderboard,
     LeaderboardRow,
     as_json,
@@ -15,7 +18,6 @@ from localmel.report.leaderboard import (
     published_table,
     tables_of,
 )
-from localmel.report.published import DATASETS, PUBLISHED, REASONS
 
 
 def row(run: str, **given: Any) -> LeaderboardRow:

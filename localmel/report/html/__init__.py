@@ -1,1 +1,1 @@
-"""Reports as one HTML file each, which asks nothing of any network."""
+"""Reports as self-contained HTML files that request nothing from any network."""

@@ -19,7 +19,7 @@ from localmel.evaluate.protocol import Outcome
 from localmel.evaluate.triple_quality import triple_quality
 from localmel.records import Candidate, Triple
 from localmel.report.comparison import ComparedSystem, ComparisonReport, ShownEntity, ShownMention
-from localmel.report.html.comparison_page import comparison_page
+from localmel.report.html.pages import comparison_page
 
 HOSTILE = (
     "<script>window.owned = 1</script><img src=x onerror='window.owned = 1'>\"'&amp;\u202egnp.exe\u202c\x1b[31m\x00"

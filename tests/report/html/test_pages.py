@@ -11,8 +11,7 @@ from html.parser import HTMLParser
 
 from localmel.evaluate.resamples import Estimate
 from localmel.report.comparison import ComparisonReport, ShownMention
-from localmel.report.html.comparison_page import comparison_page
-from localmel.report.html.leaderboard_page import leaderboard_page
+from localmel.report.html.pages import comparison_page, leaderboard_page
 from localmel.report.leaderboard import Leaderboard, LeaderboardRow
 
 from .conftest import HOSTILE, picture
@@ -111,9 +110,9 @@ def test_every_example_stands_there_with_its_picture_or_why_not(page: str, repor
 
 def test_a_sample_is_said_to_be_one(make: Callable[..., ComparisonReport]) -> None:
     page = " ".join(comparison_page(make(n=40, datasets=("d",), examples=6)).split())
-    assert "6 of them stand here, drawn in turn from each pattern" in page
+    assert "6 of them are shown, drawn in turn from each pattern" in page
     whole = make(n=20, datasets=("d",), examples=1000)
-    assert "All of them stand here." in comparison_page(whole)
+    assert "All of them are shown." in comparison_page(whole)
     assert (
         "filters"
         not in comparison_page(make(n=20, datasets=("d",), examples=0)).split("<body>")[1].split("<script>")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as some
 
-from localmel.report.html.text import shown
+from localmel.report.html.render import shown
 
 
 def test_control_characters_and_turns_of_direction_are_named() -> None:

@@ -1,7 +1,7 @@
-"""A comparison as one HTML file: summary, figures, tables, the mentions systems disagree about, method and hashes.
+"""The pages: a comparison with its figures, tables, disagreements, method and hashes; and all runs of a folder.
 
-In: a ComparisonReport.  Out: a page that reads on a phone, in the dark, by keyboard and aloud, and needs no network.
-Knows nothing of how the numbers came about."""
+In: a ComparisonReport or a Leaderboard.  Out: one HTML file each that works on a phone, in dark mode, by keyboard and
+with a screen reader, and needs no network.  Knows nothing of how the numbers are computed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from typing import Any
 from localmel.evaluate.comparison import ComparedDataset, Disagreement, SystemAnswer
 from localmel.records import EntityId
 from localmel.report.comparison import ComparisonReport, ShownEntity, ShownMention
-from localmel.report.comparison_sentences import method_in_words, summary_of, warnings_of
-from localmel.report.comparison_tables import (
+from localmel.report.html.figures import Figure, accuracy_against_speed, differences, reliability, slices
+from localmel.report.html.render import render, trusted
+from localmel.report.leaderboard import REASONS, WORDS, Leaderboard, commands_of, published_table, tables_of
+from localmel.report.sentences import method_in_words, summary_of, warnings_of
+from localmel.report.tables import (
     Table,
     costs_table,
+    facts_of,
     made_from_tables,
     pairs_table,
     position_table,
@@ -22,9 +26,6 @@ from localmel.report.comparison_tables import (
     systems_table,
     triples_table,
 )
-from localmel.report.html.figures import Drawing, cost_scatter, forest, reliability, slices
-from localmel.report.html.page import render, trusted
-from localmel.report.html.svg import Styles
 
 _MOST_CANDIDATES = 5
 _MOST_TRIPLES = 12
@@ -46,9 +47,8 @@ class _DatasetPart:
 
 
 def comparison_page(report: ComparisonReport) -> str:
-    """The page."""
-    styles = Styles()
-    datasets = [_dataset(one, number, report, styles) for number, one in enumerate(report.compared.datasets)]
+    """Return the page of a comparison."""
+    datasets = [_dataset(one, number, report) for number, one in enumerate(report.compared.datasets)]
     head, *rest = summary_of(report.compared)
     warnings = warnings_of(report.compared)
     more = [found for found in (triples_table(report), position_table(report)) if found]
@@ -72,47 +72,40 @@ def comparison_page(report: ComparisonReport) -> str:
         "made_from": made_from_tables(report),
         "commands": [(name, one.command) for name, one in report.systems.items() if one.command],
     }
-    return render("comparison.html.j2", values, styles, script="browse.js")
+    return render("comparison.html.j2", values, script="browse.js")
 
 
-def _dataset(one: ComparedDataset, number: int, report: ComparisonReport, styles: Styles) -> _DatasetPart:
+def _dataset(one: ComparedDataset, number: int, report: ComparisonReport) -> _DatasetPart:
     key = f"d{number}"
     costs = {name: found.costs for name, found in report.systems.items()}
-    drawn = [
-        cost_scatter(one, costs, f"{key}-costs", styles),
-        reliability(one, f"{key}-reliability", styles),
-    ]
-    sliced = slices(one, f"{key}-slices", styles)
-    nil = f", {one.n_nil:,} are NIL" if one.n_nil else ""
+    drawn = [accuracy_against_speed(one, costs, f"{key}-costs"), reliability(one, f"{key}-reliability")]
+    sliced = slices(one, f"{key}-slices")
     return _DatasetPart(
         name=one.dataset,
         key=key,
-        facts=f"{one.n:,} mentions in {one.n_sentences:,} sentences; the gold of {one.n_in_kb:,} is in the KB{nil}. "
-        f"The systems disagree on {report.n_disagreements.get(one.dataset, 0):,}.",
+        facts=facts_of(one, report),
         systems=systems_table(one, report.compared.settings.k),
         pairs=pairs_table(one, report),
         slices=slices_table(one),
-        differences=_figure(forest(one, f"{key}-pairs", styles)),
-        figures=[_figure(drawing) for drawing in drawn if drawing],
+        differences=_figure(differences(one, f"{key}-pairs")),
+        figures=[_figure(figure) for figure in drawn if figure],
         slice_figure=_figure(sliced) if sliced else None,
     )
 
 
-def _figure(drawing: Drawing) -> dict[str, Any]:
-    return {
-        "title": drawing.caption,
-        "wide": trusted(drawing.wide),
-        "narrow": trusted(drawing.narrow),
-    }
+def _figure(figure: Figure) -> dict[str, Any]:
+    return {"title": figure.caption, "wide": trusted(figure.wide), "narrow": trusted(figure.narrow)}
 
 
-# --- the mentions about which systems disagree ----------------------------------------------------------------------
+# --- disagreements ------------------------------------------------------------------------------------------------
 
 
 def _case(one: Disagreement, report: ComparisonReport, slice_names: list[str]) -> dict[str, Any]:
     mention = report.mentions.get((one.dataset, one.mention_id))
     calibrated = next(found.reliability for found in report.compared.datasets if found.dataset == one.dataset)
-    answers = [_answer(name, given, one, report, calibrated=name in calibrated) for name, given in one.answers.items()]
+    answers = [
+        _answer(name, answer, one, report, calibrated=name in calibrated) for name, answer in one.answers.items()
+    ]
     places = {name: number for number, name in enumerate(slice_names)}
     return {
         "dataset": one.dataset,
@@ -120,41 +113,41 @@ def _case(one: Disagreement, report: ComparisonReport, slice_names: list[str]) -
         "mention": mention or ShownMention(before="", surface="", after=""),
         "gold": _entity(one.gold, report),
         "answers": answers,
-        "right": " ".join(str(number) for number, given in enumerate(one.answers.values()) if given.is_right),
-        "wrong": " ".join(str(number) for number, given in enumerate(one.answers.values()) if not given.is_right),
+        "right": " ".join(str(number) for number, answer in enumerate(one.answers.values()) if answer.is_right),
+        "wrong": " ".join(str(number) for number, answer in enumerate(one.answers.values()) if not answer.is_right),
         "slices": " ".join(str(places[name]) for name in mention.slices) if mention else "",
     }
 
 
 def _answer(
-    name: str, given: SystemAnswer, one: Disagreement, report: ComparisonReport, *, calibrated: bool
+    name: str, answer: SystemAnswer, one: Disagreement, report: ComparisonReport, *, calibrated: bool
 ) -> dict[str, Any]:
-    outcome = given.outcome
-    triples = given.details.triples
+    outcome = answer.outcome
+    triples = answer.details.triples
     return {
         "system": name,
-        "right": given.is_right,
+        "right": answer.is_right,
         "entity": _entity(outcome.predicted, report),
         "sure": f"{outcome.probability:.2f}" if calibrated else f"{outcome.probability:.2f} (score)",
-        "rank": _rank(given),
+        "rank": _rank(answer),
         "candidates": [
             {
                 "entity": _entity(candidate.entity_id, report),
                 "score": f"{candidate.score:.3f}",
                 "gold": candidate.entity_id == one.gold,
             }
-            for candidate in given.candidates[:_MOST_CANDIDATES]
+            for candidate in answer.candidates[:_MOST_CANDIDATES]
         ],
         "triples": None if triples is None else [(triple.phrase, triple.source) for triple in triples[:_MOST_TRIPLES]],
     }
 
 
-def _rank(given: SystemAnswer) -> str:
-    outcome = given.outcome
+def _rank(answer: SystemAnswer) -> str:
+    outcome = answer.outcome
     if outcome.gold is None:
         return "–"
     if not outcome.among_candidates:
-        return "no candidate"
+        return "not a candidate"
     return f"{outcome.rank:g}"
 
 
@@ -162,3 +155,21 @@ def _entity(entity: EntityId | None, report: ComparisonReport) -> ShownEntity:
     if entity is None:
         return ShownEntity(id="", label="NIL", description="not in the KB")
     return report.entities.get(entity, ShownEntity(id=entity, label=""))
+
+
+# --- all runs ---------------------------------------------------------------------------------------------------------
+
+
+def leaderboard_page(board: Leaderboard) -> str:
+    """Return the page of all runs, without figures and scripts."""
+    values = {
+        "title": "Runs",
+        "kicker": "",
+        "tables": tables_of(board),
+        "words": WORDS,
+        "commands": commands_of(board),
+        "unreadable": board.unreadable,
+        "published": published_table(),
+        "reasons": REASONS,
+    }
+    return render("leaderboard.html.j2", values)

@@ -1,4 +1,4 @@
-"""Sentences: who leads, what is beyond chance, and "not distinguishable" in words."""
+"""Sentences: which system leads, which differences are significant, and what "not significant" means."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from localmel.evaluate.comparison import Compared, compare_systems
 from localmel.evaluate.protocol import Outcome
 from localmel.evaluate.resamples import Estimate
-from localmel.report.comparison_sentences import (
+from localmel.report.sentences import (
     method_in_words,
     p_value,
     plus,
@@ -41,36 +41,38 @@ def compared(outcome: Make) -> Callable[..., Compared]:
 def test_a_clear_lead_is_said_with_its_size(compared: Callable[..., Compared]) -> None:
     (line,) = summary_of(compared({"d": {"A": 50, "B": 10}}))
     assert line.startswith("d: A has the highest HITS@1, 0.833 [")
-    assert "It is better than B (by 0.667 [" in line
-    assert line.endswith("]), beyond chance.")
+    assert "It is significantly better than B (by 0.667 [" in line
+    assert line.endswith("]).")
 
 
-def test_what_is_not_distinguishable_is_said_so_and_what_would_show(compared: Callable[..., Compared]) -> None:
+def test_what_is_not_significant_is_said_so_with_the_smallest_detectable_difference(
+    compared: Callable[..., Compared],
+) -> None:
     found = compared({"d": {"A": 30, "B": 29}})
     (line,) = summary_of(found)
     smallest = found.datasets[0].pairs[0].smallest
-    assert "It is not distinguishable from B (+0.017 [0.000, " in line
-    assert line.endswith(f"where {smallest:.3f} would show).")
-    assert verdict_of(found.datasets[0].pairs[0]) == "not distinguishable"
+    assert "It is not significantly better than B (+0.017 [0.000, " in line
+    assert line.endswith(f"; {smallest:.3f} would be detectable).")
+    assert verdict_of(found.datasets[0].pairs[0]) == "not significant"
 
 
-def test_both_in_one_sentence(compared: Callable[..., Compared]) -> None:
+def test_significant_differences_come_before_the_others(compared: Callable[..., Compared]) -> None:
     (line,) = summary_of(compared({"d": {"A": 50, "B": 10, "C": 49}}))
-    assert "better than B (by 0.667" in line
-    assert ", beyond chance; not distinguishable from C (+0.017" in line
+    assert "It is significantly better than B (by 0.667" in line
+    assert "]). It is not significantly better than C (+0.017" in line
 
 
 def test_several_datasets_begin_with_the_whole(compared: Callable[..., Compared]) -> None:
     first, *each = summary_of(compared({"d": {"A": 50, "B": 10}, "e": {"A": 45, "B": 5}}))
-    assert (
-        first
-        == "A has the highest HITS@1 on all 2 datasets, and on all of them is better than every other beyond chance."
+    assert first == (
+        "A has the highest HITS@1 on all 2 datasets, "
+        "and is significantly better than every other system on all of them."
     )
     assert [line[:2] for line in each] == ["d:", "e:"]
     first = summary_of(compared({"d": {"A": 50, "B": 10}, "e": {"A": 5, "B": 45}}))[0]
     assert first == "No system leads everywhere: A on d and B on e has the highest HITS@1."
     first = summary_of(compared({"d": {"A": 50, "B": 10}, "e": {"A": 30, "B": 29}}))[0]
-    assert first.endswith("but is not beyond chance better than any other on all of them.")
+    assert first.endswith("but is not significantly better than any other system on all of them.")
 
 
 def test_of_many_systems_only_some_are_named(compared: Callable[..., Compared]) -> None:
@@ -80,7 +82,7 @@ def test_of_many_systems_only_some_are_named(compared: Callable[..., Compared]) 
 
 def test_the_method_names_the_tests_the_number_of_pairs_and_few_sentences(compared: Callable[..., Compared]) -> None:
     words = " ".join(method_in_words(compared({"d": {"A": 50, "B": 10, "C": 9}})))
-    assert "corrected by Holm for all 3 pairs" in words
+    assert "after Holm's correction for all 3 pairs" in words
     assert "McNemar's exact test" in words
     assert "does not mean that there is none" in words
 
