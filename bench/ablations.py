@@ -18,7 +18,7 @@ from localmel.encode.registry import Encoders
 from localmel.evaluate.protocol import EvaluationSettings, Outcome, evaluate
 from localmel.evaluate.significance import compare
 from localmel.kb.store import KnowledgeBase
-from localmel.runs.evaluate import Plan, evaluate_systems
+from localmel.runs.evaluate_systems import Plan, evaluate_systems
 
 RUNS = ROOT / "runs"
 TRAINED = RUNS / "ablations"

@@ -46,6 +46,10 @@ class LinkedMention:
     candidates: tuple[Entity, ...]
     "The candidates, in the order of `link.ranking`."
     description: Description
+    nil_probability: float
+    "The probability that no entity of the KB is right, whatever the link."
+    n_stated: int
+    "How many of the description's triples, the first ones, were stated; the rest come from candidates."
     alike: tuple[Alike, ...] = ()
     "Entities whose KB pictures resemble the mention's, if the matcher was trained to look for them."
 

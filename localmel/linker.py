@@ -264,7 +264,7 @@ class Linker:
                     evidence=self._weigher.evidence(one, ranked) if said else (),
                     ranking=ranked.ranking,
                 )
-                linked = self._linked(one, link, ranked.entities)
+                linked = self._linked(one, link, ranked.entities, ranked.nil)
             yield linked
 
     def _chosen(self, weighed: Iterable[Weighed], seconds: dict[str, float]) -> Iterator[LinkedMention]:
@@ -284,9 +284,9 @@ class Linker:
         for (one, ranked), question, choice in zip(kept, questions, choices, strict=True):
             link = link_of(question, choice, most_evidence=settings.most_evidence)
             shown = replace(link.ranking, candidates=link.ranking.candidates[: self._top_k])
-            yield self._linked(one, replace(link, ranking=shown), ranked.entities)
+            yield self._linked(one, replace(link, ranking=shown), ranked.entities, choice.nil)
 
-    def _linked(self, weighed: Weighed, link: Link, entities: Sequence[Entity]) -> LinkedMention:
+    def _linked(self, weighed: Weighed, link: Link, entities: Sequence[Entity], nil: float) -> LinkedMention:
         known = {entity.id: entity for entity in entities}
         spoken = weighed.spoken
         triples = described(spoken.mention, spoken.description.triples, self._weigher.induced(weighed)).triples
@@ -296,6 +296,8 @@ class Linker:
             entity=known[link.entity_id] if link.entity_id else None,
             candidates=tuple(known[candidate.entity_id] for candidate in link.ranking.candidates),
             description=replace(spoken.description, triples=triples),
+            nil_probability=min(max(nil, 0.0), 1.0),
+            n_stated=len(dict.fromkeys(spoken.description.triples)),
             alike=weighed.alike,
         )
 

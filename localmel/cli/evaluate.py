@@ -12,7 +12,8 @@ from localmel.cli.output import print_json, print_note, progress_bar
 from localmel.errors import UnknownChoice, UsageError
 
 if TYPE_CHECKING:
-    from localmel.runs.evaluate import Plan, Report
+    from localmel.runs.evaluate import Report
+    from localmel.runs.evaluate_systems import Plan
 
 
 _OF_A_RUN = ("data", "kb", "run", "k", "drop_leaked", "gold_outside", "as_json")
@@ -70,7 +71,7 @@ def eval_command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
 ) -> None:
     """Evaluate the linker, or parts of it, on a benchmark; with --run a run of models."""
-    from localmel.runs.evaluate import Plan
+    from localmel.runs.evaluate_systems import Plan
 
     if run:
         _refuse_other_options(context)
@@ -136,7 +137,7 @@ def _evaluated(plan: Plan, kb: str, out: Path | None) -> Report:
     from localmel.cli.kb import ensure_starter
     from localmel.encode.registry import open_encoder
     from localmel.kb.locate import open_kb
-    from localmel.runs.evaluate import evaluate_systems
+    from localmel.runs.evaluate_systems import evaluate_systems
     from localmel.settings import load_profile
 
     ensure_starter(kb)

@@ -25,8 +25,8 @@ from localmel.kb.store import KnowledgeBase
 from localmel.matchers.registry import matcher_kind
 from localmel.records import Mention
 from localmel.retrieve.profile_models import ProfileModels, open_models
+from localmel.runs.evaluate import STAGE
 from localmel.runs.evaluate_run import ModelRun, evaluate_model_run
-from localmel.runs.evaluate_stage import STAGE
 from localmel.runs.generate import GENERATE, generate_stage
 from localmel.runs.questions import Questions, questions_of
 from localmel.runs.rerank import RERANK, rerank_stage

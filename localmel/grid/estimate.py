@@ -25,7 +25,7 @@ from localmel.kb.store import KnowledgeBase
 from localmel.rerank.closed_question import letters_for, messages_for, orders_of
 from localmel.rerank.questions import QuestionWriter
 from localmel.retrieve.profile_models import ProfileModels, open_models
-from localmel.runs.evaluate_stage import STAGE
+from localmel.runs.evaluate import STAGE
 from localmel.runs.folder import journal_of
 from localmel.runs.generate import GENERATE
 from localmel.runs.questions import Questions

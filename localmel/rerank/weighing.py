@@ -7,7 +7,7 @@ Knows no gold."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from localmel.encode.mention_inputs import mention_text
 from localmel.kb.packed import PackedKb
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.words import fold, stems
-from localmel.records import Alike, Candidate, Description, Entity, Evidence, Mention, Ranking, Triple, Unparsed
+from localmel.records import Alike, Candidate, Description, Entity, Evidence, Mention, Ranking, Triple
 from localmel.rerank.features import Support, context_of, features_of, support_of
 from localmel.rerank.questions import Retrieved
 from localmel.rerank.scorer import EvidenceScorer
@@ -37,15 +37,6 @@ class Spoken:
     def said(self) -> list[str]:
         """The texts to compare with the KB: the mention in its context, then the tails of its triples."""
         return [mention_text(self.mention), *(triple.tail for triple in self.description.triples)]
-
-
-def with_model(spoken: Spoken, said: Description | Unparsed, *, keep_stated: bool) -> Spoken:
-    """Add a model's triples before those stated already; an answer that could not be parsed adds nothing."""
-    stated = spoken.description.triples
-    if isinstance(said, Unparsed):
-        return spoken
-    triples = dict.fromkeys((*said.triples, *(stated if keep_stated else ())))
-    return replace(spoken, description=replace(said, triples=tuple(triples)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

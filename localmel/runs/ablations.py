@@ -1,7 +1,7 @@
-"""Runs in which something is withheld: names, counts, triples, text, pictures, the gate.
+"""Check and apply ablations: evaluations without names, counts, triples, text, pictures or the gate.
 
-In: what is withheld, and the parts of a system.  Out: the same parts, without it.  A switch changes what a part is
-given; no part has two forms.  A switch that would change nothing, or that a trained part contradicts, is refused."""
+In: the ablations that are asked for, and the parts of a system.  Out: a profile without names or counts; the matchers
+apply the others themselves.  An ablation that would change nothing, or that the scorer contradicts, is refused."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from localmel.errors import BadInput, CorruptArtifact, UnknownChoice, UsageError
 from localmel.matchers.trained import MatcherCard
 from localmel.rerank.features import features_in
 from localmel.settings import Profile
-
-if TYPE_CHECKING:
-    pass
 
 SYSTEMS = ("linker", "fused", "matcher", "zero-shot", "names")
 CHANGES = {
@@ -28,13 +24,13 @@ CHANGES = {
     "gate": ("linker", "fused"),
     "image": ("linker", "fused"),
 }
-"What can be withheld, and which systems then answer otherwise."
-_REFUSED = {("names", "names"), ("text", "zero-shot")}
-"Nothing would be left of the system."
+"What can be left out, and which systems that changes."
+_NOTHING_LEFT = {("names", "names"), ("text", "zero-shot")}
+"Ablations that would leave nothing of the system."
 
 
 def check_switches(without: Sequence[str], systems: Sequence[str]) -> None:
-    """Raise UsageError for what is unknown, has no effect on any of the systems, or leaves nothing of one."""
+    """Raise UsageError for an unknown system or ablation, and for one without effect or that leaves nothing."""
     for kind, option, given, known in (
         ("system", "--system", systems, SYSTEMS),
         ("switch", "--without", without, tuple(CHANGES)),
@@ -43,8 +39,8 @@ def check_switches(without: Sequence[str], systems: Sequence[str]) -> None:
             raise UnknownChoice(kind, unknown[0], known, option=option)
     for switch in without:
         for system in systems:
-            if (switch, system) in _REFUSED:
-                raise UsageError(f"nothing is left of system {system!r} without {switch}")
+            if (switch, system) in _NOTHING_LEFT:
+                raise UsageError(f"nothing would be left of system {system!r} without {switch}")
         if not set(CHANGES[switch]) & set(systems):
             raise UsageError(
                 f"--without {switch} changes none of the systems {', '.join(systems)}",
@@ -53,25 +49,23 @@ def check_switches(without: Sequence[str], systems: Sequence[str]) -> None:
 
 
 def check_scorer(without: Collection[str], matcher: MatcherCard, scorer: Path | None) -> None:
-    """Raise where the linker's scorer was fitted with what is left out.  scorer: given in the profile's place."""
+    """Raise BadInput if the linker's scorer uses what is left out.  scorer: replaces the profile's."""
     for switch in ("triples", "text", *(["image"] if matcher.image_space else [])):
         if switch in without and scorer is None:
             raise BadInput(
-                f"the linker without {switch} needs a scorer that was fitted without, beside {matcher.folder}",
+                f"the linker without {switch} needs a scorer that was fitted without, next to {matcher.folder}",
                 hint="python scripts/fit_evidence_scorer.py --help   # then give its folder with --scorer",
             )
-        used = (
-            [name for name in _features(scorer) if name in features_in(switch)] if switch in without and scorer else []
-        )
-        if used:
+        names = _features(scorer) if scorer and switch in without else []
+        if used := [name for name in names if name in features_in(switch)]:
             raise BadInput(
-                f"{scorer} weighs {len(used)} features made of {switch}: {', '.join(used)}",
+                f"{scorer} uses {len(used)} features made of {switch}: {', '.join(used)}",
                 hint="python scripts/fit_evidence_scorer.py --help   # fit one without them",
             )
 
 
 def profile_without(profile: Profile, without: Collection[str], *, scorer_given: bool) -> Profile:
-    """The profile with names or counts withheld."""
+    """Return the profile without names or counts."""
     retrieve, rerank = profile.retrieve, profile.rerank
     if "names" in without:
         retrieve = replace(retrieve, by_name=0, by_vector=64)

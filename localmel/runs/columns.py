@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from localmel.errors import BadInput, UsageError
-from localmel.runs.evaluate_stage import CALIBRATED
+from localmel.runs.evaluate import CALIBRATED
 from localmel.runs.finished_runs import FinishedRun
 
 _SHOWN_BY_HASH = ("rerank.weights", "generate.model.weights", "rerank.model.weights")

@@ -1,301 +1,212 @@
-"""One or more systems on a split of a benchmark, by the strict protocol: what `localmel eval` runs.
+"""Evaluate answers by the strict protocol and keep the result, `evaluate/` in the folder of a run:
 
-In: a plan and a KB.  Out: a report as JSON and as Markdown; with `out`, `<out>/evaluate/` with both and with every
-ranking.  The same inputs are not evaluated twice, and give the same bytes.  Chooses nothing and fits nothing."""
+    rankings.jsonl          one line per system and mention: enough to count again, and to compare with another run
+    report.json, report.md  the metrics
+    manifest.json           everything that decided them; written last
+
+In: answers of one or more systems, whether systems are asked now (`evaluate_systems`) or the answers lie in the stages
+of a run (`evaluate_run`).  Out: a Report.  Nothing is evaluated twice from the same inputs, and a folder made from
+others is refused, never replaced.  Chooses nothing and fits nothing."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from localmel.benchmarks import read_benchmark
-from localmel.encode.registry import Encoders
-from localmel.errors import BadInput, CorruptArtifact, UsageError, shell_line
+from localmel.errors import CorruptArtifact, shell_line
 from localmel.evaluate.paper import PaperCounts, PaperMention, paper_counts
-from localmel.evaluate.protocol import Evaluation, EvaluationSettings, Outcome, evaluate
+from localmel.evaluate.protocol import Evaluation, EvaluationSettings, Outcome, evaluate, rank_in
 from localmel.evaluate.significance import compare
-from localmel.kb.store import KnowledgeBase
-from localmel.matchers.kgmel.folder import load_network
-from localmel.matchers.registry import KGMEL, kind_of, load_matcher
-from localmel.matchers.trained import TrainedMatcher
+from localmel.records import Candidate, EntityId, MentionId, Ranking
 from localmel.report.evaluation import as_json, as_markdown
-from localmel.retrieve.profile_models import ProfileModels, matcher_folder
-from localmel.runs.ablations import check_scorer, check_switches, profile_without
-from localmel.runs.evaluate_folder import (
-    KIND,
-    STAGE,
-    VERSION,
-    outcome_for,
-    ranking_line,
-    stored_evaluation,
-    versions,
-    write_evaluation,
-)
-from localmel.runs.evaluate_folder import Report as Report
-from localmel.runs.fuzzy_protocol import fuzzy_part
-from localmel.runs.questions import GoldOutside, Question, Questions, check_gold_outside, questions_of
-from localmel.runs.systems import CALIBRATED, Answer, Bench, answers_of, stated_of
-from localmel.settings import Profile, load_profile
-from localmel.settings.shipped import weights_folder
-from localmel.store.artifacts import new_folder, sha256_of
-from localmel.weights.network import network_folder
+from localmel.runs.folder import VERSION, json_text, sealed_before, versions, write_texts
+from localmel.runs.questions import Question, Questions
+from localmel.store.artifacts import new_folder
 
-if TYPE_CHECKING:
-    from localmel.encode.kb_vectors import KbVectors
-    from localmel.kb.packed import PackedKb
+KIND, STAGE = "evaluation", "evaluate"
+REPORT, MARKDOWN, RANKINGS = "report.json", "report.md", "rankings.jsonl"
+MODELS = "models"
+"The name of the one system of a run of models."
+CALIBRATED = ("linker", MODELS)
+"Systems whose probabilities are meant as such."
+PACKAGES = ("numpy", "torch")
+"What an evaluation is computed with."
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What is evaluated, and how."""
+class Answer:
+    """One system's answer to one question, with the place where it put the gold."""
 
-    data: Path
-    "A benchmark folder."
-    datasets: tuple[str, ...] = ()
-    "Which of its datasets, each evaluated by itself; none named: the only one."
-    split: str = "val"
-    systems: tuple[str, ...] = ("linker",)
-    "The first is the one that the others are compared with."
-    profile: str = "embedded"
-    network: Path | None = None
-    "Stands in for the profile's fusion network."
-    matcher: Path | None = None
-    "Folder of a trained matcher: what the system `matcher` is, and what the linker finds candidates by."
-    scorer: Path | None = None
-    "Stands in for the profile's evidence scorer."
-    without: tuple[str, ...] = ()
-    "What is withheld; the keys of `withheld.CHANGES`."
-    k: int = 16
-    paper: bool = False
-    "Also count as published."
-    fuzzy: bool = False
-    "Also rank a hundred candidates by fuzzy name."
-    drop_leaked: bool = False
-    gold_outside: GoldOutside = "refuse"
-
-    def __post_init__(self) -> None:
-        if self.k < 1:
-            raise UsageError(f"K is {self.k}; at least one candidate is needed", hint="--k 16")
-        check_gold_outside(self.gold_outside)
-        for name in ("systems", "without", "datasets"):
-            if len(set(given := getattr(self, name))) < len(given):
-                raise UsageError(f"{name} are named twice: {', '.join(given)}")
-        if not self.systems:
-            raise UsageError("no system to evaluate", hint="--system linker")
-        if self.matcher and not {"linker", "matcher"} & set(self.systems):
-            raise UsageError(
-                f"a matcher changes none of the systems {', '.join(self.systems)}", hint="--system matcher"
-            )
-        check_switches(self.without, self.systems)
+    mention_id: MentionId
+    rank: float
+    "Rank of the gold; equal scores share the mean of their places.  Infinity if the gold was not ranked."
+    place: float
+    "Place of the gold if equal scores keep the system's order: the published way of counting."
+    predicted: EntityId | None
+    probability: float
+    nil_probability: float
+    candidates: tuple[Candidate, ...]
+    "The best K."
+    has_triples: bool
+    "Whether the system was given triples of the mention."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Models:
-    profile: Profile
-    network: TrainedMatcher[Any] | None
-    "The fusion network, where a system finds by it."
-    matcher: TrainedMatcher[Any] | None
-    "The matcher chosen in its place, where a system finds by that."
-    by_system: Mapping[str, TrainedMatcher[Any]]
-    scorer: Path | None
-
-
-def evaluate_systems(
-    plan: Plan,
-    kb: KnowledgeBase,
-    encoders: Encoders,
+def answer_to(
+    question: Question,
+    ranked: Sequence[Candidate],
+    k: int,
     *,
-    out: Path | None = None,
-    command: str = "",
-) -> Report:
-    """Ask every system every question, and count.  `command` is kept, so that a run can be done again.
-
-    encoders: of the kind that the matcher wants (`encoders_for`).
-
-    Raises UsageError, BadInput, and CorruptArtifact where `out` holds a damaged run."""
-    started = time.perf_counter()
-    kb.hold()
-    models = _models(plan)
-    benchmarks = [read_benchmark(plan.data, name) for name in plan.datasets or (None,)]
-    asked = [questions_of(one, plan.split, kb, drop=plan.drop_leaked, outside=plan.gold_outside) for one in benchmarks]
-    inputs = _inputs(plan, kb, models, asked)
-    if out and (stored := stored_evaluation(out / STAGE, inputs)):
-        return stored
-    bench = _bench(plan, kb, encoders, models)
-    parts = [_evaluated(plan, bench, one, _head(inputs, kb, models)) for one in asked]
-    both = list(zip(asked, parts, strict=True))
-    report = Report(
-        json={"format": 1, **inputs["settings"], "datasets": {one.dataset: part.json for one, part in both}},
-        markdown="\n".join(part.markdown for part in parts),
-        made=True,
-    )
-    if out:
-        seconds = round(time.perf_counter() - started, 2)
-        places = {"data": str(plan.data.resolve()), "kb": str(kb.folder.resolve())}
-        facts = {
-            "inputs": inputs,
-            "command": command,
-            "places": places,  # where a comparison finds the sentences
-            "versions": versions(),
-            "seconds": seconds,
-        }
-        with new_folder(out / STAGE, kind=KIND, version=VERSION, facts=facts) as folder:
-            write_evaluation(folder, report, (line for part in parts for line in part.rankings))
-    return report
-
-
-# --- what it is made from -------------------------------------------------------------------------------------------
-
-
-def _models(plan: Plan) -> _Models:
-    profile = profile_without(load_profile(plan.profile), plan.without, scorer_given=plan.scorer is not None)
-    network = matcher = scorer = None
-    place = plan.matcher
-    if place is None and profile.retrieve.matcher != KGMEL:
-        place = matcher_folder(profile)
-    if place and plan.network and "fused" not in plan.systems:
-        raise UsageError(f"{plan.network} and {place} are both to find candidates", hint="--network or --matcher alone")
-    if place and {"linker", "matcher"} & set(plan.systems):
-        matcher = load_matcher(place)
-    if "matcher" in plan.systems and matcher is None:
-        raise UsageError("no matcher to evaluate", hint="--matcher runs/NAME/seed-0/network")
-    if "fused" in plan.systems or ("linker" in plan.systems and matcher is None):
-        network = load_network(plan.network or network_folder(profile))
-    finding = {"linker": matcher or network, "matcher": matcher, "fused": network}
-    by_system = {system: found for system in plan.systems if (found := finding.get(system))}
-    for system, found in by_system.items():
-        kind_of(found).check_ablation(found, plan.without, linking=system == "linker")
-        if system == "linker":
-            check_scorer(plan.without, found, plan.scorer)
-    if "linker" in plan.systems:
-        scorer = plan.scorer or weights_folder(profile.rerank.weights)
-    return _Models(profile=profile, network=network, matcher=matcher, by_system=by_system, scorer=scorer)
-
-
-def _inputs(plan: Plan, kb: KnowledgeBase, models: _Models, asked: Sequence[Questions]) -> dict[str, Any]:
-    """Everything that decides the numbers, without the places where it lies."""
-    profile = asdict(models.profile)
-    if plan.scorer:
-        profile["rerank"]["weights"] = "given"
-    if plan.matcher:
-        profile["retrieve"]["matcher"] = "given"
-    return {
-        "settings": {
-            "split": plan.split,
-            "systems": list(plan.systems),
-            "without": sorted(plan.without),
-            "profile": plan.profile,
-            "k": plan.k,
-            "protocol": "fuzzy100" if plan.fuzzy else "paper" if plan.paper else "strict",
-            "drop_leaked": plan.drop_leaked,
-            "gold_outside": plan.gold_outside,
-        },
-        "profile": profile,
-        "kb_fingerprint": kb.fingerprint,
-        "questions": {one.dataset: one.sha256 for one in asked},
-        "network_sha256": models.network.sha256 if models.network else None,
-        **({"matcher_sha256": models.matcher.sha256} if models.matcher else {}),
-        **(kind_of(models.matcher).texts_state(kb) if models.matcher else {}),
-        "scorer_sha256": _scorer_sha256(models.scorer) if models.scorer else None,
-        "localmel": versions()["localmel"],
-    }
-
-
-def _scorer_sha256(folder: Path) -> str:
-    try:
-        parts = [sha256_of(folder / name) for name in ("scorer.json", "weights.safetensors")]
-    except OSError as error:
-        raise CorruptArtifact(f"{folder} holds no evidence scorer ({error})", hint=shell_line("ls", folder)) from None
-    return hashlib.sha256("".join(parts).encode()).hexdigest()
-
-
-def _bench(plan: Plan, kb: KnowledgeBase, encoders: Encoders, models: _Models) -> Bench:
-    from localmel.encode.kb_vectors import load_vectors
-
-    packed: PackedKb | None = None
-    vectors: KbVectors | None = None
-    ready: dict[str, TrainedMatcher[Any]] = {}
-    if set(plan.systems) != {"names"}:
-        packed, vectors = load_vectors(kb, encoders.text.space)
-        if not len(packed.rows):
-            raise BadInput(f"kb {kb.name!r} has no entities", hint="localmel kb build NAME --help")
-        index = models.profile.retrieve.index
-        for found in models.by_system.values():
-            if found.sha256 not in ready:
-                ready[found.sha256] = kind_of(found).index_ablated(kb, found, encoders, index, plan.without)
-    return Bench(
-        kb=kb,
-        profile=models.profile,
-        encoders=encoders,
-        k=plan.k,
-        pictures="image" not in plan.without and bool(models.by_system),
-        packed=packed,
-        vectors=vectors,
-        models={
-            system: ProfileModels(encoders=encoders, matcher=ready[found.sha256])
-            for system, found in models.by_system.items()
-        },
-        scorer=models.scorer,
+    predicted: EntityId | None,
+    probability: float,
+    nil: float,
+    has_triples: bool,
+) -> Answer:
+    """Return the answer of a system that ranked these candidates, best first; the gold's rank is among all of them."""
+    ranking = Ranking(mention_id=question.mention.id, candidates=tuple(ranked))
+    places = (place for place, one in enumerate(ranked, 1) if one.entity_id == question.gold)
+    return Answer(
+        mention_id=question.mention.id,
+        rank=rank_in(ranking, question.gold),
+        place=next(places, math.inf),
+        predicted=predicted,
+        probability=min(max(probability, 0.0), 1.0),
+        nil_probability=min(max(nil, 0.0), 1.0),
+        candidates=ranking.candidates[:k],
+        has_triples=has_triples,
     )
 
 
-# --- one dataset ----------------------------------------------------------------------------------------------------
+def outcome_for(question: Question, answer: Answer) -> Outcome:
+    """Compare an answer with the gold: right only if it is one of the K candidates."""
+    return Outcome(
+        mention_id=answer.mention_id,
+        cluster=question.cluster,
+        gold=question.gold,
+        rank=answer.rank,
+        among_candidates=question.gold is not None and any(one.entity_id == question.gold for one in answer.candidates),
+        predicted=answer.predicted,
+        probability=answer.probability,
+        nil_probability=answer.nil_probability,
+        facts=replace(question.facts, mention_has_triples=answer.has_triples),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Part:
-    json: dict[str, Any]
+class Answered:
+    """All answers to the questions of one dataset."""
+
+    questions: Questions
+    systems: Mapping[str, Sequence[Answer]]
+    "Answers in the order of the questions; the first system is the one that the others are compared with."
+    notes: Sequence[str]
+    details: Sequence[Mapping[str, Any]] = ()
+    "Optional fields for the lines of rankings.jsonl, one mapping per question; see docs/comparing.md."
+    paper: bool = False
+    "Whether to count as published, too."
+    more: Mapping[str, Any] = field(default_factory=dict)
+    "Further sections of report.json."
+    more_markdown: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Report:
+    """The result of an evaluation."""
+
+    json: Mapping[str, Any]
     markdown: str
-    rankings: list[dict[str, Any]]
+    made: bool
+    "False: the same inputs had been evaluated before."
 
 
-def _evaluated(plan: Plan, bench: Bench, questions: Questions, head: Sequence[str]) -> _Part:
-    settings = EvaluationSettings(k=plan.k)
-    asked = questions.asked
-    stated, unreadable = stated_of(bench, asked)
-    outcomes, paper, rankings = {}, {}, []
-    evaluations: dict[str, Evaluation] = {}
-    for system in plan.systems:
-        answers = answers_of(system, bench, asked, stated)
-        pairs = list(zip(asked, answers, stated, strict=True))
-        outcomes[system] = [
-            outcome_for(question, answer, has_triples=bool(triples)) for question, answer, triples in pairs
-        ]
-        evaluations[system] = _evaluation(system, outcomes[system], settings)
-        rankings += [ranking_line(questions.dataset, system, one, answer) for one, answer, _ in pairs]
-        if plan.paper and (counted := _paper(asked, answers)):
-            paper[system] = counted
-    first, *others = plan.systems
-    in_kb = any(one.gold is not None for one in asked)
-    comparisons = [
-        compare(outcomes[first], outcomes[other], settings, names=(first, other)) for other in others if in_kb
-    ]
-    notes = [*head, *questions.notes, *_notes(plan, unreadable)]
-    published = paper if plan.paper else None
-    among, section = fuzzy_part(plan.systems, bench, asked, stated) if plan.fuzzy else (None, "")
-    return _Part(
-        json={
-            **as_json(evaluations, comparisons=comparisons, paper=published, notes=notes),
-            **({"fuzzy100": among} if among else {}),
-        },
-        markdown=as_markdown(
-            evaluations,
-            comparisons=comparisons,
-            paper=published,
-            notes=notes,
-            title=f"{questions.dataset}, {questions.split}",
-        )
-        + section,
-        rankings=rankings,
+def evaluate_stage(
+    run: Path | None,
+    answer: Callable[[], Iterable[Answered]],
+    *,
+    inputs: Mapping[str, Any],
+    instead: str,
+    places: Mapping[str, str],
+    command: str = "",
+    costs: Mapping[str, Any] | None = None,
+) -> Report:
+    """Evaluate what `answer` returns for each dataset, or return the report that the run holds.
+
+    `inputs` decide the numbers, `inputs["settings"]` name K and the systems; `places` are where data and KB lie;
+    `costs` are those of the models of a run, and replace the seconds measured here; `instead` is the hint if the run
+    holds another evaluation.  Without a run nothing is kept.  Raises BadInput or CorruptArtifact."""
+    folder = run / STAGE if run else None
+    if folder and (stored := _stored(folder, inputs, instead)):
+        return stored
+    started = time.perf_counter()
+    answered = list(answer())
+    k = int(inputs["settings"]["k"])
+    parts = {one.questions.dataset: _evaluated(one, k) for one in answered}
+    report = Report(
+        json={"format": 1, **inputs["settings"], "datasets": {name: part for name, (part, _) in parts.items()}},
+        markdown="\n".join(page for _, page in parts.values()),
+        made=True,
     )
+    if folder:
+        measured: Json = {"seconds": round(time.perf_counter() - started, 2)}
+        if costs is not None:
+            measured = {"resources": {MODELS: costs}, **{name: costs[name] for name in ("seconds",) if name in costs}}
+        facts = {
+            "inputs": inputs,
+            "command": command,
+            "places": dict(places),  # a comparison reads the sentences there
+            "versions": versions(*PACKAGES),
+            **measured,
+        }
+        lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in _lines(answered))
+        with new_folder(folder, kind=KIND, version=VERSION, facts=facts) as made:
+            write_texts(made, {REPORT: json_text(report.json), MARKDOWN: report.markdown, RANKINGS: lines})
+    return report
+
+
+def _stored(folder: Path, inputs: Mapping[str, Any], instead: str) -> Report | None:
+    again = shell_line("rm -r", folder, note="then run the same command again")
+    if sealed_before(folder, inputs, kind=KIND, key="inputs", again=again, instead=instead) is None:
+        return None
+    try:
+        found = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        return Report(json=found, markdown=(folder / MARKDOWN).read_text(encoding="utf-8"), made=False)
+    except (OSError, ValueError) as error:
+        raise CorruptArtifact(f"{folder} is not a finished evaluation ({error})", hint=again) from None
+
+
+def _evaluated(answered: Answered, k: int) -> tuple[Json, str]:
+    """Return the JSON and the Markdown of one dataset."""
+    settings = EvaluationSettings(k=k)
+    asked = answered.questions.asked
+    outcomes = {
+        system: [outcome_for(question, answer) for question, answer in zip(asked, answers, strict=True)]
+        for system, answers in answered.systems.items()
+    }
+    first, *others = outcomes
+    in_kb = any(one.gold is not None for one in asked)
+    published = answered.systems.items() if answered.paper else ()
+    paper = {system: counts for system, answers in published if (counts := _as_published(asked, answers))}
+    given: Json = {
+        "comparisons": [
+            compare(outcomes[first], outcomes[other], settings, names=(first, other)) for other in others if in_kb
+        ],
+        "paper": paper if answered.paper else None,
+        "notes": answered.notes,
+    }
+    evaluations = {system: _evaluation(system, found, settings) for system, found in outcomes.items()}
+    title = f"{answered.questions.dataset}, {answered.questions.split}"
+    page = as_markdown(evaluations, title=title, **given) + answered.more_markdown
+    return {**as_json(evaluations, **given), **answered.more}, page
 
 
 def _evaluation(system: str, outcomes: Sequence[Outcome], settings: EvaluationSettings) -> Evaluation:
-    """A cosine is no probability: where none is meant, there is no calibration error."""
+    """Evaluate one system, without a calibration error if its scores are not meant as probabilities."""
     found = evaluate(outcomes, settings)
     if system in CALIBRATED:
         return found
@@ -306,8 +217,8 @@ def _evaluation(system: str, outcomes: Sequence[Outcome], settings: EvaluationSe
     return replace(found, slices=tuple(slices))
 
 
-def _paper(asked: Sequence[Question], answers: Sequence[Answer]) -> PaperCounts | None:
-    """Retrieval only: none of the systems answers in free text."""
+def _as_published(asked: Sequence[Question], answers: Sequence[Answer]) -> PaperCounts | None:
+    """Count retrieval as published; None if no gold is in the KB.  No system here answers in free text."""
     mentions = [
         PaperMention(mention_id=answer.mention_id, gold=one.gold, rank=answer.place)
         for one, answer in zip(asked, answers, strict=True)
@@ -316,26 +227,24 @@ def _paper(asked: Sequence[Question], answers: Sequence[Answer]) -> PaperCounts 
     return paper_counts(mentions) if mentions else None
 
 
-def _head(inputs: Mapping[str, Any], kb: KnowledgeBase, models: _Models) -> list[str]:
-    without = inputs["settings"]["without"]
-    lines = [f"KB {kb.name}, {len(kb):,} entities (state {kb.fingerprint[:12]}); profile {models.profile.name}."]
-    if models.network:
-        lines.append(f"Fusion network {models.network.folder.name} ({models.network.sha256[:12]}).")
-    if models.matcher:
-        lines.append(f"Matcher {models.matcher.folder}, {models.matcher.kind} ({models.matcher.sha256[:12]}).")
-    if models.scorer:
-        lines.append(f"Evidence scorer {models.scorer.name} ({inputs['scorer_sha256'][:12]}).")
-    lines.append(f"Withheld: {', '.join(without)}." if without else "Nothing was withheld.")
-    return lines
+def _lines(answered: Iterable[Answered]) -> Iterator[Json]:
+    for one in answered:
+        for system, answers in one.systems.items():
+            details = one.details or [{}] * len(answers)
+            for question, answer, more in zip(one.questions.asked, answers, details, strict=True):
+                yield {**_line(one.questions.dataset, system, question, answer), **more}
 
 
-def _notes(plan: Plan, unreadable: int) -> list[str]:
-    lines = []
-    if unreadable:
-        lines.append(f"Pictures that could not be read, whose mentions were asked without: {unreadable:,}.")
-    if doubtful := [one for one in plan.systems if one not in CALIBRATED]:
-        lines.append(
-            f"{', '.join(doubtful)}: no probabilities, so no ECE; NIL AUROC is that of the score of the first "
-            "candidate. NIL is answered by names only where no name fits, by vectors never."
-        )
-    return lines
+def _line(dataset: str, system: str, question: Question, answer: Answer) -> Json:
+    return {
+        "dataset": dataset,
+        "system": system,
+        "id": answer.mention_id,
+        "sentence": hashlib.sha256(question.cluster.encode("utf-8", "surrogatepass")).hexdigest()[:16],
+        "gold": question.gold,
+        "rank": answer.rank if math.isfinite(answer.rank) else None,
+        "predicted": answer.predicted,
+        "probability": round(answer.probability, 6),
+        "nil_probability": round(answer.nil_probability, 6),
+        "candidates": [[one.entity_id, round(one.score, 6)] for one in answer.candidates],
+    }

@@ -18,7 +18,7 @@ from localmel.kb.store import KnowledgeBase
 from localmel.records import Mention
 from localmel.rerank.choice import BY_SCORER_FAILED, Choice, in_front, scorer_answer
 from localmel.rerank.questions import Retrieved
-from localmel.runs.evaluate_stage import MODELS, PACKAGES, Answer, Answered, Report, answer_to, evaluate_stage
+from localmel.runs.evaluate import MODELS, PACKAGES, Answer, Answered, Report, answer_to, evaluate_stage
 from localmel.runs.folder import Stage, finished_stage, journal_of, typed, versions
 from localmel.runs.generate import GENERATE, Said, mentions_sha256, read_said
 from localmel.runs.questions import GoldOutside, Question, Questions, check_gold_outside, questions_of

@@ -17,7 +17,7 @@ from localmel.evaluate.answer_details import details_of
 from localmel.evaluate.comparison import SystemAnswer
 from localmel.evaluate.protocol import Outcome
 from localmel.records import Candidate
-from localmel.runs.evaluate_stage import KIND, RANKINGS, STAGE
+from localmel.runs.evaluate import KIND, RANKINGS, STAGE
 from localmel.runs.folder import VERSION, read_lines
 from localmel.store.artifacts import MANIFEST, read_manifest
 

@@ -1,9 +1,8 @@
-"""Systems over a hundred candidates by fuzzy name: what `localmel eval --protocol fuzzy100` adds.
+"""Rank a hundred candidates by fuzzy name with every system: what `localmel eval --protocol fuzzy100` adds.
 
 In: the bench of an evaluation and its questions.  Out: recall@100 and T@k of every system, as JSON and as Markdown.
-Each system puts the same candidates in order: the linker with all that it weighs, a matcher by its scores, the others
-by cosine or by name.
-Mentions that are NIL, or whose gold the KB lacks, are not counted, and how many is said."""
+Every system orders the same candidates: the linker with all its evidence, a matcher by its scores, the others by cosine
+or by name.  Mentions that are NIL, or whose gold the KB lacks, are not counted; the report says how many there are."""
 
 from __future__ import annotations
 
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from localmel.captions import Caption
 from localmel.evaluate.fuzzy import CANDIDATES, FuzzyCandidates, FuzzyCounts, FuzzyOutcome, NamePool, fuzzy_counts
 from localmel.kb.names import NameIndex, NameMatch
 from localmel.kb.words import fold, fold_mention
@@ -28,26 +26,26 @@ from localmel.runs.systems import Bench, cosine_sides
 from localmel.store import progress
 
 BY_SCORE = "fuzzy score"
-"The order in which the candidates are found: what a system has to be better than."
+"The baseline: the order in which the candidates are found."
 _SCORED_AT_ONCE = 256
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FuzzyQuestions:
-    """The questions that are counted, with their candidates; places are positions of the KB in row order."""
+    """The questions that count, with their candidates; entities are given by their position in row order."""
 
     asked: tuple[Question, ...]
     candidates: tuple[FuzzyCandidates, ...]
     gold: tuple[int, ...]
-    "Its position."
+    "Position of each gold."
     rows: tuple[int, ...]
     "Position -> row of the KB."
     left_out: int
-    "NIL, or the gold is not in the KB."
+    "How many questions are NIL or have a gold that the KB lacks."
 
 
 def fuzzy_questions(bench: Bench, asked: Sequence[Question]) -> FuzzyQuestions:
-    """Find the candidates of every question whose gold is in the KB.  The gold decides nothing of them."""
+    """Find the candidates of every question whose gold is in the KB; the gold itself does not influence them."""
     rows, labels = [], []
     for row, label in bench.kb.stream("SELECT row, label FROM entities ORDER BY row"):
         rows.append(int(row))
@@ -68,7 +66,7 @@ def fuzzy_questions(bench: Bench, asked: Sequence[Question]) -> FuzzyQuestions:
 def fuzzy_part(
     systems: Sequence[str], bench: Bench, asked: Sequence[Question], stated: Sequence[Sequence[Triple]]
 ) -> tuple[dict[str, Any], str]:
-    """The section of a report, as JSON and as Markdown.  `stated` are the triples of each of the asked."""
+    """Return the section of the report, as JSON and as Markdown.  stated: the triples of each mention asked about."""
     questions = fuzzy_questions(bench, asked)
     of_mention = {one.mention.id: triples for one, triples in zip(asked, stated, strict=True)}
     kept = [of_mention[one.mention.id] for one in questions.asked]
@@ -81,7 +79,7 @@ def fuzzy_part(
 def _scores(
     system: str, bench: Bench, questions: FuzzyQuestions, stated: Sequence[Sequence[Triple]]
 ) -> list[list[float]]:
-    """Of every candidate of every question, in the order of the candidates."""
+    """Score every candidate of every question, in the order of the candidates."""
     if not questions.asked:
         return []
     if system == "linker":
@@ -106,7 +104,7 @@ def _counted(questions: FuzzyQuestions, scores: Sequence[Sequence[float]]) -> Fu
 
 
 def _by_cosine(questions: FuzzyQuestions, mentions: NDArray[Any], entities: NDArray[Any]) -> list[list[float]]:
-    """mentions: (m, width), entities: (n, width) in row order."""
+    """Score by cosine.  mentions: (m, width), entities: (n, width) in row order."""
     scores = []
     for found, vector in zip(questions.candidates, mentions, strict=True):
         products = np.asarray(entities[found.places], np.float64) * vector.astype(np.float64)
@@ -128,7 +126,7 @@ def _by_matcher(bench: Bench, questions: FuzzyQuestions, stated: Sequence[Sequen
 
 
 def _by_names(bench: Bench, questions: FuzzyQuestions) -> Iterator[list[float]]:
-    """The order of the KB's name index; what it does not find is level behind."""
+    """Score by the order of the KB's name index; entities it does not find share the last place."""
     names = NameIndex(bench.kb, use_counts=bench.profile.retrieve.use_counts)
     for one, found in zip(questions.asked, questions.candidates, strict=True):
         matches = names.find(one.mention.surface, limit=CANDIDATES)
@@ -136,11 +134,11 @@ def _by_names(bench: Bench, questions: FuzzyQuestions) -> Iterator[list[float]]:
         yield [score.get(questions.rows[place], 0.0) for place in found.places.tolist()]
 
 
-# --- the linker over candidates that others have found ---------------------------------------------------------------
+# --- the linker over given candidates ------------------------------------------------------------------------------
 
 
 def _by_linker(bench: Bench, questions: FuzzyQuestions) -> Iterator[list[float]]:
-    """The probability of each candidate among these and NIL."""
+    """Score by the probability of each candidate, among these and NIL."""
     places = {
         one.mention.surface: found.places for one, found in zip(questions.asked, questions.candidates, strict=True)
     }
@@ -148,30 +146,19 @@ def _by_linker(bench: Bench, questions: FuzzyQuestions) -> Iterator[list[float]]
         bench.kb, bench.profile, top_k=CANDIDATES, models=bench.models["linker"], scorer=bench.scorer,
         among=lambda finder: _GivenCandidates(finder, bench, places),
     )  # fmt: skip
-    captions = (
-        Caption(
-            text=one.mention.context,
-            image=one.mention.image if bench.pictures else None,
-            spans=(one.mention.span,),
-        )
-        for one in questions.asked
-    )
     progress.begin("linking to the candidates by fuzzy name", len(questions.asked))
-    linked = linker.link_many(captions, without_bad_pictures=True)
     ids = dict(bench.kb.stream("SELECT row, id FROM entities"))
-    for found, caption in zip(questions.candidates, linked, strict=True):
-        score = {one.entity_id: one.score for one in caption.mentions[0].link.ranking.candidates}
-        progress.advance(1)
+    for found, linked in zip(questions.candidates, bench.link(questions.asked, linker), strict=True):
+        score = {one.entity_id: one.score for one in linked.link.ranking.candidates}
         yield [score[ids[questions.rows[place]]] for place in found.places.tolist()]
 
 
 class _GivenCandidates:
-    """A `Finder` of candidates that are given; the scorer learns as ever how the name index found them."""
+    """A finder of given candidates; the scorer still learns how the name index found them."""
 
     def __init__(self, finder: CandidateFinder, bench: Bench, places: Mapping[str, NDArray[Any]]) -> None:
         """finder: scores them; places: the candidates of each surface, by position."""
-        assert bench.packed is not None
-        self._finder, self._places, self._packed = finder, places, bench.packed
+        self._finder, self._places, self._packed = finder, places, bench.indexed[0]
         self._most = bench.profile.retrieve.by_name
         self._names = NameIndex(bench.kb, use_counts=bench.profile.retrieve.use_counts)
 
@@ -192,5 +179,7 @@ class _GivenCandidates:
         places = self._places[surface]
         by_row = {match.row: match for match in self._names.find(surface, limit=self._most)}
         matches = [by_row.get(int(row)) for row in self._packed.rows[places]]
-        order = sorted(range(len(places)), key=lambda one: matches[one] is None)  # those that bear the name first
+        order = sorted(
+            range(len(places)), key=lambda one: matches[one] is None
+        )  # entities that have the name come first
         return np.asarray(places[order], np.int64), tuple(matches[one] for one in order)

@@ -15,7 +15,7 @@ from typing import Any
 from localmel.errors import BadInput, MissingExtra
 from localmel.evaluate.resamples import Estimate
 from localmel.report.leaderboard import Leaderboard, LeaderboardRow, as_json, as_markdown
-from localmel.runs.evaluate_stage import REPORT
+from localmel.runs.evaluate import REPORT
 from localmel.runs.finished_runs import FinishedRun, find_runs
 from localmel.runs.folder import VERSION, json_text, write_texts
 from localmel.store.artifacts import MANIFEST, new_folder, read_manifest

@@ -32,8 +32,8 @@ from localmel.rerank.calibration import (
 )
 from localmel.rerank.choice import BY_MODEL
 from localmel.rerank.routing import Routed, RoutePoint, routing_curve
+from localmel.runs.evaluate import outcome_for
 from localmel.runs.evaluate_run import run_answer
-from localmel.runs.evaluate_stage import outcome_for
 from localmel.runs.folder import finished_stage
 from localmel.runs.questions import Question, clusters_of, pictures_of
 from localmel.runs.rerank import CHOICES, RERANK, Reranked, read_choices

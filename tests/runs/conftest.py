@@ -135,7 +135,7 @@ def finished(
     benchmark: Path, tiny: KnowledgeBase, words: HashedWords, network: Callable[..., Path], tmp_path: Path
 ) -> Any:
     """`finished("name", systems=("names",))` -> the folder of a finished evaluation; zero-shot if not said."""
-    from localmel.runs.evaluate import Plan, evaluate_systems
+    from localmel.runs.evaluate_systems import Plan, evaluate_systems
 
     def make(name: str, **given: Any) -> Path:
         out = tmp_path / "runs" / name
@@ -149,7 +149,7 @@ def finished(
 @pytest.fixture
 def reseal() -> Any:
     """`reseal(run, line_by_line, manifest=change)` writes a run again with other lines and another manifest, sealed."""
-    from localmel.runs.evaluate_stage import KIND
+    from localmel.runs.evaluate import KIND
     from localmel.runs.folder import VERSION
     from localmel.store.artifacts import new_folder
 

@@ -23,7 +23,8 @@ from localmel.matchers.kgmel.fused import load_fused
 from localmel.matchers.kgmel.kb_triples import KbTriples
 from localmel.matchers.kgmel.mention_vectors import mention_arrays
 from localmel.runs.ablations import CHANGES, SYSTEMS
-from localmel.runs.evaluate import Plan, Report, evaluate_systems
+from localmel.runs.evaluate import Report
+from localmel.runs.evaluate_systems import Plan, evaluate_systems
 from localmel.runs.questions import questions_of
 
 Make = Callable[..., Path]
@@ -176,7 +177,7 @@ def test_the_linker_without_triples_wants_a_network_and_a_scorer_made_without(
     scorer_without(shipped("weights/evidence-scorer"), scorer, ("phrase", "tail"))
     report = run(without=("triples",), network=bare, scorer=scorer, out=tmp_path / "run")
     assert report.json["without"] == ["triples"]
-    assert "Withheld: triples." in report.markdown
+    assert "Ablation: without triples." in report.markdown
 
 
 def scorer_without(source: Path, target: Path, words: tuple[str, ...]) -> None:
@@ -230,7 +231,7 @@ def test_a_switch_that_changes_nothing_is_refused(system: str, switch: str, tmp_
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"k": 0}, "K is 0"),
+        ({"k": 0}, "K must be at least 1, not 0"),
         ({"systems": ("oracle",)}, "there is no system 'oracle'"),
         ({"systems": ()}, "no system"),
         ({"systems": ("names", "names")}, "named twice"),
@@ -352,7 +353,7 @@ def test_a_run_says_from_what_and_how_it_was_made(run: Run, tiny: KnowledgeBase,
 def test_another_evaluation_is_never_written_over(run: Run, tmp_path: Path) -> None:
     run(systems=("names",), out=tmp_path / "run")
     before = (tmp_path / "run" / "evaluate" / "report.json").read_bytes()
-    with pytest.raises(BadInput, match="holds another evaluation: it differs in settings"):
+    with pytest.raises(BadInput, match=r"was made from something else: it differs in settings\.k"):
         run(systems=("names",), k=3, out=tmp_path / "run")
     assert (tmp_path / "run" / "evaluate" / "report.json").read_bytes() == before
 
@@ -381,7 +382,7 @@ def test_what_ends_early_leaves_nothing_behind(run: Run, monkeypatch: pytest.Mon
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluation, "write_evaluation", stop)
+    monkeypatch.setattr(evaluation, "write_texts", stop)
     with pytest.raises(KeyboardInterrupt):
         run(systems=("names",), out=tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from localmel.errors import BadInput, CorruptArtifact
-from localmel.runs.evaluate_stage import KIND
+from localmel.runs.evaluate import KIND
 from localmel.runs.finished_runs import answer_in, answers_of_run, find_runs, read_run
 from localmel.runs.folder import VERSION
 from localmel.store.artifacts import new_folder

@@ -13,7 +13,8 @@ from localmel.encode.kb_vectors import index_kb
 from localmel.encode.registry import Encoders
 from localmel.evaluate.fuzzy import CANDIDATES
 from localmel.kb.store import KnowledgeBase
-from localmel.runs.evaluate import Plan, Report, evaluate_systems
+from localmel.runs.evaluate import Report
+from localmel.runs.evaluate_systems import Plan, evaluate_systems
 from localmel.runs.fuzzy_protocol import BY_SCORE
 
 SYSTEMS = ("linker", "fused", "zero-shot", "names")
