@@ -1,4 +1,4 @@
-"""The command line: translate what was typed, call the library, print what it says.
+"""The command line: translate what was typed, call the library, print the result.
 
 stdout is data, stderr is progress and errors.  Only this package knows Typer, Rich and exit codes."""
 
@@ -10,13 +10,13 @@ import sys
 
 
 def main() -> None:
-    """Entry point of the command `localmel`."""
+    """Run the command `localmel` and exit with its code."""
     from localmel.settings import go_offline
 
     go_offline()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed by the caller: what is said goes nowhere
+        if stream is None:  # closed by the caller: send output nowhere
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -24,7 +24,7 @@ def main() -> None:
         from localmel.cli.app import run
 
         sys.exit(run(sys.argv[1:]))
-    except KeyboardInterrupt:  # before Typer was there to answer it
+    except KeyboardInterrupt:  # before Typer could handle it
         sys.exit(130)
 
 

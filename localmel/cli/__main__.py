@@ -1,4 +1,4 @@
-"""`python -m localmel.cli` does what the command `localmel` does."""
+"""Run `python -m localmel.cli` as the command `localmel`."""
 
 from localmel.cli import main
 

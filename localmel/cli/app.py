@@ -1,7 +1,7 @@
-"""All commands in one place, and what becomes of errors.
+"""Register all commands, run one, and turn errors into messages and exit codes.
 
-A LocalmelError is printed as fact and hint and ends with its own exit code; so is what was typed wrongly (2).
-With --json every error is one JSON object on stderr.  Ctrl-C ends with 130, a closed pipe under stdout with 141."""
+A LocalmelError is printed as a fact and a hint and sets its own exit code; usage errors set 2.  With --json every error
+is one JSON object on stderr.  Ctrl-C sets 130, a closed pipe on stdout 141."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from localmel.cli.output import json_text
 from localmel.errors import LocalmelError, UsageError, shell_line
 
 ABORTED, INTERRUPTED, READER_GONE = 1, 130, 141
-"As shells have them: 128 and the number of the signal, here Ctrl-C's and that of a closed pipe."
+"Exit codes as shells define them: 128 plus the number of the signal (SIGINT, SIGPIPE)."
 TYPED_WRONGLY: Any = typer.BadParameter.__mro__[2]
-"Typer's own error above all that is wrong with arguments; it has no public name."
+"Typer's base class of usage errors, which has no public name."
 
 app = typer.Typer(
     name="localmel",
@@ -71,7 +71,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _common(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass
@@ -80,25 +80,25 @@ def _common(
 def run(arguments: list[str]) -> int:
     """Run one command and return the exit code of the process.
 
-    2 for what was typed wrongly, 130 after Ctrl-C; 141 where whoever read the output has gone (`... | head -1`): as
-    for any program that a closed pipe ends, and without a word."""
+    2 means a usage error, 130 Ctrl-C, and 141 that the reader of the output has gone (`... | head -1`), which ends the
+    command silently, as it ends any program."""
     as_json = "--json" in arguments
     try:
         try:
             code = _ended(arguments, as_json=as_json)
-            sys.stdout.flush()  # a full disk or a closed pipe shows here, not after the last line
+            sys.stdout.flush()  # report a full disk or a closed pipe here, not after the last line
         except LocalmelError as error:
             hint = error.hint or (f"{_named_in(arguments)} --help" if isinstance(error, UsageError) else "")
             _print_error(error.fact, hint, as_json=as_json)
             code = error.exit_code
         except BrokenPipeError:
             raise
-        except OSError as error:  # a full disk under stdout, a home that cannot be made: the system's words say it best
+        except OSError as error:  # a full disk, a home that cannot be created: the system's own words are the best
             hint = shell_line("ls -ld", Path(str(error.filename)).parent) if error.filename else "df -h"
             _print_error(f"{error.filename or 'the output'}: {error.strerror or error}", hint, as_json=as_json)
             code = LocalmelError.exit_code
         if code == INTERRUPTED:
-            print("interrupted; what was finished is kept", file=sys.stderr)
+            print("interrupted; finished work is kept", file=sys.stderr)
     except BrokenPipeError:
         code = READER_GONE
     _say_no_more(sys.stdout, sys.stderr)
@@ -106,7 +106,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _ended(arguments: list[str], *, as_json: bool) -> int:
-    """Run the command; the exit code that Typer gives it.  Raises what the command raises."""
+    """Run the command and return the exit code that Typer gives it.  Raises what the command raises."""
     try:
         code = app(arguments, prog_name="localmel", standalone_mode=False)
     except typer.Abort:
@@ -118,7 +118,7 @@ def _ended(arguments: list[str], *, as_json: bool) -> int:
         else:
             error.show()
         return int(error.exit_code)
-    except SystemExit as end:  # what Typer and Rich make of a closed pipe
+    except SystemExit as end:  # how Typer and Rich report a closed pipe
         if isinstance(end.__context__, BrokenPipeError):
             raise end.__context__ from None
         return end.code if isinstance(end.code, int) else 0
@@ -126,7 +126,7 @@ def _ended(arguments: list[str], *, as_json: bool) -> int:
 
 
 def _named_in(arguments: list[str]) -> str:
-    """The command that was typed: `localmel eval`, `localmel kb build`."""
+    """Return the command that was typed, such as `localmel eval` or `localmel kb build`."""
     words: list[str] = ["localmel"]
     command: Any = typer.main.get_command(app)
     for word in arguments:
@@ -138,12 +138,12 @@ def _named_in(arguments: list[str]) -> str:
 
 
 def _command_of(error: Any) -> str:
-    """The command that was typed wrongly, as far as it was understood."""
+    """Return the command that the usage error is about, as far as it was understood."""
     return error.ctx.command_path if getattr(error, "ctx", None) else "localmel"
 
 
 def _say_no_more(*streams: TextIO) -> None:
-    """What a stream cannot take any more goes nowhere, or the interpreter complains about it when it ends."""
+    """Send what a broken stream still holds to nowhere, or the interpreter would complain at exit."""
     for stream in streams:
         try:
             stream.flush()
@@ -163,5 +163,5 @@ def _print_error(fact: str, hint: str, *, as_json: bool) -> None:
 
 
 def _visible(text: str) -> str:
-    """Control characters from user data must not reach a terminal."""
+    """Return the text with control characters escaped, so that user data cannot steer a terminal."""
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)

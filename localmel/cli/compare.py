@@ -1,71 +1,85 @@
-"""`localmel compare RUN...`: finished runs side by side -> a verdict, and a report to look at.
+"""`localmel compare RUN...`: compare finished runs and write a report.
 
-With `--vlm` and `--llm` the runs are made first, one for each pair of models."""
+With `--vlm` and `--llm` a grid of models is run first: one run for each pair of models."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from localmel.cli.command_line import command_line
+from localmel.cli.options import AsJson, command_line
 from localmel.cli.output import print_json, print_note, print_table, printable, progress_bar
 from localmel.errors import UsageError
 
+if TYPE_CHECKING:
+    from localmel.grid.plan import Grid
+
+
+Runs = Annotated[list[Path] | None, typer.Argument(help="Run folders made by localmel eval --out.")]
+Systems = Annotated[
+    list[str] | None, typer.Option("--system", help="Compare only this system of each run (repeatable).")
+]
+Datasets = Annotated[
+    list[str] | None, typer.Option("--dataset", help="Only this dataset (repeatable; a grid takes one).")
+]
+Data = Annotated[Path | None, typer.Option("--data", help="The benchmark of the runs, or the one a grid is asked.")]
+KbOfRuns = Annotated[str | None, typer.Option("--kb", help="Name or path of the KB of the runs or of the grid.")]
+Examples = Annotated[
+    int, typer.Option("--examples", min=0, help="How many mentions to show on which the systems disagree.")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for the report; for a grid, for its runs and report/.")]
+Vlms = Annotated[
+    list[str] | None,
+    typer.Option("--vlm", help="Grid: a vision-language model, NAME[,setting=value...], or none (repeatable)."),
+]
+Llms = Annotated[
+    list[str] | None, typer.Option("--llm", help="Grid: a language model that chooses, or none (repeatable).")
+]
+Split = Annotated[str | None, typer.Option("--split", help="Grid: train, val or test; default val.")]
+GridLimit = Annotated[int | None, typer.Option("--limit", help="Grid: take only the first mentions.")]
+GridProfile = Annotated[
+    str | None, typer.Option("--profile", help="Grid: profile for everything but the models; default qwen.")
+]
+GridEngine = Annotated[
+    str | None,
+    typer.Option("--engine", help="Grid: vllm, transformers, server or scripted; default: the profile's."),
+]
+GridDevice = Annotated[str | None, typer.Option("--engine-device", help="Grid: auto, cuda or cpu.")]
+WithoutTriples = Annotated[
+    bool, typer.Option("--without-triples", help="Grid: run each pair without triples as well, to see their worth.")
+]
+GridDropLeaked = Annotated[bool, typer.Option("--drop-leaked", help="Grid: leave out mentions that are also in train.")]
+GoldOutside = Annotated[
+    str | None, typer.Option("--gold-outside", help="Grid: golds that are outside the KB, miss or nil.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Grid: only show what would run, and what it would cost.")]
+
 
 def compare_command(
-    runs: Annotated[list[Path] | None, typer.Argument(help="Run folders made by localmel eval --out.")] = None,
-    system: Annotated[
-        list[str] | None, typer.Option("--system", help="Of each run only this system (repeatable).")
-    ] = None,
-    dataset: Annotated[
-        list[str] | None, typer.Option("--dataset", help="Only this dataset (repeatable; a grid has one).")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="The benchmark that was asked, or that a grid is to be asked.")
-    ] = None,
-    kb: Annotated[str | None, typer.Option("--kb", help="Name or path of the KB that is asked over.")] = None,
-    examples: Annotated[
-        int, typer.Option("--examples", min=0, help="How many mentions to show on which systems disagree.")
-    ] = 200,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the report; of a grid, for its runs and report/.")
-    ] = None,
-    vlm: Annotated[
-        list[str] | None,
-        typer.Option("--vlm", help="Grid: a vision-language model, NAME[,setting=value...], or none (repeatable)."),
-    ] = None,
-    llm: Annotated[
-        list[str] | None,
-        typer.Option("--llm", help="Grid: a language model that chooses, or none (repeatable)."),
-    ] = None,
-    split: Annotated[str | None, typer.Option("--split", help="Grid: train, val or test; else val.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="Grid: only the first mentions.")] = None,
-    profile: Annotated[
-        str | None, typer.Option("--profile", help="Grid: says everything but which models; else qwen.")
-    ] = None,
-    engine: Annotated[
-        str | None, typer.Option("--engine", help="Grid: vllm, transformers, server or scripted, for the profile's.")
-    ] = None,
-    device: Annotated[str | None, typer.Option("--engine-device", help="Grid: auto, cuda or cpu.")] = None,
-    without_triples: Annotated[
-        bool,
-        typer.Option("--without-triples", help="Grid: each pair also without triples, to see what they are worth."),
-    ] = False,
-    drop_leaked: Annotated[
-        bool, typer.Option("--drop-leaked", help="Grid: leave out mentions that stand in train too.")
-    ] = False,
-    gold_outside: Annotated[
-        str | None, typer.Option("--gold-outside", help="Grid: golds that the KB lacks, miss or nil.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Grid: only show what would be run, and what it would take.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
+    runs: Runs = None,
+    system: Systems = None,
+    dataset: Datasets = None,
+    data: Data = None,
+    kb: KbOfRuns = None,
+    examples: Examples = 200,
+    out: Out = None,
+    vlm: Vlms = None,
+    llm: Llms = None,
+    split: Split = None,
+    limit: GridLimit = None,
+    profile: GridProfile = None,
+    engine: GridEngine = None,
+    device: GridDevice = None,
+    without_triples: WithoutTriples = False,
+    drop_leaked: GridDropLeaked = False,
+    gold_outside: GoldOutside = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Say which system is better, and whether the difference is real; with --vlm and --llm, run the models first."""
+    """Say which system is better and whether the difference is real; with --vlm and --llm, run the models first."""
     own = {
         "split": split,
         "limit": limit,
@@ -84,15 +98,13 @@ def compare_command(
             raise UsageError(f"--{name} is for a grid of models", hint="localmel compare --vlm A --vlm B --llm C ...")
         print_found(_compared(runs or [], system, dataset, data, kb, examples, out))
         return
-    from localmel.cli.compare_grid import grid_of, print_estimate, run
-
     if runs or system:
         raise UsageError("runs and --system do not go with --vlm and --llm", hint="localmel compare --help")
-    grid, folder = grid_of(vlm or (), llm or (), dataset or (), data, kb, out, given, examples)
+    grid, folder = _grid_of(vlm or (), llm or (), dataset or (), data, kb, out, given, examples)
     if dry_run:
-        print_estimate(grid, folder, as_json=as_json)
+        _print_estimate(grid, folder, as_json=as_json)
     else:
-        run(grid, folder, print_found=print_found)
+        _run_grid(grid, folder, print_found=print_found)
 
 
 def _compared(
@@ -120,14 +132,89 @@ def _compared(
     with progress_bar():
         made = compare_runs(plan, MiniLM(), out=out, command=command_line())
     if out and not made.made:
-        print_note(f"nothing to do: {out} holds this comparison")
+        print_note(f"nothing to do: {out} already has this comparison")
     elif out:
         print_note(f"report: {out / HTML}")
     return made.json
 
 
+def _grid_of(
+    vlms: Sequence[str],
+    llms: Sequence[str],
+    datasets: Sequence[str],
+    data: Path | None,
+    kb: str | None,
+    out: Path | None,
+    given: Mapping[str, Any],
+    examples: int,
+) -> tuple[Grid, Path]:
+    """Return the grid that was asked for and its folder.  Raises UsageError for missing or wrong options."""
+    from localmel.grid.plan import GridPlan, planned
+
+    if data is None or kb is None or out is None:
+        missing = next(option for option, value in (("--data", data), ("--kb", kb), ("--out", out)) if value is None)
+        raise UsageError(f"a grid of models needs {missing}", hint="--data DATA --kb KB --out FOLDER")
+    if len(datasets) > 1:
+        raise UsageError(f"a grid takes one dataset, not {len(datasets)}", hint=f"--dataset {datasets[0]}")
+    if given.get("limit") == 0:
+        raise UsageError("--limit 0 leaves no mention to ask about", hint="leave out --limit to take all")
+    plan = GridPlan(
+        vlms=tuple(vlms),
+        llms=tuple(llms),
+        data=data,
+        kb=kb,
+        dataset=datasets[0] if datasets else None,
+        examples=examples,
+        **given,
+    )
+    return planned(plan), out
+
+
+def _print_estimate(grid: Grid, out: Path, *, as_json: bool) -> None:
+    """Print what would run and what it would cost; exit as the run would if it would be refused."""
+    from localmel.cli.kb import ensure_starter
+    from localmel.grid.estimate import estimate_of
+    from localmel.kb.locate import open_kb
+
+    ensure_starter(grid.plan.kb)
+    with open_kb(grid.plan.kb) as base:
+        found = estimate_of(grid, base, out)
+    if as_json:
+        print_json(found)
+    else:
+        rows = [[str(cell) for cell in row] for row in found["table"]]
+        print_table(found["head"], rows, title=found["title"])
+        for line in found["notes"]:
+            print_note(line)
+    if found["exit_code"]:
+        raise typer.Exit(found["exit_code"])
+
+
+def _run_grid(grid: Grid, out: Path, *, print_found: Callable[[Mapping[str, Any]], None]) -> None:
+    """Run the cells, compare those that finished, and raise an error that names the others."""
+    from localmel.cli.kb import ensure_starter
+    from localmel.grid.run import run_grid
+    from localmel.kb.locate import open_kb
+    from localmel.runs.compare import HTML
+
+    ensure_starter(grid.plan.kb)
+    try:
+        with open_kb(grid.plan.kb) as base, progress_bar():
+            made = run_grid(grid, base, out, command=command_line())
+    except KeyboardInterrupt:
+        print_note(f"run the same command to resume; finished cells are in {out}")
+        raise
+    if made.comparison:
+        if not made.made and not made.comparison.made:
+            print_note(f"nothing to do: {out} already has these {len(made.finished)} cells and their comparison")
+        else:
+            print_note(f"report: {made.comparison.folder / HTML if made.comparison.folder else out}")
+        print_found(made.comparison.json)
+    made.raise_for_failures()
+
+
 def print_comparison(found: Mapping[str, Any]) -> None:
-    """Summary, then systems and pairs of each dataset."""
+    """Print the summary, then the systems and the pairs of each dataset."""
     for line in found["summary"]:
         print(printable(line))
     for name, one in found["datasets"].items():

@@ -1,4 +1,4 @@
-"""`localmel config`: every setting in force and where it comes from, and which profiles there are."""
+"""`localmel config`: print the settings of a profile and where each comes from, or list the profiles."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from localmel.cli.options import AsJson
 from localmel.cli.output import print_json, print_note, print_table, printable
 from localmel.errors import LocalmelError
 
@@ -16,13 +17,13 @@ _MODELS = {"generate.model.": ("generate.backend", "vlm"), "rerank.model.": ("re
 
 
 def config_command(
-    profile: Annotated[str, typer.Option("--profile", help="Which profile; name or path.")] = "embedded",
+    profile: Annotated[str, typer.Option("--profile", help="Name or path of the profile.")] = "embedded",
     list_profiles: Annotated[
-        bool, typer.Option("--list", help="The profiles there are, and what each lacks on this machine.")
+        bool, typer.Option("--list", help="List the profiles and what each lacks on this machine.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON value for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Print every setting of a profile and where it comes from, or the profiles there are."""
+    """Print every setting of a profile and where it comes from, or list the profiles."""
     if list_profiles:
         found = _profiles()
         print_json(found) if as_json else _print_profiles(found)
@@ -54,8 +55,8 @@ def _print_settings(settings: tuple[Setting, ...], files: list[str], places: dic
     print_table(("setting", "value", "from"), rows)
     for start in unused:
         print(printable(f"{start}* is not used: {_MODELS[start][0]} is {values[_MODELS[start][0]]}"))
-    print(printable(f"files, later ones first: {', '.join(files)}"))
-    print(printable(f"KBs and weights in {places['home']}, profiles of your own in {places['config']}/profiles"))
+    print(printable(f"files, the last one read first: {', '.join(files)}"))
+    print(printable(f"KBs and weights in {places['home']}, your own profiles in {places['config']}/profiles"))
 
 
 def _cell(value: object) -> str:
@@ -63,7 +64,7 @@ def _cell(value: object) -> str:
 
 
 def _profiles() -> list[dict[str, Any]]:
-    """One damaged profile must not hide the others."""
+    """Return the facts of each profile, or its error, so that one damaged profile does not hide the others."""
     from localmel.doctor import lacks
     from localmel.settings import load_profile, profile_files, profile_names
 
@@ -83,5 +84,5 @@ def _print_profiles(found: list[dict[str, Any]]) -> None:
         (facts["name"], facts["origin"], facts["error"] or ", ".join(facts["lacks"]) or "nothing", facts["summary"])
         for facts in found
     ]
-    print_table(("profile", "", "lacks here", "what it is"), rows)
-    print_note("more on one of them: localmel doctor --profile NAME")
+    print_table(("profile", "", "missing here", "description"), rows)
+    print_note("for details: localmel doctor --profile NAME")

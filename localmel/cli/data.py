@@ -1,4 +1,4 @@
-"""`localmel data check`: what is in a benchmark folder, and what is wrong with it."""
+"""`localmel data check`: report what is in a benchmark folder and what is wrong with it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from localmel.cli.options import AsJson
 from localmel.cli.output import print_json, print_table, printable
 from localmel.errors import BadInput, shell_line
 
@@ -14,27 +15,25 @@ if TYPE_CHECKING:
     from localmel.benchmarks import BenchmarkReport
     from localmel.kb.store import KnowledgeBase
 
-app = typer.Typer(help="Look at benchmark data before it is used.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Check benchmark data before using it.", no_args_is_help=True, rich_markup_mode=None)
 
-Dataset = Annotated[
-    str | None, typer.Option("--dataset", "--name", help="Which dataset, where the folder holds several.")
-]
+Dataset = Annotated[str | None, typer.Option("--dataset", "--name", help="Which dataset, if the folder has several.")]
 
 
 @app.callback()
 def _common() -> None:
-    """Look at benchmark data before it is used."""
+    """Check benchmark data before using it."""
 
 
 @app.command()
 def check(
     folder: Annotated[Path, typer.Argument(help="A benchmark: MIMIC's or KGMEL's layout, or JSON lines.")],
     dataset: Dataset = None,
-    kb: Annotated[str | None, typer.Option("--kb", help="Look the golds up in this KB (name or path).")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="End with exit code 3 where anything was found.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
+    kb: Annotated[str | None, typer.Option("--kb", help="Look up the golds in this KB (name or path).")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 3 if anything was found.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Count mentions, missing pictures, unknown golds, repetitions, and what stands in two splits."""
+    """Count mentions, missing pictures, unknown golds, repetitions, and mentions that are in two splits."""
     from localmel.benchmarks import check_benchmark, read_benchmark
 
     report = check_benchmark(read_benchmark(folder, dataset), _opened(kb))
@@ -45,7 +44,7 @@ def check(
 
 
 def print_report(report: BenchmarkReport) -> None:
-    """A table of counts, then what was found in words."""
+    """Print a table of counts, then the findings in sentences."""
     print(printable(f"{report.name}: {report.layout} layout in {report.folder}"))
     rows = [
         (
@@ -66,8 +65,8 @@ def print_report(report: BenchmarkReport) -> None:
         "sentences",
         "NIL",
         "no picture",
-        "file not there",
-        "gold not in KB",
+        "missing file",
+        "gold outside KB",
         "gold in train",
     )
     print_table(headings, rows)

@@ -1,4 +1,4 @@
-"""`localmel doctor`: what of this machine fits a profile, what lacks, and the next command for each."""
+"""`localmel doctor`: check this machine for a profile and print the next command for each problem."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from localmel.cli.options import AsJson
 from localmel.cli.output import print_json, print_table, printable
 
 if TYPE_CHECKING:
@@ -15,16 +16,16 @@ _WORDS = {"ok": "ok", "warn": "note", "fail": "FAIL", "skip": "-"}
 
 
 def doctor_command(
-    profile: Annotated[str, typer.Option("--profile", help="For which profile; name or path.")] = "embedded",
+    profile: Annotated[str, typer.Option("--profile", help="Profile to check; name or path.")] = "embedded",
     kb: Annotated[
-        str | None, typer.Option("--kb", help="A KB that is needed too; without it all are looked at, none is needed.")
+        str | None, typer.Option("--kb", help="A KB that must be usable too; default: look at all KBs, require none.")
     ] = None,
     thorough: Annotated[
-        bool, typer.Option("--thorough", help="Import engines, hash all weights and read KBs whole; takes minutes.")
+        bool, typer.Option("--thorough", help="Import engines, hash all weights and read whole KBs; takes minutes.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs; ids are stable.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Look this machine over; ends with the exit code of the first check that failed, 0 when none did."""
+    """Check this machine; the exit code is that of the first failed check, or 0."""
     from localmel.doctor import examine
 
     found = examine(profile, kb=kb, thorough=thorough)
@@ -35,10 +36,10 @@ def doctor_command(
 
 def _print(found: Examination) -> None:
     rows = [(_WORDS[check.status], check.id, check.fact) for check in found.checks]
-    print_table(("", "check", "what was found"), rows)
+    print_table(("", "check", "result"), rows)
     for check in found.checks:
         if check.hint:
             print(printable(f"{_WORDS[check.status]} {check.id}: {check.hint}"))
     failed = sum(check.status == "fail" for check in found.checks)
     verdict = "can run here" if not failed else f"cannot run here: {failed} of {len(found.checks)} checks failed"
-    print(printable(f"profile {found.profile} {verdict} (looked for {found.seconds:.1f} s)"))
+    print(printable(f"profile {found.profile} {verdict} (checked in {found.seconds:.1f} s)"))

@@ -1,4 +1,4 @@
-"""`localmel eval`: systems on a split of a benchmark, or a run of models -> a report by the strict protocol."""
+"""`localmel eval`: evaluate systems on a split of a benchmark, or a run of models, by the strict protocol."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from localmel.cli.command_line import command_line
+from localmel.cli.options import AsJson, DropLeaked, command_line
 from localmel.cli.output import print_json, print_note, progress_bar
 from localmel.errors import UnknownChoice, UsageError
 
@@ -17,60 +17,65 @@ if TYPE_CHECKING:
 
 
 _OF_A_RUN = ("data", "kb", "run", "k", "drop_leaked", "gold_outside", "as_json")
-"Options that go with --run; all others stand in the run."
+"Options that may be given with --run; the run has decided all others."
+
+
+RunOfModels = Annotated[
+    str, typer.Option("--run", help="Evaluate the answers of a run of generate, retrieve and rerank.")
+]
+Split = Annotated[str, typer.Option("--split", help="train, val or test.")]
+Datasets = Annotated[
+    list[str] | None, typer.Option("--dataset", help="Only this dataset of the folder (repeatable; each on its own).")
+]
+Systems = Annotated[
+    list[str] | None,
+    typer.Option("--system", help="linker, fused, matcher, zero-shot, names (repeatable; compared with the first)."),
+]
+NetworkFolder = Annotated[
+    Path | None, typer.Option("--network", help="Folder of a fusion network, instead of the profile's.")
+]
+MatcherFolder = Annotated[
+    Path | None, typer.Option("--matcher", help="Folder of a trained matcher to evaluate, and to find candidates by.")
+]
+ScorerFolder = Annotated[
+    Path | None, typer.Option("--scorer", help="Folder of an evidence scorer, instead of the profile's.")
+]
+Without = Annotated[
+    list[str] | None,
+    typer.Option("--without", help="Ablation: without names, counts, triples, text, gate or image (repeatable)."),
+]
+K = Annotated[int, typer.Option("--k", min=1, help="How many candidates an answer is chosen from.")]
+Protocol = Annotated[
+    str,
+    typer.Option("--protocol", help="strict; paper: also as published; fuzzy100: also over 100 candidates by name."),
+]
+GoldOutside = Annotated[
+    str | None, typer.Option("--gold-outside", help="Golds outside the KB: miss or nil; by default they are refused.")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run; the report goes to OUT/evaluate.")]
 
 
 def eval_command(
     context: typer.Context,
     data: Annotated[Path, typer.Argument(help="A benchmark: MIMIC's or KGMEL's layout, or NAME-val.jsonl.")],
-    kb: Annotated[str, typer.Option("--kb", help="Name or path of the KB that the golds are in.")],
-    run: Annotated[
-        str, typer.Option("--run", help="Evaluate what a run of generate, retrieve and rerank has answered.")
-    ] = "",
-    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
-    dataset: Annotated[
-        list[str] | None,
-        typer.Option("--dataset", help="Only this dataset of the folder (repeatable; each by itself)."),
-    ] = None,
-    profile: Annotated[str, typer.Option("--profile", help="Which models do the work.")] = "embedded",
-    system: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--system", help="linker, fused, matcher, zero-shot, names (repeatable; compared with the first)."
-        ),
-    ] = None,
-    network: Annotated[
-        Path | None, typer.Option("--network", help="Folder of a fusion network, in place of the profile's.")
-    ] = None,
-    matcher: Annotated[
-        Path | None, typer.Option("--matcher", help="Folder of a trained matcher: to be evaluated, or to find by.")
-    ] = None,
-    scorer: Annotated[
-        Path | None, typer.Option("--scorer", help="Folder of an evidence scorer, in place of the profile's.")
-    ] = None,
-    without: Annotated[
-        list[str] | None,
-        typer.Option("--without", help="Withhold names, counts, triples, text, gate or image (repeatable)."),
-    ] = None,
-    k: Annotated[int, typer.Option("--k", min=1, help="How many candidates an answer is chosen from.")] = 16,
-    protocol: Annotated[
-        str,
-        typer.Option(
-            "--protocol", help="strict; paper: also counted as published; fuzzy100: also over 100 candidates by name."
-        ),
-    ] = "strict",
-    drop_leaked: Annotated[
-        bool, typer.Option("--drop-leaked", help="Leave out mentions that stand in train too, and say how many.")
-    ] = False,
-    gold_outside: Annotated[
-        str | None, typer.Option("--gold-outside", help="Golds that the KB lacks: miss or nil.  Refused without it.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the run; report and rankings go to OUT/evaluate.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
+    kb: Annotated[str, typer.Option("--kb", help="Name or path of the KB that contains the golds.")],
+    run: RunOfModels = "",
+    split: Split = "val",
+    dataset: Datasets = None,
+    profile: Annotated[str, typer.Option("--profile", help="Profile: which models are used.")] = "embedded",
+    system: Systems = None,
+    network: NetworkFolder = None,
+    matcher: MatcherFolder = None,
+    scorer: ScorerFolder = None,
+    without: Without = None,
+    k: K = 16,
+    protocol: Protocol = "strict",
+    drop_leaked: DropLeaked = False,
+    gold_outside: GoldOutside = None,
+    out: Out = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Evaluate the linker, or parts of it, on a benchmark; with --run a run of models."""
+    """Evaluate the linker or parts of it on a benchmark or, with --run, a finished run of models."""
     from localmel.runs.evaluate_systems import Plan
 
     if run:
@@ -100,12 +105,12 @@ def eval_command(
 
 def _print(report: Report, folder: Path | None, *, as_json: bool) -> None:
     if not report.made:
-        print_note(f"nothing to do: {folder} holds this evaluation")
+        print_note(f"nothing to do: {folder} already has this evaluation")
     print_json(report.json) if as_json else print(report.markdown, end="")
 
 
 def _refuse_other_options(context: typer.Context) -> None:
-    """Raise UsageError where something was typed that the run has decided."""
+    """Raise UsageError if an option was given that the run has decided already."""
     typed = [
         f"--{name.replace('_', '-')}"
         for name in context.params

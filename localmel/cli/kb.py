@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localmel.cli import kb_texts
+from localmel.cli.options import AsJson, Kb, KbArgument, SkipBad, source_from
 from localmel.cli.output import print_json, print_note, print_problem, print_table, progress_bar
 from localmel.errors import LocalmelError, shell_line
 from localmel.store.progress import begin
@@ -19,31 +20,27 @@ if TYPE_CHECKING:
     from localmel.kb.write import Changed
     from localmel.matchers.kind import Indexed
 
-app = typer.Typer(help="Make a knowledge base, change it, look into it.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Build a knowledge base, change it, look into it.", no_args_is_help=True, rich_markup_mode=None)
 app.command("abstracts")(kb_texts.abstracts_command)
 app.command("describe")(kb_texts.describe_command)
 app.command("texts")(kb_texts.texts_command)
 
-Name = Annotated[str, typer.Argument(help="Name or path of a KB.")]
 Entities = Annotated[Path | None, typer.Option("--entities", help="Entities as JSON lines (.gz, .bz2, .zst).")]
 Triples = Annotated[Path | None, typer.Option("--triples", help="Triples as TSV with a header line.")]
 Wikidata = Annotated[Path | None, typer.Option("--wikidata", help="A Wikidata JSON dump.")]
-Ontology = Annotated[Path | None, typer.Option("--ontology", help="Your own CSV or JSON lines, one entity a row.")]
+Ontology = Annotated[Path | None, typer.Option("--ontology", help="Your own CSV or JSON lines, one entity per row.")]
 Benchmark = Annotated[Path | None, typer.Option("--benchmark", help="The KB of a benchmark folder (MIMIC, KGMEL).")]
-Dataset = Annotated[str | None, typer.Option("--dataset", help="Benchmark: which one, where the folder holds several.")]
+Dataset = Annotated[str | None, typer.Option("--dataset", help="Benchmark: which dataset, if the folder has several.")]
 Language = Annotated[
     list[str] | None, typer.Option("--language", help="Wikidata: labels in this language (repeatable).")
 ]
 OfClass = Annotated[list[str] | None, typer.Option("--class", help="Wikidata: only instances of this (repeatable).")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Report lines that do not fit and import the rest.")]
-Vectors = Annotated[bool, typer.Option("--vectors/--no-vectors", help="Encode what is new afterwards.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
-Kb = Annotated[str, typer.Option("--kb", help="Name or path of a KB.")]
+Vectors = Annotated[bool, typer.Option("--vectors/--no-vectors", help="Encode new entities afterwards.")]
 
 
 @app.command()
 def build(
-    name: Name,
+    name: KbArgument,
     entities: Entities = None,
     triples: Triples = None,
     wikidata: Wikidata = None,
@@ -53,13 +50,13 @@ def build(
     language: Language = None,
     of_class: OfClass = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Replace a KB of that name once the new one stands.")
+        bool, typer.Option("--replace", help="Replace a KB of that name once the new one is complete.")
     ] = False,
     skip_bad: SkipBad = False,
     vectors: Vectors = True,
     as_json: AsJson = False,
 ) -> None:
-    """Make a KB from files."""
+    """Build a KB from files."""
     from localmel.kb.locate import changeable_folder
     from localmel.kb.write import build_kb
 
@@ -74,19 +71,19 @@ def build(
 
 @app.command()
 def add(
-    name: Name,
+    name: KbArgument,
     entities: Entities = None,
     triples: Triples = None,
     wikidata: Wikidata = None,
     ontology: Ontology = None,
     language: Language = None,
     of_class: OfClass = None,
-    update: Annotated[bool, typer.Option("--update", help="Replace entities that the KB has already.")] = False,
+    update: Annotated[bool, typer.Option("--update", help="Replace entities that are already in the KB.")] = False,
     skip_bad: SkipBad = False,
     vectors: Vectors = True,
     as_json: AsJson = False,
 ) -> None:
-    """Add entities and triples to a KB; only what is new is encoded."""
+    """Add entities and triples to a KB; only new ones are encoded."""
     from localmel.kb.locate import changeable_folder
     from localmel.kb.write import add_to_kb
 
@@ -101,12 +98,12 @@ def add(
 
 @app.command()
 def remove(
-    name: Name,
-    ids: Annotated[list[str], typer.Argument(help="Entities to take out.")],
+    name: KbArgument,
+    ids: Annotated[list[str], typer.Argument(help="Ids of the entities to remove.")],
     vectors: Vectors = True,
     as_json: AsJson = False,
 ) -> None:
-    """Take entities out of a KB."""
+    """Remove entities from a KB."""
     from localmel.kb.locate import changeable_folder
     from localmel.kb.write import remove_from_kb
 
@@ -116,10 +113,10 @@ def remove(
 
 @app.command()
 def info(
-    name: Annotated[str | None, typer.Argument(help="Name or path; all KBs without it.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Name or path of a KB; default: all KBs.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count what a KB holds."""
+    """Count the entities, names and triples of a KB."""
     from localmel.kb.locate import list_kbs, open_kb
 
     ensure_starter(name)
@@ -138,7 +135,7 @@ def info(
 
 @app.command()
 def search(
-    text: Annotated[str, typer.Argument(help="A name, part of one, or one with a typing error.")],
+    text: Annotated[str, typer.Argument(help="A name, a part of one, or a misspelt one.")],
     kb: Kb = "starter",
     limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many to list.")] = 10,
     as_json: AsJson = False,
@@ -197,7 +194,7 @@ def show(
 
 @app.command()
 def export(
-    name: Name,
+    name: KbArgument,
     folder: Annotated[Path, typer.Argument(help="Where entities.jsonl and triples.tsv are written.")],
     as_json: AsJson = False,
 ) -> None:
@@ -212,15 +209,17 @@ def export(
 
 
 def index_command(
-    name: Name,
-    profile: Annotated[str, typer.Option("--profile", help="Whose fusion network the vectors are for.")] = "embedded",
+    name: KbArgument,
+    profile: Annotated[
+        str, typer.Option("--profile", help="Profile whose encoder and matcher the vectors are for.")
+    ] = "embedded",
     index: Annotated[str, typer.Option("--index", help="Kind of index: scan, int8, hnsw-axes, ...")] = "",
     matcher: Annotated[
-        str, typer.Option("--matcher", help="For a matcher: its kind (m3el), or the folder of a trained one.")
+        str, typer.Option("--matcher", help="Prepare for a matcher: its kind (m3el) or the folder of a trained one.")
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Encode a KB, only what is new, and make the vectors of its entities and the index over them."""
+    """Encode the new entities of a KB, and build their vectors and the index over them."""
     done = _index(name, profile, index, matcher)
     if as_json:
         found = asdict(done.recall) if done.recall else None
@@ -243,7 +242,6 @@ def _import(
     as_json: bool,
     change: Callable[[Any, Any], Changed],
 ) -> None:
-    from localmel.cli.sources import source_from
     from localmel.kb.importers import Problems
 
     problems = Problems(on_problem=print_problem if skip_bad else None)
@@ -252,13 +250,13 @@ def _import(
         begin("reading", source.total_bytes)
         try:
             changed = change(source, problems)
-        finally:  # also when nothing was left to import: this says why
+        finally:  # also when nothing was left to import: the reasons say why
             for reason, times in getattr(source, "left_out", {}).items():
                 print_note(f"left out, {reason}: {times:,}")
     try:
         encoded = _index(name).encoded if vectors else None
     except KeyboardInterrupt:
-        print_note(f"the KB stands, its index does not yet; go on with: {shell_line('localmel index', name)}")
+        print_note(f"the KB is complete but not indexed yet; continue with: {shell_line('localmel index', name)}")
         raise
     _tell(changed, "imported", as_json, encoded)
 
@@ -275,7 +273,7 @@ def _index(name: str, profile: str = "embedded", index: str = "", matcher: str =
 
 
 def ensure_starter(name: str | None) -> None:
-    """Build and index the starter KB where it is meant and not there yet."""
+    """Build and index the starter KB if it is named and does not exist yet."""
     if name in (None, "starter"):
         from localmel.retrieve.profile_models import open_models, ready_for
         from localmel.settings import load_profile
@@ -287,7 +285,7 @@ def ensure_starter(name: str | None) -> None:
 
 
 def _facts_or_error(name: str) -> dict[str, Any]:
-    """One damaged KB must not hide the others."""
+    """Return the facts of a KB, or its error, so that one damaged KB does not hide the others."""
     from localmel.kb.locate import open_kb
 
     try:

@@ -1,4 +1,4 @@
-"""`localmel kb abstracts`, `kb describe` and `kb texts`: texts about entities beside their descriptions."""
+"""`localmel kb abstracts`, `kb describe` and `kb texts`: longer texts about entities, next to their descriptions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from localmel.cli.model_arguments import AtOnce, Device, EngineName, Quantization, Url, Weights
+from localmel.cli.options import (
+    AllowRemote,
+    AsJson,
+    AtOnce,
+    Device,
+    EngineName,
+    KbArgument,
+    Quantization,
+    SkipBad,
+    Url,
+    Weights,
+    model_options,
+    with_options,
+)
 from localmel.cli.output import print_json, print_note, print_problem, print_table, progress_bar
 from localmel.errors import UnknownChoice, UsageError
 
@@ -18,36 +31,34 @@ if TYPE_CHECKING:
     from localmel.runs.describe import Described
     from localmel.settings import EngineSettings
 
-Name = Annotated[str, typer.Argument(help="Name or path of a KB.")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
 _SHOWN = 10
 _WORDS = {
     "abstracts": "abstracts",
     "kept": "kept",
     "unknown": "about no entity of the KB",
-    "ambiguous": "titles that several entities bear",
-    "empty": "empty once cleaned",
-    "twice": "of an entity that had one already",
-    "cut": "kept, cut at the limit",
+    "ambiguous": "titles shared by several entities",
+    "empty": "empty after cleaning",
+    "twice": "about an entity that already had one",
+    "cut": "kept, shortened to the limit",
     "problems": "lines left out",
 }
 
 
 def abstracts_command(
-    name: Name,
+    name: KbArgument,
     files: Annotated[list[Path], typer.Argument(help="JSON lines, or .ttl/.nt of DBpedia (.gz, .bz2, .zst).")],
     titles: Annotated[
-        Path | None, typer.Option("--titles", help="Table of page titles and ids, a tab between them.")
+        Path | None, typer.Option("--titles", help="Table of page titles and ids, separated by a tab.")
     ] = None,
     by_label: Annotated[
-        bool, typer.Option("--by-label", help="A title that no table maps means the only entity with this label.")
+        bool, typer.Option("--by-label", help="Match a title that is in no table to the only entity with this label.")
     ] = False,
-    language: Annotated[str, typer.Option("--language", help="Of a text that names its language.")] = "en",
-    most: Annotated[int, typer.Option("--most", help="Characters of an abstract, cut behind a sentence.")] = 1000,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Report lines that do not fit, read the rest.")] = False,
+    language: Annotated[str, typer.Option("--language", help="Keep texts in this language, if they name one.")] = "en",
+    most: Annotated[int, typer.Option("--most", help="Longest abstract in characters; cut at a sentence.")] = 1000,
+    skip_bad: SkipBad = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring abstracts of Wikipedia or DBpedia into a KB, beside its descriptions."""
+    """Import abstracts of Wikipedia or DBpedia into a KB, next to its descriptions."""
     from localmel.kb.abstracts import import_abstracts
     from localmel.kb.importers import Problems
     from localmel.kb.locate import changeable_folder
@@ -72,49 +83,36 @@ def abstracts_command(
 
 
 def describe_command(
-    name: Name,
-    profile: Annotated[str, typer.Option("--profile", help="Whose language model (rerank) writes.")] = "paper",
+    name: KbArgument,
+    profile: Annotated[str, typer.Option("--profile", help="Profile whose language model writes.")] = "paper",
     entity: Annotated[list[str] | None, typer.Option("--id", help="Only the entity with this id (repeatable).")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="At most so many entities; 0 takes all.")] = 0,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Describe at most this many entities; 0 takes all.")] = 0,
     only_missing: Annotated[
         bool,
-        typer.Option("--only-missing", help="Leave out what this model has described from what the KB knows now."),
+        typer.Option("--only-missing", help="Skip entities that this model has described from the present facts."),
     ] = False,
     engine: EngineName = None,
     weights: Weights = None,
     quantization: Quantization = None,
     device: Device = None,
     url: Url = None,
-    allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="Let texts leave this machine (engine server).")
-    ] = False,
+    allow_remote: AllowRemote = False,
     at_once: AtOnce = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a language model describe entities from what the KB knows; the same command goes on where it stopped."""
-    model = {
-        "engine": engine,
-        "weights": weights,
-        "quantization": quantization,
-        "device": device,
-        "url": url,
-        "allow_remote": allow_remote or None,
-        "at_once": at_once,
-    }
+    """Let a language model describe entities from the facts of the KB; run it again to resume."""
+    model = model_options(engine, weights, quantization, device, url, allow_remote, at_once)
     done = _described(name, _engine_settings(profile, model), entity or [], limit, only_missing)
     print_json(done.as_json()) if as_json else _print_described(done)
 
 
 def _engine_settings(profile: str, model: dict[str, Any]) -> EngineSettings:
-    from localmel.cli.engine_options import check_url, given, with_options
     from localmel.settings import load_profile
 
-    chosen = given(model)
-    settings = with_options(load_profile(profile).rerank, {}, chosen, where="--engine")
+    settings = with_options(load_profile(profile).rerank, {}, model, where="--engine")
     if not settings.model.engine:
         fact = f"profile {profile!r} has no language model"
         raise UsageError(fact, hint="--profile paper, or --engine and --engine-weights")
-    check_url(settings, chosen)
     return settings.model
 
 
@@ -136,7 +134,7 @@ def _described(name: str, settings: EngineSettings, ids: list[str], limit: int, 
                     only_missing=only_missing,
                 )
         except KeyboardInterrupt:
-            print_note(f"the same command goes on where this one stopped; its answers: {folder / JOURNAL}")
+            print_note(f"run the same command to resume; the answers so far: {folder / JOURNAL}")
             raise
 
 
@@ -144,19 +142,19 @@ def _print_described(done: Described) -> None:
     rows = [
         ("model", done.model),
         ("entities asked about", f"{done.asked:,}"),
-        ("left out, described before", f"{done.left_out:,}"),
+        ("skipped, already described", f"{done.left_out:,}"),
         ("written", f"{done.written:,}"),
-        ("of these not known to the model", f"{done.unknown:,}"),
-        ("of these with a text shown", f"{done.with_text:,}"),
-        ("with names or years in no source", f"{len(done.doubtful):,}"),
-        ("nothing came of", f"{len(done.unwritten):,}"),
+        ("of these, unknown to the model", f"{done.unknown:,}"),
+        ("of these, with a text in the prompt", f"{done.with_text:,}"),
+        ("with unsupported names or years", f"{len(done.doubtful):,}"),
+        ("failed", f"{len(done.unwritten):,}"),
         ("answers", f"{done.answers:,}"),
-        ("of these given now", f"{done.answers_now:,}"),
+        ("of these, given now", f"{done.answers_now:,}"),
     ]
     print_table(("", ""), rows)
     shown = [(one.entity_id, ", ".join((*one.names, *one.years)), one.text) for one in done.doubtful[:_SHOWN]]
     if shown:
-        print_table(("entity", "in no source", "written"), shown)
+        print_table(("entity", "unsupported", "text"), shown)
     for one in done.unwritten[:_SHOWN]:
         print_note(f"{one['entity_id']}: {one['problem']}")
     if max(len(done.doubtful), len(done.unwritten)) > _SHOWN:
@@ -164,15 +162,15 @@ def _print_described(done: Described) -> None:
 
 
 def texts_command(
-    name: Name,
+    name: KbArgument,
     encode: Annotated[
-        list[str] | None, typer.Option("--encode", help="Make vectors of these: abstract or written (repeatable).")
+        list[str] | None, typer.Option("--encode", help="Encode these texts: abstract or written (repeatable).")
     ] = None,
-    model: Annotated[str, typer.Option("--model", help="Whose written texts, where several models wrote.")] = "",
-    profile: Annotated[str, typer.Option("--profile", help="Whose text encoder makes the vectors.")] = "embedded",
+    model: Annotated[str, typer.Option("--model", help="Which model's texts, if several models wrote some.")] = "",
+    profile: Annotated[str, typer.Option("--profile", help="Profile whose text encoder is used.")] = "embedded",
     as_json: AsJson = False,
 ) -> None:
-    """Count the texts beside the descriptions of a KB, and make vectors of them where that is asked for."""
+    """Count the texts that a KB holds next to its descriptions, and encode them on request."""
     from localmel.kb.locate import open_kb
     from localmel.kb.texts import text_counts
 
@@ -183,7 +181,7 @@ def texts_command(
         print_json({"kb": name, "texts": [asdict(one) for one in counts], "encoded": encoded})
         return
     rows = [(one.source, one.model, f"{one.entities:,}", f"{one.doubtful:,}") for one in counts]
-    print_table(("texts", "written by", "entities", "with names or years in no source"), rows)
+    print_table(("texts", "written by", "entities", "with unsupported names or years"), rows)
     for source, n in encoded.items():
         print(f"{source}: {n:,} texts encoded, their vectors are up to date")
 
@@ -201,9 +199,9 @@ def _encoded(kb: KnowledgeBase, source: str, model: str, profile: str) -> int:
 
 
 def heading_of(text: EntityText) -> str:
-    """What stands beside a text: where it is from, and what in it stands in no source."""
+    """Return the heading of a text: its origin, and the names and years in it that no source supports."""
     if text.source == "abstract":
         return "abstract"
     doubts = [*text.facts.get("names", []), *text.facts.get("years", [])]
-    doubtful = f"; in no source: {', '.join(doubts)}" if doubts else ""
+    doubtful = f"; unsupported: {', '.join(doubts)}" if doubts else ""
     return f"written by {text.model}{doubtful}"

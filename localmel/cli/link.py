@@ -1,4 +1,4 @@
-"""`localmel link` and `localmel demo`: names in a captioned picture -> entities with their evidence."""
+"""`localmel link` and `localmel demo`: link the names in a captioned picture and show the evidence."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from localmel.cli.options import AsJson, Kb
 from localmel.cli.output import print_json, print_table, printable, progress_bar
 
 if TYPE_CHECKING:
@@ -15,14 +16,12 @@ if TYPE_CHECKING:
     from localmel.linker import Linker
     from localmel.records import Triple
 
-Kb = Annotated[str, typer.Option("--kb", help="Name or path of a KB.")]
-ProfileName = Annotated[str, typer.Option("--profile", help="Which models do the work.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object for programs.")]
-Explain = Annotated[bool, typer.Option("--explain", help="Show triples, candidates and what decided.")]
+ProfileName = Annotated[str, typer.Option("--profile", help="Profile: which models are used.")]
+Explain = Annotated[bool, typer.Option("--explain", help="Show the triples, the candidates and the evidence.")]
 
 
 def link_command(
-    image: Annotated[str, typer.Argument(help="A picture, or - for none.")],
+    image: Annotated[str, typer.Argument(help="A picture file, or - for none.")],
     text: Annotated[str, typer.Argument(help="The sentence; [[Name]] marks a mention.")],
     mention: Annotated[list[str] | None, typer.Option("--mention", help="A name in the text (repeatable).")] = None,
     kb: Kb = "starter",
@@ -41,7 +40,7 @@ def link_command(
 
 
 def demo_command(profile: ProfileName = "embedded", as_json: AsJson = False, explain: Explain = False) -> None:
-    """Link the shipped examples, with their pictures and without."""
+    """Link the shipped examples with and without their pictures."""
     from localmel.examples import link_examples
 
     results = link_examples(make_linker("starter", profile, top_k=5))
@@ -72,7 +71,7 @@ def demo_command(profile: ProfileName = "embedded", as_json: AsJson = False, exp
 
 
 def make_linker(kb: str, profile: str, *, top_k: int = 16) -> Linker:
-    """Open the KB (building the starter KB on first use) and load the profile."""
+    """Open the KB, building the starter KB on first use, and load the models of the profile."""
     from localmel.linker import Linker
     from localmel.retrieve.profile_models import open_models, ready_for
     from localmel.settings import load_profile
@@ -87,7 +86,7 @@ def make_linker(kb: str, profile: str, *, top_k: int = 16) -> Linker:
 
 
 def print_answer(answer: LinkedCaption, *, explain: bool) -> None:
-    """The table of links, then on request all that led to them."""
+    """Print the table of links and, with `explain`, everything that led to them."""
     rows = []
     for linked in answer.mentions:
         entity = linked.entity
@@ -101,13 +100,13 @@ def print_answer(answer: LinkedCaption, *, explain: bool) -> None:
             )
         )
     if not rows:
-        print(f"no name of kb {answer.kb} stands in the text; mark one with [[ ]] or --mention")
+        print(f"no name of kb {answer.kb} was found in the text; mark one with [[ ]] or --mention")
         return
     print_table(("mention", "entity", "id", "description", "probability"), rows)
     for linked in answer.mentions:
         for one in linked.alike:
-            like = f"like the KB's picture of {one.label} ({one.entity_id}), similarity {one.similarity:.2f}"
-            print(printable(f"{linked.mention.surface}: {like}; a likeness is no proof"))
+            like = f"resembles the KB's picture of {one.label} ({one.entity_id}), similarity {one.similarity:.2f}"
+            print(printable(f"{linked.mention.surface}: {like}; a resemblance proves nothing"))
     for note in answer.notes:
         print(f"picture: {printable(note)}")
     if explain:
@@ -118,7 +117,7 @@ def print_answer(answer: LinkedCaption, *, explain: bool) -> None:
 
 
 def print_explanation(linked: LinkedMention) -> None:
-    """Generated triples with their sources, candidates with scores, and the pairs that decided."""
+    """Print the generated triples with their sources, the candidates with scores, and the pairs that decided."""
     print(f"{printable(linked.mention.surface)}: decided by {linked.link.decided_by}")
     triples = [(_origin(t), t.head, t.relation, t.tail) for t in linked.description.triples]
     if triples:
@@ -136,14 +135,16 @@ def print_explanation(linked: LinkedMention) -> None:
         for pair in linked.link.evidence
     ]
     if pairs:
-        print_table(("alike", "from", "triple of the mention", "triple of the entity"), pairs, title="what decided")
+        print_table(
+            ("similarity", "from", "triple of the mention", "triple of the entity"), pairs, title="what decided"
+        )
 
 
 _SOURCES = {"text": "text", "ocr": "picture", "image": "picture", "kb": "kb"}
 
 
 def _origin(triple: Triple) -> str:
-    """Where a triple was read; one that nobody wrote, but that the context suggests, is marked."""
+    """Return where a triple was read; a triple that the context only suggests is marked."""
     from localmel.generate.embedded import RELATION, VISIBLE
 
     source = _SOURCES[triple.source]

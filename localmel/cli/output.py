@@ -1,6 +1,6 @@
-"""How answers and progress look: tables for people on stdout, bars on stderr.
+"""Print answers and progress: JSON or tables on stdout, bars and notes on stderr.
 
-Knows Rich; decides nothing.  All text of users and KBs is escaped before it reaches a terminal."""
+Decides nothing.  All text from users and KBs is escaped before it reaches a terminal."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from typing import Any
 from localmel.store.progress import BYTES, Listener, listening
 
 _BAR_AFTER = 1.0
-"Seconds before a bar is shown: what is done sooner needs none."
+"Seconds before a bar is shown; shorter work needs none."
 
 
 _STEERING = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"What JSON lets stand as it is, and a terminal may obey; the controls below it are escaped by JSON's own rules."
+"Characters that JSON leaves alone and that may steer a terminal; JSON itself escapes the other controls."
 
 
 def print_json(value: object) -> None:
-    """One JSON value on stdout; escaped where stdout cannot say it (ASCII terminals, file names that are no UTF-8)."""
+    """Print one JSON value on stdout, in ASCII where stdout cannot encode it."""
     text = json_text(value)
     try:
         text.encode(sys.stdout.encoding if sys.stdout else "utf-8")
@@ -33,22 +33,22 @@ def print_json(value: object) -> None:
 
 
 def json_text(value: object) -> str:
-    """One line of JSON in which no character can steer a terminal."""
+    """Return one line of JSON in which no character can steer a terminal."""
     return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def printable(text: str) -> str:
-    """Control and direction characters made visible, so that data cannot steer the terminal."""
+    """Return the text with control and direction characters replaced, so that data cannot steer the terminal."""
     return "".join(char if char.isprintable() and not _STEERING.match(char) else "�" for char in text)
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """A number with its noun: `1 model`, `1,200 models`; `plural` where that is more than an s."""
+    """Return a number with its noun, such as `1 model` or `1,200 models`; `plural` is for irregular nouns."""
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
-    """A table as wide as the terminal allows; plain where stdout is no terminal."""
+    """Print a table as wide as the terminal; plain if stdout is not a terminal."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -65,12 +65,12 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, title
 
 
 def print_note(text: str) -> None:
-    """A remark about what was done, on stderr."""
+    """Print a note on stderr."""
     print(printable(text), file=sys.stderr)
 
 
 def print_problem(problem: Exception) -> None:
-    """A line of an import that was left out, on stderr."""
+    """Print a line that an import left out, on stderr."""
     print(f"left out: {printable(str(problem))}", file=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""`localmel report FOLDER`: all finished runs below a folder, newest first."""
+"""`localmel report FOLDER`: list the finished runs below a folder, newest first."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Annotated
 
 import typer
 
+from localmel.cli.options import AsJson
 from localmel.cli.output import print_json, print_note, print_table, printable
 
 
 def report_command(
     folder: Annotated[Path, typer.Argument(help="A folder of runs, such as runs/.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for runs.html, runs.md and runs.json, made anew each time.")
+        Path | None, typer.Option("--out", help="Folder for runs.html, runs.md and runs.json, rewritten each time.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """List the runs of a folder with their numbers and the commands that make them again."""
+    """List the runs of a folder with their numbers and the commands that reproduce them."""
     from localmel.report import leaderboard
     from localmel.runs.leaderboard import leaderboard_of, write_leaderboard
 

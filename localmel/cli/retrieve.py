@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from localmel.cli.command_line import command_line
+from localmel.cli.options import AsJson, Limit, MentionsArgument, OneDataset, RunName, Splits, command_line
 from localmel.cli.output import print_json, print_note, print_table, printable, progress_bar
 
 if TYPE_CHECKING:
@@ -18,39 +18,39 @@ _COUNTS = {
     "mentions": "mentions",
     "with_triples": "with triples",
     "candidates": "candidates",
-    "without_candidates": "mentions without any",
+    "without_candidates": "mentions without candidates",
     "pictures_not_read": "pictures that could not be read",
 }
-"Figures of the manifest, in the order and the words in which they are printed."
+"Figures of the manifest in the order in which they are printed, with their headings."
 
 
 def retrieve_command(
-    data: Annotated[Path, typer.Argument(help="A file of JSON lines, or a benchmark folder.")],
-    run: Annotated[str, typer.Option("--run", help="Name of the run: runs/NAME here, or a path with a /.")],
+    data: MentionsArgument,
+    run: RunName,
     kb: Annotated[str, typer.Option("--kb", help="Name or path of the KB.")],
-    profile: Annotated[str, typer.Option("--profile", help="Whose encoder, network and scorer do it.")] = "paper",
-    split: Annotated[
-        list[str] | None, typer.Option("--split", help="Of a folder: train, val or test (repeatable); else val.")
-    ] = None,
-    dataset: Annotated[str | None, typer.Option("--dataset", help="Which dataset, where there are several.")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Only the first mentions; 0 takes all.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
+    profile: Annotated[
+        str, typer.Option("--profile", help="Profile whose encoder, network and scorer are used.")
+    ] = "paper",
+    split: Splits = None,
+    dataset: OneDataset = None,
+    limit: Limit = 0,
+    as_json: AsJson = False,
 ) -> None:
-    """Rank the candidates of every mention, with what `localmel generate` said of it in the same run."""
+    """Rank the candidates of every mention, using the triples that `localmel generate` wrote in the same run."""
     from localmel.runs.retrieve import Asked
 
     asked = Asked(splits=tuple(dict.fromkeys(split or ())), dataset=dataset, limit=limit)
     stage = _retrieved(data, asked, run, kb, profile)
     if (stage.folder.parent / "generate").is_dir() and not _asks_a_model(profile):
-        print_note(f"profile {profile} asks no model: what localmel generate said in this run is not used")
+        print_note(f"profile {profile} asks no model, so the answers of localmel generate in this run are not used")
     if not stage.made:
-        print_note(f"nothing to do: {stage.folder} holds the candidates of these mentions")
+        print_note(f"nothing to do: {stage.folder} already has the candidates of these mentions")
     figures = stage.manifest["figures"]
     if as_json:
         print_json({"folder": str(stage.folder), "made": stage.made, "seconds": stage.manifest["seconds"], **figures})
         return
     rows = [(words, f"{figures[name]:,}") for name, words in _COUNTS.items()]
-    took = "seconds" if stage.made else "seconds it took when it was made"
+    took = "seconds" if stage.made else "seconds it took"
     print_table(("", ""), [*rows, (took, f"{stage.manifest['seconds']:,}")])
     print(printable(f"rankings are in {stage.folder}"))
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from localmel.cli.command_line import command_line
 from localmel.cli.dwe_arguments import (
     Ask,
     Attributes,
@@ -20,6 +19,7 @@ from localmel.cli.dwe_arguments import (
     WrittenBy,
     dwe_choice,
 )
+from localmel.cli.options import command_line
 from localmel.cli.output import print_json, print_note, print_table, progress_bar
 from localmel.cli.tuning_options import EncoderRate, Recompute, TuneEncoder, tuning
 from localmel.errors import UsageError

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from localmel.cli.options import AsJson
 from localmel.cli.output import counted, print_json, print_note, print_table, printable, progress_bar
 from localmel.errors import UsageError
 
@@ -17,20 +18,17 @@ if TYPE_CHECKING:
     from localmel.weights.remove import Removal
     from localmel.weights.verify import Verified
 
-app = typer.Typer(
-    help="Open weights: carry them over, check them, put them in place.", no_args_is_help=True, rich_markup_mode=None
-)
+app = typer.Typer(help="Open weights: pack, check and install them.", no_args_is_help=True, rich_markup_mode=None)
 
-AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
-Replace = Annotated[bool, typer.Option("--replace", help="Replace what stands there once the new one is whole.")]
+Replace = Annotated[bool, typer.Option("--replace", help="Replace what is there once the new one is complete.")]
 
 
 @app.command("list")
 def list_command(
-    here: Annotated[bool, typer.Option("--here", help="Only what is on this machine.")] = False,
+    here: Annotated[bool, typer.Option("--here", help="List only what is on this machine.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """The catalog, and what of it and beside it is on this machine."""
+    """List the catalog and the weights on this machine."""
     from localmel.weights.listing import listing
     from localmel.weights.remove import unfinished
 
@@ -46,7 +44,7 @@ def list_command(
             print_note(f"{one.name}: {one.problem}")
     if left:
         size = _size(sum(one.bytes for one in left))
-        print_note(f"interrupted installs hold {size}: run them again, or localmel weights rm --unfinished")
+        print_note(f"interrupted installs take up {size}: run them again, or localmel weights rm --unfinished")
 
 
 @app.command()
@@ -55,7 +53,7 @@ def show(
     sbom: Annotated[bool, typer.Option("--sbom", help="Print its CycloneDX document (installed weights).")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print what is known of one model: source, licence, files, memory."""
+    """Print what is known about one model: source, licence, files, memory."""
     from localmel.weights.listing import described, sbom_of
 
     if sbom:
@@ -72,11 +70,11 @@ def show(
 @app.command()
 def verify(
     name: Annotated[
-        str | None, typer.Argument(help="Name, or path of a fetched folder; all that are here without it.")
+        str | None, typer.Argument(help="Name, or path of a fetched folder; default: all that are here.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hash every byte and hold it against what was recorded; 4 where a file is missing, 6 where one is another."""
+    """Hash every file and compare with the record; exit 4 if a file is missing, 6 if one differs."""
     from localmel.weights.verify import verify_all
 
     with progress_bar():
@@ -96,13 +94,13 @@ def pack(
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write (a tar).")],
     name: Annotated[str, typer.Option("--name", help="What to call the model of a single folder.")] = "",
     licence: Annotated[
-        Path | None, typer.Option("--licence", help="Text of its licence, if the folder has none.")
+        Path | None, typer.Option("--licence", help="File with the text of its licence, if the folder has none.")
     ] = None,
     sign: Annotated[Path | None, typer.Option("--sign", help="An SSH key to sign the bundle with.")] = None,
     replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make one bundle: the models, a hash for every file, licences, a list for other tools, perhaps a signature."""
+    """Pack models into one bundle with a hash for every file, licences, an SBOM and, if asked, a signature."""
     from localmel.weights.pack import pack as pack_bundle
 
     with progress_bar():
@@ -119,21 +117,22 @@ def pack(
 
 @app.command()
 def install(
-    bundle: Annotated[Path | None, typer.Argument(help="A bundle that `localmel weights pack` wrote.")] = None,
+    bundle: Annotated[Path | None, typer.Argument(help="A bundle made by `localmel weights pack`.")] = None,
     key: Annotated[
-        Path | None, typer.Option("--key", help="File of public SSH keys; one of them must have signed.")
+        Path | None, typer.Option("--key", help="File of public SSH keys; the bundle must be signed by one of them.")
     ] = None,
     adopt: Annotated[
-        Path | None, typer.Option("--adopt", help="Instead of a bundle: a folder or Hugging Face cache, left in place.")
+        Path | None,
+        typer.Option("--adopt", help="Instead of a bundle: a folder or Hugging Face cache, used where it is."),
     ] = None,
     name: Annotated[str, typer.Option("--name", help="What to call an adopted folder.")] = "",
     replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put models in place from a bundle, every byte checked first; or take a folder as it is (--adopt)."""
+    """Install models from a bundle after checking every byte, or use a folder where it is (--adopt)."""
     if bundle and adopt:
-        fact = f"both a bundle ({bundle}) and --adopt {adopt} were given; one of them is installed at a time"
-        raise UsageError(fact, hint="give the one or the other")
+        fact = f"both a bundle ({bundle}) and --adopt {adopt} were given, but only one can be installed at a time"
+        raise UsageError(fact, hint="give one or the other")
     if (bundle is None) == (adopt is None):
         raise UsageError("give a bundle, or --adopt FOLDER", hint="localmel weights install BUNDLE.tar")
     if (name and bundle) or (key and adopt):
@@ -146,8 +145,12 @@ def install(
 
 @app.command()
 def rm(
-    name: Annotated[str | None, typer.Argument(help="Which weights.  Adopted ones are forgotten, not removed.")] = None,
-    unfinished: Annotated[bool, typer.Option("--unfinished", help="What interrupted installs left behind.")] = False,
+    name: Annotated[
+        str | None, typer.Argument(help="Which weights.  Adopted weights are forgotten, not deleted.")
+    ] = None,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Remove what interrupted installs left behind.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -180,7 +183,7 @@ def _adopt(folder: Path, name: str, replace: bool, as_json: bool) -> None:
         print_json(record.to_json())
         return
     print(printable(f"adopted: {record.name}, {counted(len(record.files), 'file')}, {_size(record.total_bytes)}"))
-    print(printable(f"they stay in {record.adopted}; when they change there, localmel will say so"))
+    print(printable(f"the files stay in {record.adopted}; localmel will notice if they change"))
 
 
 def _install(bundle: Path, key: Path | None, replace: bool, as_json: bool) -> None:
@@ -192,20 +195,20 @@ def _install(bundle: Path, key: Path | None, replace: bool, as_json: bool) -> No
         print_json([one.to_json() for one in installed])
         return
     for one in installed:
-        state = "was there already" if one.already else "put in place anew" if one.damage else "installed"
+        state = "already installed" if one.already else "repaired" if one.damage else "installed"
         signed = f", signed by {one.signed_by}" if one.signed_by else ""
         size = f"{counted(len(one.record.files), 'file')}, {_size(one.record.total_bytes)}"
-        damage = f"; damaged was: {one.damage}" if one.damage else ""
+        damage = f"; it was damaged: {one.damage}" if one.damage else ""
         print(printable(f"{state}: {one.record.name}, {size}{signed}{damage}"))
     if installed[0].unchecked_signature:
-        print_note("the bundle is signed; its signature was not checked, as no --key was given")
+        print_note("the bundle is signed, but its signature was not checked because no --key was given")
 
 
 def _ask(planned: list[Removal]) -> None:
-    """Raises UsageError where nobody can answer, Abort where the answer is no."""
+    """Ask before removing.  Raises UsageError if nobody can answer, Abort if the answer is no."""
     what = ", ".join(f"{one.name} ({'forget' if one.adopted else _size(one.bytes)})" for one in planned)
     if not sys.stdin.isatty():
-        raise UsageError(f"nobody can be asked whether to remove {what}", hint="add --yes")
+        raise UsageError(f"cannot ask whether to remove {what}: there is no terminal", hint="add --yes")
     typer.confirm(printable(f"remove {what}?"), abort=True, err=True)
 
 
@@ -216,7 +219,7 @@ def _tell_packed(packed: Packed) -> None:
     for path, reason in packed.left_out.items():
         print_note(f"left out: {path} {reason}")
     for name in packed.without_licence:
-        print_note(f"no licence text stands in the folder of {name}; its licence may ask for one: --licence FILE")
+        print_note(f"the folder of {name} has no licence text, and its licence may require one: --licence FILE")
 
 
 def _verified_line(one: Verified) -> str:
@@ -243,7 +246,7 @@ def _cell(key: str, value: object) -> str:
 
 
 def _size(number: int) -> str:
-    """Bytes as people read them, in powers of ten as disks are sold."""
+    """Return a number of bytes in decimal units, as disks are sold."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if number >= factor:
             return f"{number / factor:.1f} {unit}"

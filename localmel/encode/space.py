@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # `localmel doctor` must run where NumPy is broken
+    from numpy.typing import NDArray
 
-if TYPE_CHECKING:
     from localmel.engines.pictures import Picture  # imports PIL
 
 MOST_WORDS = 40

@@ -17,12 +17,13 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from localmel.errors import BadInput, CorruptArtifact, OutOfSpace, shell_line
+
+if TYPE_CHECKING:  # manifests are read by `localmel doctor`, which must run where NumPy is broken
+    import numpy as np
+    from numpy.typing import NDArray
 
 MANIFEST = "manifest.json"
 HASHED_BYTES = 512 * 1024 * 1024
@@ -204,6 +205,8 @@ def create_arrays(path: Path, shapes: Mapping[str, tuple[str, tuple[int, ...]]])
     """Lay out a safetensors file and return its arrays, zeroed and writable in place.
 
     `shapes` maps a name to a NumPy type ("<f2") and a shape.  Memory stays bounded: the file is the array."""
+    import numpy as np
+
     header: Json = {}
     offset = 0
     for name, (dtype, shape) in shapes.items():
@@ -222,7 +225,7 @@ def create_arrays(path: Path, shapes: Mapping[str, tuple[str, tuple[int, ...]]])
     return map_arrays(path, writable=True)
 
 
-class _Arrays(dict[str, NDArray[Any]]):
+class _Arrays(dict[str, Any]):
     """The arrays of one file by name; one that is missing is damage."""
 
     def __init__(self, path: Path) -> None:
@@ -237,6 +240,8 @@ def map_arrays(path: Path, *, writable: bool = False) -> dict[str, NDArray[Any]]
     """Return the arrays of a safetensors file, memory-mapped: nothing is read until it is used.
 
     Raises CorruptArtifact for a damaged file, and when a missing array is taken by its name."""
+    import numpy as np
+
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")

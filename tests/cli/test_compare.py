@@ -74,7 +74,7 @@ def test_a_report_is_written_once_and_escapes_what_it_shows(localmel: Run, world
     first, again = localmel(*command, "--json"), localmel(*command, "--json")
     assert (first.returncode, again.returncode) == (0, 0), first.stderr
     assert f"report: {out / 'comparison.html'}" in first.stderr
-    assert f"nothing to do: {out} holds this comparison" in again.stderr
+    assert f"nothing to do: {out} already has this comparison" in again.stderr
     assert json.loads(first.stdout) == json.loads(again.stdout) == json.loads((out / "comparison.json").read_text())
     assert localmel(*command).stdout.startswith("tiny: ")
     page = (out / "comparison.html").read_text()

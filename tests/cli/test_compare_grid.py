@@ -95,7 +95,7 @@ def test_again_there_is_nothing_to_do(localmel: Run, killed: tuple[Path, Any], p
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
     again = localmel(*grid(*SIDES, "--out", "killed", "--json"), cwd=place)
     assert again.returncode == 0, again.stderr
-    assert "nothing to do: killed holds these 4 cells and their comparison" in again.stderr
+    assert "nothing to do: killed already has these 4 cells and their comparison" in again.stderr
     assert json.loads(again.stdout) == json.loads(first.stdout)
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -157,7 +157,7 @@ def test_a_failing_cell_is_named_at_the_end_and_the_others_are_compared(localmel
     [
         (["--vlm", "none", "--vlm", "none", "--llm", "none"], 2, "--vlm none is given twice"),
         (["--vlm", "none", "--llm", "a", "--llm", "none", "--limit", "0"], 2, "--limit 0 leaves no mention"),
-        (["--vlm", "a", "--vlm", "none", "--llm", "none", "--dataset", "x", "--dataset", "y"], 2, "has one dataset"),
+        (["--vlm", "a", "--vlm", "none", "--llm", "none", "--dataset", "x", "--dataset", "y"], 2, "takes one dataset"),
         (["--vlm", "a", "--vlm", "none", "--llm", "none", "some/run"], 2, "do not go with --vlm and --llm"),
         (["--vlm", "a", "--vlm", "none", "--llm", "none", "--split", "dev"], 3, "has no split 'dev'"),
     ],

@@ -205,7 +205,7 @@ def test_it_is_evaluated_and_linked_with_and_nobody_repeats_the_options(seeing: 
     assert len(answer["alike"]) <= 3
     words = seeing.link("all", image).stdout
     assert "like the KB's picture of Sign (Q3), similarity" in words
-    assert "a likeness is no proof" in words
+    assert "a resemblance proves nothing" in words
     unseen = json.loads(seeing.link("all", "-", "--json").stdout)["links"][0]
     assert "alike" not in unseen
 

@@ -72,7 +72,7 @@ def test_a_run_is_kept_and_not_done_twice(localmel: Run, kb: str, benchmark: Pat
     first, again = localmel(*command, "--json"), localmel(*command, "--json")
     assert (first.returncode, again.returncode) == (0, 0), first.stderr
     assert first.stdout == again.stdout
-    assert f"nothing to do: {out} holds this evaluation" in again.stderr
+    assert f"nothing to do: {out} already has this evaluation" in again.stderr
     report = json.loads(first.stdout)
     assert list(report["datasets"]["tiny"]["systems"]) == ["linker", "fused"]
     manifest = json.loads((out / "evaluate" / "manifest.json").read_text())

@@ -87,7 +87,7 @@ def test_written_texts_say_who_wrote_them_and_what_no_source_has(localmel: Run, 
     ]
     assert found["unwritten"] == [{"entity_id": "Q3", "problem": "the model gave up"}]
     page = localmel("kb", "show", "Q1", "--kb", kb).stdout
-    assert "written by scripted; in no source: Einstein, 1999" in page
+    assert "written by scripted; unsupported: Einstein, 1999" in page
     again = localmel(*command, "--only-missing")
     assert again.returncode == 0
     assert "left out, described before" in again.stdout

@@ -58,7 +58,7 @@ def place(localmel: Run, data: Path) -> Path:
 def test_a_run_is_reranked_once_and_reported_as_often_as_one_likes(localmel: Run, data: Path, place: Path) -> None:
     done = localmel("rerank", data, "--run", "val", *KB, *SCRIPTED, "--orders", "2", "--json", cwd=place)
     assert done.returncode == 0, done.stderr
-    assert "nothing to do: runs/val/rerank holds the links of this run" in done.stderr
+    assert "nothing to do: runs/val/rerank already has the links of this run" in done.stderr
     found = json.loads(done.stdout)
     assert (found["mentions"], found["failed_open"], found["orders"]) == (N, 0, 2)
     assert (found["made"], found["answers_now"], found["answers_per_second"]) == (False, 0, 0.0)
@@ -93,7 +93,7 @@ def test_a_run_is_evaluated_by_its_name_and_can_then_be_compared(localmel: Run, 
     assert manifest["inputs"]["models"]["rerank"]["name"] == "made-up"
     again = evaluated()
     assert again.stdout == done.stdout
-    assert "nothing to do: runs/val/evaluate holds this evaluation" in again.stderr
+    assert "nothing to do: runs/val/evaluate already has this evaluation" in again.stderr
     names = localmel("eval", data, "--kb", "starter", "--system", "names", "--out", "names", cwd=place)
     assert names.returncode == 0, names.stderr
     both = localmel("compare", "./names", "runs/val", "--out", "both", "--json", cwd=place)
@@ -124,7 +124,7 @@ def test_what_a_model_said_and_the_profile_does_not_ask_for_is_told(localmel: Ru
     (place / "runs" / "said" / "generate").mkdir(parents=True)
     done = localmel("retrieve", data, "--run", "said/", *KB, "--limit", "1", cwd=place)
     assert done.returncode == 0, done.stderr
-    assert "profile embedded asks no model: what localmel generate said in this run is not used" in done.stderr
+    assert "profile embedded asks no model, so the answers of localmel generate in this run are not used" in done.stderr
 
 
 def test_for_people_there_are_tables(localmel: Run, data: Path, place: Path) -> None:
@@ -171,9 +171,9 @@ def failed(done: Any, code: int, words: str) -> None:
     ("options", "code", "words"),
     [
         (("--run", "none", *KB, *SCRIPTED), 3, "has no finished stage 'retrieve'"),
-        (("--run", "val", *SCRIPTED), 2, "which KB the run was made over is not said"),
+        (("--run", "val", *SCRIPTED), 2, "no KB given"),
         (("--run", "val", *KB), 2, "asks no model to choose"),
-        (("--run", "val", "--report", "--route"), 2, "want DATA"),
+        (("--run", "val", "--report", "--route"), 2, "need DATA"),
         (
             ("--run", "val", *KB, *SCRIPTED, "--calibration", "no.json"),
             3,

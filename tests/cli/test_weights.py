@@ -100,7 +100,7 @@ def test_a_model_is_packed_carried_over_installed_verified_and_removed(
 
 def test_the_same_for_people(weights: Run, model: Path, bundle: Path) -> None:
     assert re.search(r"^installed: small, 8 files, \d", weights("install", bundle).stdout)
-    assert "was there already: small" in weights("install", bundle).stdout
+    assert "already installed: small" in weights("install", bundle).stdout
     assert re.search(r"^small +installed", weights("list", "--here").stdout.replace("\n ", "\n"), re.M)
     assert "small: 8 files" in weights("verify", "small").stdout
     assert "LlamaForCausalLM" in weights("show", "small").stdout
@@ -154,10 +154,10 @@ def test_what_verify_advises_puts_damaged_weights_right_and_says_so(weights: Run
     shard.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     failed(weights("verify", "small"), 6, "localmel weights install --replace BUNDLE.tar")
     done = weights("install", "--replace", bundle)
-    assert done.stdout.startswith("put in place anew: small, 8 files, ")
-    assert f"; damaged was: {shard} has sha256" in done.stdout
+    assert done.stdout.startswith("repaired: small, 8 files, ")
+    assert f"; it was damaged: {shard} has sha256" in done.stdout
     assert weights("verify", "small").returncode == 0
-    assert weights("install", "--replace", bundle).stdout.startswith("was there already: small")
+    assert weights("install", "--replace", bundle).stdout.startswith("already installed: small")
 
 
 def test_a_bundle_and_a_folder_at_once_are_one_too_many(weights: Run, bundle: Path, model: Path) -> None:
@@ -203,7 +203,7 @@ def test_what_is_left_out_of_a_bundle_is_said_on_stderr(weights: Run, model: Pat
     done = weights("pack", model, "-o", tmp_path / "b.tar")
     assert done.stdout.startswith("packed: ")
     assert "left out: pytorch_model.bin may hold a pickle" in done.stderr
-    assert "no licence text stands in the folder of small" in done.stderr
+    assert "the folder of small has no licence text" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_what_is_typed_wrongly_ends_with_2(weights: Run, arguments: list[str]) -
 
 def test_nothing_is_removed_when_nobody_can_be_asked(weights: Run, bundle: Path, tmp_path: Path) -> None:
     weights("install", bundle)
-    failed(weights("rm", "small"), 2, "nobody can be asked", "--yes")
+    failed(weights("rm", "small"), 2, "there is no terminal", "--yes")
     assert (tmp_path / "home" / "weights" / "small" / "config.json").exists()
     assert "nothing to remove" in weights("rm", "--unfinished").stdout
 
