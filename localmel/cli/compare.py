@@ -116,9 +116,10 @@ def _compared(
     examples: int,
     out: Path | None,
 ) -> Mapping[str, Any]:
-    from localmel.encode.minilm import MiniLM
+    from localmel.encode.registry import open_encoder
     from localmel.grid.cells import refuse_grids
     from localmel.runs.compare import HTML, ComparePlan, compare_runs
+    from localmel.settings import EncodeSettings
 
     plan = ComparePlan(
         runs=tuple(runs),
@@ -130,7 +131,7 @@ def _compared(
     )
     refuse_grids(runs)
     with progress_bar():
-        made = compare_runs(plan, MiniLM(), out=out, command=command_line())
+        made = compare_runs(plan, open_encoder(EncodeSettings()).text, out=out, command=command_line())
     if out and not made.made:
         print_note(f"nothing to do: {out} already has this comparison")
     elif out:

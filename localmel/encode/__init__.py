@@ -1,1 +1,1 @@
-"""Texts, triples and pictures -> unit vectors, each with the space it lives in."""
+"""Encode texts, triples and pictures as unit vectors, each with its space."""

@@ -1,8 +1,8 @@
-"""What the folder of a CLIP model says of itself: architecture, how pictures and texts are prepared, which weights.
+"""Read the folder of a CLIP model: its architecture, its weights, and how pictures and texts are prepared.
 
-In: a folder as open_clip publishes it (open_clip_config.json, safetensors, tokenizer files).  Out: its facts, and a
-hash of everything a vector depends on.  Refuses a folder whose files leave the preparation of pictures open or
-contradict each other: open_clip fills such gaps with the values of another model and says nothing.  Loads no model."""
+In: a folder in open_clip's layout (open_clip_config.json, safetensors, tokenizer files).  Out: its facts, and a hash of
+everything that a vector depends on.  Refuses a folder whose files do not fully define the preparation of pictures, or
+contradict each other: open_clip silently fills such gaps with the values of another model.  Loads no model."""
 
 from __future__ import annotations
 
@@ -26,55 +26,55 @@ _TOKENIZER = (
 )  # fmt: skip
 _REQUIRED = ("mean", "std")
 _USUAL = {"interpolation": "bicubic", "resize_mode": "shortest", "fill_color": 0, "mode": "RGB"}
-"What open_clip's own configurations leave out where it is this."
+"Values that open_clip's own configurations leave out."
 _CHOICES = {
     "interpolation": ("bicubic", "bilinear"),
     "resize_mode": ("shortest", "longest", "squash"),
     "mode": ("RGB",),
 }
 _RESAMPLE = {2: "bilinear", 3: "bicubic"}
-"Numbers by which a preprocessor_config.json names an interpolation."
+"The numbers that a preprocessor_config.json uses for interpolations."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
-    """How a picture becomes the numbers that the model reads."""
+    """How a picture is prepared for the model."""
 
     size: tuple[int, int]
     "Height and width in pixels."
     mean: tuple[float, ...]
-    "Taken from red, green and blue (0 to 1) ..."
+    "Subtracted from red, green and blue (0 to 1)."
     std: tuple[float, ...]
-    "... which are then divided by this."
+    "Red, green and blue are then divided by this."
     interpolation: str
     resize_mode: str
-    "`shortest`: the middle of the picture; `longest`: all of it, with a border; `squash`: all of it, bent."
+    "`shortest`: the middle of the picture; `longest`: all of it, with a border; `squash`: all of it, distorted."
     fill_color: int
     mode: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipFolder:
-    """A folder that can be loaded."""
+    """The facts of a folder that can be loaded."""
 
     path: Path
     weights: Path
     model: Mapping[str, Any]
-    "`model_cfg` as it stands in the file."
+    "`model_cfg` of the file."
     preparation: Preparation
     width: int
     "Length of a vector."
     context: int | None
-    "Tokens of a text, with its first and last one; None where the file leaves it to open_clip."
+    "Most tokens of a text, begin and end included; None where the file does not say."
     sha256: str
-    "Of weights, configuration and tokenizer together: two folders with the same one make the same vectors."
+    "The hash of weights, configuration and tokenizer: folders with the same hash make the same vectors."
 
 
 def read_clip_folder(path: Path) -> ClipFolder:
-    """Read and check a folder; every byte of the weights is hashed.
+    """Read a folder, check it, and hash every byte of the weights.
 
-    Raises MissingWeights for what is not there, CorruptArtifact for what contradicts itself or is no more as it was
-    tuned, UnsafeWeights for what asks for code."""
+    Raises MissingWeights for a missing file, CorruptArtifact for files that contradict each other or have changed since
+    the model was tuned, UnsafeWeights for a model that wants to run code."""
     config = _json_object(path / CONFIG)
     model, given = config.get("model_cfg"), config.get("preprocess_cfg")
     if not isinstance(model, dict) or not all(isinstance(model.get(key), dict) for key in ("vision_cfg", "text_cfg")):
@@ -87,7 +87,7 @@ def read_clip_folder(path: Path) -> ClipFolder:
     preparation = _preparation(path, given, model["vision_cfg"])
     for file in sorted(path.glob("*.json")):
         check_configuration(str(file), file)  # tokenizers are loaded by transformers, which would import code
-    _check_beside(path, preparation, model)
+    _check_against_transformers(path, preparation, model)
     weights = _weights(path)
     facts = {
         "weights": sha256_of(weights),
@@ -110,7 +110,7 @@ def read_clip_folder(path: Path) -> ClipFolder:
 
 
 def _preparation(path: Path, given: Any, vision: Mapping[str, Any]) -> Preparation:
-    """`preprocess_cfg`, whole.  What open_clip would pass over or fill in from another model is refused."""
+    """Read `preprocess_cfg`; refuse values that open_clip would ignore, and gaps that it would fill."""
     if not isinstance(given, dict) or (lacking := [key for key in _REQUIRED if key not in given]):
         what = " and ".join(_REQUIRED if not isinstance(given, dict) else lacking)
         raise _unusable(
@@ -143,18 +143,18 @@ def _preparation(path: Path, given: Any, vision: Mapping[str, Any]) -> Preparati
     )
 
 
-def _check_beside(path: Path, preparation: Preparation, model: Mapping[str, Any]) -> None:
-    """Hold open_clip's configuration against those of transformers, where the folder has them too."""
+def _check_against_transformers(path: Path, preparation: Preparation, model: Mapping[str, Any]) -> None:
+    """Compare open_clip's configuration with that of transformers, where the folder has both."""
     other = _json_object(path / "preprocessor_config.json") if (path / "preprocessor_config.json").is_file() else {}
     cropped = other.get("crop_size") if other.get("do_center_crop", "crop_size" in other) else other.get("size")
-    beside = {
+    theirs = {
         "mean": _floats(other.get("image_mean")),
         "std": _floats(other.get("image_std")),
         "interpolation": _RESAMPLE.get(other.get("resample", -1)),
         "size": _two(cropped),
     }
     ours = asdict(preparation)
-    for key, value in beside.items():
+    for key, value in theirs.items():
         if value is not None and not same(value, ours[key]):
             fact = f"{CONFIG} prepares pictures with {key} {ours[key]}, its preprocessor_config.json with {value}"
             raise _unusable(path, fact)
@@ -168,7 +168,7 @@ def _check_beside(path: Path, preparation: Preparation, model: Mapping[str, Any]
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values of a preparation are equal; numbers may be rounded to four places."""
+    """Return whether two values of a preparation are equal; numbers may be rounded to four places."""
     if isinstance(one, tuple | list) and isinstance(other, tuple | list):
         return len(one) == len(other) and all(map(same, one, other))
     return abs(one - other) < 1e-4 if _is_number(one) and _is_number(other) else bool(one == other)
@@ -186,7 +186,7 @@ def _weights(path: Path) -> Path:
 
 
 def _tokenizer(path: Path, text: Mapping[str, Any]) -> dict[str, str]:
-    """Hashes of the tokenizer's files; none where the configuration means the one that open_clip brings along."""
+    """Return the hashes of the tokenizer's files; none where the configuration means open_clip's own tokenizer."""
     if not text.get("hf_tokenizer_name"):
         return {}
     found = {name: sha256_of(path / name) for name in _TOKENIZER if (path / name).is_file()}
@@ -200,17 +200,17 @@ def _json_object(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MissingWeights(
-            f"{path.parent} is no CLIP model for open_clip: {path.name} is missing", hint="localmel weights list"
+            f"{path.parent} is not a CLIP model for open_clip: {path.name} is missing", hint="localmel weights list"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise CorruptArtifact(f"{path} cannot be read ({error})", hint=shell_line("ls -l", path.parent)) from None
+        raise CorruptArtifact(f"cannot read {path} ({error})", hint=shell_line("ls -l", path.parent)) from None
     if not isinstance(value, dict):
-        raise CorruptArtifact(f"{path} is no table of settings", hint=shell_line("cat", path))
+        raise CorruptArtifact(f"{path} is not a JSON object", hint=shell_line("cat", path))
     return value
 
 
 def _two(size: Any, *, channels: bool = False) -> tuple[int, int] | None:
-    """Height and width of 224, [224, 224], {"height": ..., "width": ...} or {"shortest_edge": ...}; None otherwise."""
+    """Return (height, width) of 224, [224, 224], {"height": ..., "width": ...} or {"shortest_edge": ...}, or None."""
     if isinstance(size, dict):
         size = [size.get("height"), size.get("width")] if "height" in size else size.get("shortest_edge")
     if isinstance(size, list) and channels and len(size) == 3:
@@ -234,4 +234,4 @@ def _is_count(value: Any) -> bool:
 
 
 def _unusable(path: Path, why: str) -> CorruptArtifact:
-    return CorruptArtifact(f"{path} is not used: {why}", hint=shell_line("cat", path / CONFIG))
+    return CorruptArtifact(f"cannot use {path}: {why}", hint=shell_line("cat", path / CONFIG))

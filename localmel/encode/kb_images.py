@@ -1,11 +1,11 @@
-"""The vectors of a KB's pictures: one for each entity that has one.
+"""The vectors of a KB's pictures, one for each entity with a picture.
 
 In: a packed KB, its pictures and an image encoder.  Out: `<kb>/vectors/<space>.images/`, memory-mapped float16, tied to
-the state of the KB, to the encoder's weights and to the bytes of the pictures.  A picture that is missing or broken is
-marked and counted.  After a change only pictures not seen before are encoded; an interrupted run goes on where it was.
+the state of the KB, to the encoder's weights and to the bytes of the pictures.  Missing and broken pictures are marked
+and counted.  Only new pictures are encoded, and an interrupted run goes on where it was.
 
-A KB names a picture by an absolute path, or by one below `<kb>.images/`, a folder beside its own: pictures are a
-person's, and nothing that rebuilds or replaces a KB touches them."""
+A KB names a picture by an absolute path, or by one below `<kb>.images/`, a folder next to its own: pictures belong to
+the user, and nothing that rebuilds or replaces a KB touches them."""
 
 from __future__ import annotations
 
@@ -37,39 +37,39 @@ _MOST_EXAMPLES = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class KbImages:
-    """Vectors of one KB's pictures in one space.  n entities."""
+    """The vectors of the pictures of n entities in one space."""
 
     space: Space
     vectors: NDArray[Any]  # (n, width) float16, unit rows; zero where `there` is false
     there: NDArray[Any]  # (n,) bool
     state: str
-    "Changes with every picture."
+    "A hash that changes with every picture."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PicturesFound:
-    """What became of the pictures that a KB names."""
+    """How many of the pictures that a KB names were encoded, missing or broken."""
 
     named: int
     encoded: int
-    "In this run; the others were known."
+    "In this run; others were encoded before."
     missing: int
-    "No such file."
+    "There is no such file."
     broken: int
-    "A file that is no picture, or a damaged one."
+    "The file is damaged, or not a picture."
     examples: tuple[str, ...]
-    "Entities with what is wrong with their picture, the first ones."
+    "The first entities whose pictures cannot be used, with the reason."
 
     def note(self) -> str:
-        """What a person should know; empty where every picture was read."""
+        """Return a sentence for the user; empty if every picture was read."""
         if not self.missing and not self.broken:
             return ""
         counts = f"pictures that the KB names: {self.named:,}, missing: {self.missing:,}, broken: {self.broken:,}"
-        return f"{counts}; these entities count as without one, for example {'; '.join(self.examples)}"
+        return f"{counts}; their entities have no picture, for example {'; '.join(self.examples)}"
 
 
 def load_images(kb: KnowledgeBase, packed: PackedKb, space: Space) -> KbImages:
-    """The vectors of the KB's pictures.  Raises BadInput, with the command, where there are none that fit the KB."""
+    """Return the vectors of the KB's pictures.  Raises BadInput, with the command, if they are missing or stale."""
     try:
         manifest = read_manifest(_folder(kb, space), kind=KIND, version=VERSION)
         if manifest.get("made_from") != packed.fingerprint or manifest.get("weights_sha256") != space.weights_sha256:
@@ -92,7 +92,7 @@ def index_images(
     packed: PackedKb,
     encoder: ImageEncoder,
 ) -> PicturesFound:
-    """Encode the pictures that are new or changed, and drop those that are gone."""
+    """Encode new and changed pictures, and drop those that are gone."""
     named = _named(kb, packed, encoder.image_space)
     positions = packed.positions(np.array([row for row, _, _ in named], np.int64))
     space, folder, n = encoder.image_space, _folder(kb, encoder.image_space), len(packed.rows)
@@ -114,7 +114,8 @@ def index_images(
                 if row is not None:
                     arrays["there"][position] = 1
                     arrays["stamps"][position], arrays["keys"][position], arrays["vectors"][position] = row
-        facts["state"] = hashlib.sha256(arrays["keys"].tobytes()).hexdigest()  # in time: the manifest is written last
+        # in time, because the manifest is written last
+        facts["state"] = hashlib.sha256(arrays["keys"].tobytes()).hexdigest()
         flush_arrays(arrays)
     work.cache.delete()
     return PicturesFound(
@@ -127,7 +128,7 @@ def index_images(
 
 
 def _named(kb: KnowledgeBase, packed: PackedKb, space: Space) -> list[tuple[int, str, str]]:
-    """Row, id and picture of the entities that name one."""
+    """Return row, id and picture of each entity that names a picture."""
     with kb.reading():
         if kb.fingerprint != packed.fingerprint:
             raise KbBusy(f"kb {kb.name!r} was changed while it was indexed", hint=how_to_index(kb, space.name))
@@ -136,18 +137,18 @@ def _named(kb: KnowledgeBase, packed: PackedKb, space: Space) -> list[tuple[int,
 
 
 def pictures_folder(kb: KnowledgeBase) -> Path:
-    """Where the pictures lie that the KB names by a relative path.  It need not be there, and may be a link."""
+    """Return the folder of pictures with relative paths.  It need not exist, and may be a link."""
     folder = kb.folder.resolve()
     return folder.with_name(f"{folder.name}.images")
 
 
 def picture_path(kb: KnowledgeBase, named: str) -> Path:
-    """Where the picture lies that the KB calls `named`.  Raises BadPicture for a path out of the folder of pictures."""
+    """Return the path of the picture that a KB calls `named`.  Raises BadPicture for a path with `..` in it."""
     path = PurePosixPath(named)
     if path.is_absolute():
         return Path(named)
     if ".." in path.parts:
-        raise BadPicture(f"{named!r:.200} leads out of {pictures_folder(kb)}", hint="name it by its path from / on")
+        raise BadPicture(f"{named!r:.200} is outside {pictures_folder(kb)}", hint="use its absolute path")
     return pictures_folder(kb) / path
 
 
@@ -156,11 +157,11 @@ def _folder(kb: KnowledgeBase, space: Space) -> Path:
 
 
 _Row = tuple[int, int, Any]
-"Stamp and key of a picture, and its vector (width,)."
+"The stamp and the key of a picture, and its vector (width,)."
 
 
 class _Pictures:
-    """The vectors of pictures: those of an earlier run, and those that are made now."""
+    """Returns vectors of pictures; what an earlier run encoded is not encoded again."""
 
     def __init__(self, kb: KnowledgeBase, folder: Path, encoder: ImageEncoder) -> None:
         self.encoded = self.missing = self.broken = 0
@@ -175,7 +176,7 @@ class _Pictures:
             self._stamps = dict(zip(arrays["stamps"].tolist(), arrays["keys"].tolist(), strict=True))
 
     def rows(self, named: list[tuple[str, str]]) -> list[_Row | None]:
-        """One for each (entity id, picture); None where there is no picture that can be read."""
+        """Return a row for each (entity id, picture), or None where the picture cannot be read."""
         looked_at = [self._look_at(entity, picture) for entity, picture in named]
         new: dict[int, tuple[str, Path]] = {}
         for (entity, _), found in zip(named, looked_at, strict=True):
@@ -191,7 +192,9 @@ class _Pictures:
         return rows
 
     def _look_at(self, entity: str, named: str) -> tuple[int, int, Path] | None:
-        """Stamp, key and path of a picture that is there.  What has the old stamp is not read again."""
+        """Return stamp, key and path of a picture, or None if it is missing or broken.
+
+        The stamp is made of name, size and times; a file with a known stamp is not read again."""
         try:
             path = picture_path(self._kb, named)
             found = path.stat()
@@ -200,7 +203,7 @@ class _Pictures:
             if key is None:
                 if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
                     open_picture(path)  # raises, and says why
-                key = key_of(path.read_bytes()) or 1  # 0 stands in the array where there is no picture
+                key = key_of(path.read_bytes()) or 1  # 0 marks entities without a picture
             return stamp, key, path
         except (FileNotFoundError, NotADirectoryError):
             self.missing += 1
@@ -210,11 +213,11 @@ class _Pictures:
             self._example(f"{entity}: {error.fact}")
         except (OSError, ValueError) as error:
             self.broken += 1
-            self._example(f"{entity}: {named!r:.200} cannot be read ({error})")
+            self._example(f"{entity}: cannot read {named!r:.200} ({error})")
         return None
 
     def _made(self, new: dict[int, tuple[str, Path]]) -> dict[int, NDArray[Any]]:
-        """The vectors of those that can be opened, by key."""
+        """Encode the pictures that can be opened.  Returns their vectors by key."""
         keys: list[int] = []
 
         def opened() -> Iterator[Picture]:

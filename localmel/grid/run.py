@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from localmel.encode.minilm import MiniLM
+from localmel.encode.registry import open_encoder
 from localmel.encode.space import TextEncoder
 from localmel.errors import BadInput, LocalmelError
 from localmel.grid.cells import (
@@ -33,6 +33,7 @@ from localmel.grid.processes import gpus_of, run_on_gpus
 from localmel.kb.store import KnowledgeBase
 from localmel.retrieve.profile_models import ProfileModels
 from localmel.runs.compare import ComparePlan, ComparisonMade, check_packages, compare_runs
+from localmel.settings import EncodeSettings
 from localmel.store import progress
 
 REPORT = "report"
@@ -108,7 +109,9 @@ def run_grid(
     with _alone(out):
         failed = _run_all(ground, gpus_of(grid) if gpus is None else gpus)
         finished = [cell.name for cell in grid.cells if cell.name not in failed]
-        comparison = _compared(ground, finished, encoder or MiniLM()) if len(finished) > 1 else None
+        comparison = (
+            _compared(ground, finished, encoder or open_encoder(EncodeSettings()).text) if len(finished) > 1 else None
+        )
     opened = {cell.name for cell in open_cells}
     return GridMade(
         out=out,

@@ -1,1 +1,1 @@
-"""Files and folders that are either whole or absent: sealed folders, journals, arrays."""
+"""Files and folders that are either whole or absent: sealed folders, journals, arrays, and JSON of dataclasses."""

@@ -1,8 +1,8 @@
-"""Folders on disk that are either whole or absent.
+"""Write folders that are either whole or absent, and check them when they are read.
 
-In: a function that fills a temporary folder.  Out: a folder renamed into place, its `manifest.json` written last
-with a hash and a size for every file.  A reader refuses a folder that is unfinished, damaged, of another kind or
-newer than it knows.  Knows nothing of what the files mean."""
+In: code that fills a temporary folder.  Out: a folder that was renamed into place after its `manifest.json`, with the
+hash and the size of every file, was written.  A reader refuses a folder that is unfinished, damaged, of another kind or
+of another version.  Knows nothing of what the files mean."""
 
 from __future__ import annotations
 
@@ -31,35 +31,35 @@ Json = dict[str, Any]
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file's bytes, read in pieces."""
+    """Return the hexadecimal SHA-256 of a file, which is read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
-"What the system answers where a path may not be written."
+"Error numbers of the operating system for a path that may not be written."
 
 
 @contextmanager
 def failed_writes_are_reported(target: Path) -> Iterator[None]:
-    """Turn the operating system's "no space left" and "not permitted" into errors that name the place."""
+    """Turn errors of the operating system about space and permissions into errors that name the place."""
     try:
         yield
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise OutOfSpace(
-                f"the disk that holds {target} is full; what stood there before is unchanged",
+                f"cannot write {target}: the disk is full; what was there before is unchanged",
                 hint=shell_line("df -h", target.parent, note="free some space, then run the same command again"),
             ) from error
         if error.errno in REFUSED:
-            fact = f"{target} cannot be written ({error.strerror}: {error.filename})"
+            fact = f"cannot write {target} ({error.strerror}: {error.filename})"
             raise BadInput(fact, hint=shell_line("ls -ld", target.parent, target)) from error
         raise
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write JSON to a temporary name and rename it into place, flushed to the disk."""
+    """Write JSON under a temporary name, flush it to the disk and rename it into place."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     with failed_writes_are_reported(path):
         try:
@@ -75,10 +75,10 @@ def write_json(path: Path, value: object) -> None:
 
 @contextmanager
 def new_folder(target: Path, *, kind: str, version: int, facts: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield a temporary folder beside `target`; on success seal it with a manifest and rename it to `target`.
+    """Yield a temporary folder next to `target`; then seal it with a manifest and rename it to `target`.
 
-    On any exception the temporary folder goes and `target` stays as it was.  An existing `target` is replaced.
-    `facts` go into the manifest as they are (settings, and the hashes of what this was made from)."""
+    An existing `target` is replaced.  On an exception the temporary folder is deleted and `target` stays unchanged.
+    `facts` (settings, hashes of what this is made from) are copied into the manifest."""
     target = behind_links(target)
     with temporary_folder(target) as temporary:
         yield temporary
@@ -92,13 +92,15 @@ def new_folder(target: Path, *, kind: str, version: int, facts: Mapping[str, Any
 
 
 def behind_links(target: Path) -> Path:
-    """Where a folder really stands, so that a link to another disk stays a link to it."""
+    """Return the real place of a folder, so that a link to another disk stays a link."""
     return Path(os.path.realpath(target)) if target.is_symlink() else target
 
 
 @contextmanager
 def temporary_folder(target: Path) -> Iterator[Path]:
-    """A new folder beside `target`, gone afterwards unless it was renamed.  What a killed process left goes first."""
+    """Yield a new folder next to `target`, which is deleted afterwards unless it was renamed.
+
+    Folders that killed processes left behind are deleted first."""
     with failed_writes_are_reported(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         for left in target.parent.glob(f".{glob.escape(target.name)}.????????"):
@@ -108,7 +110,7 @@ def temporary_folder(target: Path) -> Iterator[Path]:
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
         try:
             temporary.mkdir()
-            with _locked(temporary):  # the system lets go of it when this process dies, however it dies
+            with _locked(temporary):  # released by the system when this process dies, however it dies
                 yield temporary
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -116,7 +118,7 @@ def temporary_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
-    """Mark a folder as in use by this process; False where another one uses it or the file system cannot tell."""
+    """Mark a folder as in use by this process.  Yields False if another process uses it or it cannot be locked."""
     handle = None
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -132,7 +134,7 @@ def _locked(folder: Path) -> Iterator[bool]:
 
 
 def replace_folder(source: Path, target: Path) -> None:
-    """Rename `source` to `target`; a folder that stands there goes, on Linux in the same instant."""
+    """Rename `source` to `target`, and delete a folder that was there; on Linux it is replaced in one step."""
     if target.is_dir() and _exchanged(source, target):
         shutil.rmtree(source, ignore_errors=True)
         return
@@ -151,7 +153,7 @@ def replace_folder(source: Path, target: Path) -> None:
 
 
 def _exchanged(one: Path, other: Path) -> bool:
-    """Swap two folders in one step, so that neither is ever absent; False where the system cannot."""
+    """Swap two folders in one step, so that neither is ever absent.  Returns False if the system cannot."""
     import ctypes
 
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
@@ -160,10 +162,10 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 
 def read_manifest(folder: Path, *, kind: str, version: int, every_byte: bool = False) -> Json:
-    """The manifest of a sealed folder, after checking kind, version, and size and hash of every file.
+    """Return the manifest of a sealed folder, after checking kind, version, and size and hash of every file.
 
-    Files over HASHED_BYTES are hashed only with `every_byte`: gigabytes would hold up every start.
-    Raises CorruptArtifact; FileNotFoundError where there is none."""
+    Files over HASHED_BYTES are hashed only with `every_byte`: hashing gigabytes would delay every start.
+    Raises FileNotFoundError where there is no manifest, CorruptArtifact."""
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8", errors="replace"))
@@ -182,9 +184,9 @@ def read_manifest(folder: Path, *, kind: str, version: int, every_byte: bool = F
         file = folder / name
         size = file.stat().st_size if file.is_file() else None
         if size != expected:
-            fact = "is missing" if size is None else f"is damaged: {size} bytes, its manifest says {expected}"
+            fact = "is missing" if size is None else f"is damaged: it has {size} bytes, its manifest says {expected}"
         elif (every_byte or size <= HASHED_BYTES) and sha256_of(file) != sha256:
-            fact = f"is damaged: its bytes are not the ones its manifest names (sha256 {sha256})"
+            fact = f"is damaged: its hash is not the one in its manifest (sha256 {sha256})"
         else:
             continue
         raise CorruptArtifact(f"{file} {fact}", hint=_again(folder))
@@ -202,9 +204,9 @@ _CODES = {code: name for name, code in _DTYPES.items()}
 
 
 def create_arrays(path: Path, shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, NDArray[Any]]:
-    """Lay out a safetensors file and return its arrays, zeroed and writable in place.
+    """Create a safetensors file and return its arrays, zeroed and writable in place.
 
-    `shapes` maps a name to a NumPy type ("<f2") and a shape.  Memory stays bounded: the file is the array."""
+    shapes: for each name a NumPy type ("<f2") and a shape.  The file is the array, so little memory is used."""
     import numpy as np
 
     header: Json = {}
@@ -218,7 +220,7 @@ def create_arrays(path: Path, shapes: Mapping[str, tuple[str, tuple[int, ...]]])
     with failed_writes_are_reported(path), path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.flush()
-        if hasattr(os, "posix_fallocate"):  # a disk too small says so here, not by a signal when a page is written
+        if hasattr(os, "posix_fallocate"):  # fail here if the disk is too small, not by a signal when a page is written
             os.posix_fallocate(file.fileno(), 0, 8 + len(text) + offset)
         else:
             file.truncate(8 + len(text) + offset)
@@ -253,7 +255,7 @@ def map_arrays(path: Path, *, writable: bool = False) -> dict[str, NDArray[Any]]
         else:
             flat = np.memmap(path, np.uint8, "r+" if writable else "r", 8 + length, (size,))
             if not writable:
-                flat = flat.view(np.ndarray)  # the same mapping, without what np.memmap does at every slice
+                flat = flat.view(np.ndarray)  # the same mapping, without the cost of np.memmap at every slice
         arrays = _Arrays(path)
         for name, facts in header.items():
             start, end = facts["data_offsets"]
@@ -264,8 +266,8 @@ def map_arrays(path: Path, *, writable: bool = False) -> dict[str, NDArray[Any]]
 
 
 def flush_arrays(arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Bring what was written into the arrays of `create_arrays` to the disk."""
+    """Flush the arrays of `create_arrays` to the disk."""
     for array in arrays.values():
         if hasattr(array, "flush"):
             array.flush()
-            return  # all arrays of a file are one mapping
+            return  # all arrays of a file share one mapping

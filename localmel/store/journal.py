@@ -1,17 +1,17 @@
-"""Answers kept one by one as they come, so that what was killed goes on where it stopped.
+"""A journal of answers: each is saved as it arrives, so that a killed run goes on where it stopped.
 
-In: a key (a hash of everything that decides the answer) with the answer, or with why there is none.  Out: the answer
-to a key, whoever asked for it before.  A file of JSON lines that only grows; each line carries a hash of itself.
+In: a key (a hash of everything the answer depends on) with the answer, or with the reason why there is none.  Out: the
+answer to a key.  The file has one JSON object per line, with a hash of the line, and is only appended to.
 
-What can happen to the file, and what becomes of it:
-- a process dies, at any byte: the unfinished last line is cut off when the journal is opened the next time;
-- a line is damaged: it answers nothing any more, is counted in `damaged`, and its question is asked again;
-- no line can be read, or a newer version wrote it: CorruptArtifact, and the file stays as it is;
-- two writers: the second is refused (JournalBusy); the system lets go of the lock when the first one dies.
+What can happen to the file:
+- a process dies, at any byte: the unfinished last line is cut off when the journal is opened again;
+- a line is damaged: it is ignored and counted in `damaged`, and its question is asked again;
+- no line can be read, or a newer version wrote it: CorruptArtifact, and the file is left alone;
+- two writers: the second gets JournalBusy; the system releases the lock when the first one dies.
 
-A line is handed to the system before the answer is handed on: it survives the death of the process.  At most once a
-second, and at the end, the system is told to bring the file to the disk: a power cut costs what came since.
-In memory are a key and a place for each answer, about 200 bytes.  Knows no model and no mention."""
+A line is passed to the system before the answer is used, so that it survives the death of the process.  The file is
+flushed to the disk once a second and at the end: a power cut loses at most what came after the last flush.
+Each answer takes about 200 bytes of memory, for its key and its place.  Knows no model and no mention."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from localmel.store.artifacts import failed_writes_are_reported
 
 VERSION = 1
 MOST_LINE = 16 * 1024 * 1024
-"Bytes of a line; a longer piece without a line break is damage, and is passed over without being held."
+"Bytes of a line; a longer piece without a line break is damage, and is skipped without being read into memory."
 _FLUSHED_AFTER = 1.0
 "Seconds."
 _CHECK = 16
-"Hexadecimal digits of SHA-256 over the rest of the line."
+"Number of hexadecimal digits of the SHA-256 over the rest of the line."
 _BEFORE, _BEHIND = b'{"check":"', b'",'
 _BUSY = (errno.EACCES, errno.EAGAIN)
 _SHOWN = 3
@@ -48,15 +48,15 @@ class JournalBusy(BadInput):
 
 
 class Journal:
-    """One open journal.  A context manager; one process at a time has it open."""
+    """An open journal, and a context manager.  One process at a time can have it open."""
 
     def __init__(self, path: Path) -> None:
-        """Open or begin the journal at `path`.  Raises JournalBusy, CorruptArtifact, BadInput or OutOfSpace."""
+        """Open or create the journal at `path`.  Raises JournalBusy, CorruptArtifact, BadInput or OutOfSpace."""
         self.path = path
         self.damaged = 0
         "Lines that could not be read when the journal was opened."
         self.failures = 0
-        "How often a question was noted as failed, here and in earlier runs."
+        "How many failures were recorded, in this run and in earlier ones."
         self._damaged_lines: list[int] = []
         self._places: dict[bytes, int] = {}  # key -> where its line begins
         with failed_writes_are_reported(path):
@@ -64,7 +64,7 @@ class Journal:
             self._handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             if not stat.S_ISREG(os.fstat(self._handle).st_mode):
-                raise BadInput(f"{path} is no ordinary file", hint=shell_line("ls -l", path))
+                raise BadInput(f"{path} is not a regular file", hint=shell_line("ls -l", path))
             self._lock()
             self._reader: BinaryIO = path.open("rb")
             try:
@@ -78,14 +78,14 @@ class Journal:
         self._flushed, self._flushed_end = time.monotonic(), self._end
 
     def __len__(self) -> int:
-        """How many questions have an answer."""
+        """Return how many questions have an answer."""
         return len(self._places)
 
     def __contains__(self, key: str) -> bool:
         return bytes.fromhex(key) in self._places
 
     def get(self, key: str) -> Json | None:
-        """The answer to a question; None where there is none.  Raises CorruptArtifact where the file has changed."""
+        """Return the answer to a question, or None.  Raises CorruptArtifact if the file was changed meanwhile."""
         place = self._places.get(bytes.fromhex(key))
         if place is None:
             return None
@@ -94,13 +94,13 @@ class Journal:
         if row is None or row.get("key") != key:
             raise CorruptArtifact(
                 f"{self.path} was changed at byte {place:,} while it was open",
-                hint="run the same command again; what is damaged is asked again",
+                hint="run the same command again; damaged answers are asked for again",
             )
         answer: Json = row["answer"]
         return answer
 
     def keep(self, key: str, answer: Mapping[str, Any]) -> None:
-        """Note the answer to a question.  The first one stays: an answer once given does not change."""
+        """Save the answer to a question.  A second answer to it is ignored, so that answers do not change."""
         name = bytes.fromhex(key)
         if name in self._places:
             return
@@ -109,21 +109,21 @@ class Journal:
         self._places[name] = place
 
     def keep_failure(self, key: str, why: Mapping[str, Any]) -> None:
-        """Note that a question was not answered.  It counts as unanswered, and is asked again by the next run."""
+        """Record that a question was not answered.  The next run asks it again."""
         self._append({"key": key, "failure": dict(why)})
         self.failures += 1
 
     @property
     def note(self) -> str:
-        """What was damaged, in words; empty where nothing was."""
+        """Return a sentence about damaged lines; empty if there are none."""
         if not self.damaged:
             return ""
         lines = ", ".join(map(str, self._damaged_lines)) + (", ..." if self.damaged > _SHOWN else "")
         noun = "line is" if self.damaged == 1 else "lines are"
-        return f"{self.damaged:,} {noun} damaged in {self.path} ({lines}); what they answered is asked again"
+        return f"{self.damaged:,} {noun} damaged in {self.path} ({lines}); their questions are asked again"
 
     def close(self) -> None:
-        """Bring everything to the disk and let the next writer in."""
+        """Flush everything to the disk and release the lock."""
         if self._handle < 0:
             return
         self._reader.close()
@@ -150,16 +150,18 @@ class Journal:
         except OSError as error:
             if error.errno in _BUSY:
                 fact = f"another process is writing {self.path}"
-                raise JournalBusy(fact, hint="wait until it has ended, or choose another --run") from None
-            fact = f"{self.path} cannot be locked ({error.strerror}), so a second writer could not be kept out"
+                raise JournalBusy(fact, hint="wait until it has finished, or choose another --run") from None
+            fact = f"cannot lock {self.path} ({error.strerror}), so a second writer could damage it"
             raise BadInput(fact, hint=shell_line("df -T", self.path.parent, note="choose another disk")) from None
 
     def _append(self, row: Json) -> None:
         line = _sealed(row)
         if len(line) > MOST_LINE:
-            raise BadInput(f"an answer of {len(line):,} bytes is longer than a line of {self.path} may be")
+            raise BadInput(
+                f"cannot save an answer of {len(line):,} bytes: it is longer than a line of {self.path} may be"
+            )
         with failed_writes_are_reported(self.path):
-            if os.fstat(self._handle).st_size != self._end:  # an earlier line was interrupted on its way
+            if os.fstat(self._handle).st_size != self._end:  # an earlier write was interrupted
                 os.ftruncate(self._handle, self._end)
             try:
                 self._write(line)
@@ -182,7 +184,7 @@ class Journal:
     # --- opening ------------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        """Read which keys have answers, cut off an unfinished last line, and write the first line where none is."""
+        """Read which keys have answers, cut off an unfinished last line, and write the first line of a new file."""
         head = _sealed({"journal": VERSION})
         known = 0
         self._end = 0
@@ -197,7 +199,7 @@ class Journal:
             self._end = end
         size = os.fstat(self._handle).st_size
         if not known and not head.startswith(self._first(len(head))):
-            self._refuse(f"no line of {self.path} is one of a journal ({size:,} bytes)")
+            self._refuse(f"{self.path} is not a journal: none of its lines can be read ({size:,} bytes)")
         with failed_writes_are_reported(self.path):
             if size > self._end:
                 os.ftruncate(self._handle, self._end)
@@ -221,14 +223,14 @@ class Journal:
 
     def _refuse(self, fact: str) -> None:
         aside = self.path.with_name(f"{self.path.name}.aside")
-        hint = shell_line("mv", self.path, aside, note="then run the same command again: everything is asked anew")
+        hint = shell_line("mv", self.path, aside, note="then run the same command again: everything is asked again")
         raise CorruptArtifact(fact, hint=hint)
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
-    """Where each finished line begins and ends, and its bytes; of one that is too long no bytes.
+    """Yield where each finished line begins and ends, and its bytes; no bytes for a line that is too long.
 
-    What stands behind the last line break is not given."""
+    What follows the last line break is not yielded."""
     place = 0
     while line := file.readline(MOST_LINE):
         end = place + len(line)
@@ -250,7 +252,7 @@ def _sealed(row: Json) -> bytes:
 
 
 def _checked(line: bytes) -> Json | None:
-    """What a line says; None where it is not, byte for byte, what was written."""
+    """Return the content of a line, or None if it is not, byte for byte, what was written."""
     start = len(_BEFORE) + _CHECK + len(_BEHIND)
     rest = line[start:-1]
     if line[:start] != _BEFORE + _check(rest) + _BEHIND or not line.endswith(b"\n"):
@@ -258,7 +260,7 @@ def _checked(line: bytes) -> Json | None:
     try:
         row: Json = json.loads(b"{" + rest)
         keyed = "journal" in row or (len(bytes.fromhex(row["key"])) and isinstance(row.get("answer", {}), dict))
-    except (ValueError, KeyError, TypeError, RecursionError):  # sealed by somebody else
+    except (ValueError, KeyError, TypeError, RecursionError):  # a valid hash over something else
         return None
     return row if keyed else None
 
@@ -268,7 +270,7 @@ def _check(rest: bytes) -> bytes:
 
 
 def _flush_folder(folder: Path) -> None:
-    """A new file is only there after a power cut when its folder is on the disk, too."""
+    """Flush a folder, without which a new file in it may be lost in a power cut."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -214,7 +214,7 @@ def test_a_path_out_of_the_kb_and_odd_files_are_broken_and_harm_nothing(change_k
     with KnowledgeBase(folder) as kb:
         found = index_images(kb, pack(kb), Colours())
     assert (found.missing, found.broken) == (1, 5)
-    assert "leads out of" in found.note()
+    assert "is outside" in found.note()
 
 
 def test_when_a_picture_of_an_index_is_damaged_on_disk_it_is_refused_and_made_anew(

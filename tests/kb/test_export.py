@@ -132,6 +132,6 @@ def test_a_place_that_cannot_be_written_is_bad_input(people: KnowledgeBase, tmp_
     with pytest.raises(BadInput, match="cannot make"):
         export_kb(people, tmp_path / "file")
     (tmp_path / "out" / "entities.jsonl").mkdir(parents=True)
-    with pytest.raises(BadInput, match="cannot be written"):
+    with pytest.raises(BadInput, match="cannot write"):
         export_kb(people, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["entities.jsonl"]

@@ -300,7 +300,7 @@ def test_a_place_that_cannot_hold_a_kb_is_bad_input(
 ) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file" / "kb", tmp_path / ("x" * 250)):
-        with pytest.raises(BadInput, match="cannot be written"):
+        with pytest.raises(BadInput, match="cannot write"):
             build_kb(folder, new_source([new_entity("Q1", "one")]), Problems())
 
 

@@ -159,11 +159,11 @@ def test_a_folder_of_another_kind_or_version_is_refused(tmp_path: Path, kind: st
 def test_a_missing_a_shorter_and_a_changed_file_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = sealed(tmp_path / "run") / "part" / "a.txt"
     file.write_text("jello")
-    with pytest.raises(CorruptArtifact, match="not the ones its manifest names"):
+    with pytest.raises(CorruptArtifact, match="not the one in its manifest"):
         read_manifest(tmp_path / "run", kind="test", version=3)
     monkeypatch.setattr("localmel.store.artifacts.HASHED_BYTES", 4)  # a file above it is hashed on request only
     assert read_manifest(tmp_path / "run", kind="test", version=3)
-    with pytest.raises(CorruptArtifact, match="not the ones its manifest names"):
+    with pytest.raises(CorruptArtifact, match="not the one in its manifest"):
         read_manifest(tmp_path / "run", kind="test", version=3, every_byte=True)
     file.write_text("jell")
     with pytest.raises(CorruptArtifact, match="4 bytes, its manifest says 5"):
@@ -204,7 +204,7 @@ def test_json_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match="cannot be written") as caught:
+    with pytest.raises(BadInput, match="cannot write") as caught:
         sealed(tmp_path / "file" / "run")
     assert str(tmp_path / "file") in caught.value.hint
 

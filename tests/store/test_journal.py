@@ -193,7 +193,7 @@ def test_a_damaged_line_is_named_and_its_question_is_open_again(tmp_path: Path) 
     lines[2] = lines[2].replace(b"answer 1", b"answer 7")
     (tmp_path / "j").write_bytes(b"".join(lines))
     with Journal(tmp_path / "j") as journal:
-        assert journal.note == f"1 line is damaged in {tmp_path / 'j'} (3); what they answered is asked again"
+        assert journal.note == f"1 line is damaged in {tmp_path / 'j'} (3); their questions are asked again"
         assert journal.get(key(1)) is None
         journal.keep(key(1), ANSWERS[1])
     assert answers_of(tmp_path / "j") == ANSWERS

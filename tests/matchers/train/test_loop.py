@@ -377,7 +377,7 @@ def test_a_full_disk_leaves_the_checkpoint_of_the_epoch_before(
     stopped_after(2, world, QUICK, tmp_path / "run")
     with monkeypatch.context() as patch:
         patch.setattr("localmel.matchers.train.checkpoint.os.fsync", full)
-        with pytest.raises(OutOfSpace, match="what stood there before is unchanged"):
+        with pytest.raises(OutOfSpace, match="what was there before is unchanged"):
             trained_on(world, QUICK, tmp_path / "run")
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["run", "whole"]
     assert same(trained_on(world, QUICK, tmp_path / "run"), whole)
