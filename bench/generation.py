@@ -15,12 +15,12 @@ from tempfile import TemporaryDirectory
 
 from bench.run import ROOT, Figure
 from localmel.benchmarks.json_lines import read_split
-from localmel.engines.model_folder import model_folder
 from localmel.engines.prompts import Prompt, Prompter
 from localmel.engines.protocol import Message, Request
 from localmel.generate.question import asked_of, questions_of
 from localmel.records import Mention
 from localmel.settings import GenerateSettings
+from localmel.weights.model_folder import model_folder
 
 SPLITS = ("wikidiverse-train.jsonl", "wikidiverse-val.jsonl")
 MODEL = "tiny-llava-mistral"

@@ -310,7 +310,7 @@ def _notes_on(generated: Generated) -> list[str]:
 
 
 def _open_model(settings: EngineSettings) -> Engine:
-    from localmel.weights.open import open_model
+    from localmel.engines.open import open_model
 
     return open_model(settings)
 

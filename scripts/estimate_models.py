@@ -13,12 +13,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from localmel.doctor.memory import gib, memory_need
 from localmel.doctor.needs import models_of
+from localmel.engines.memory import gib, memory_need
 from localmel.generate.question import TOKENS_PER_NAME
 from localmel.settings import EngineSettings, Profile, load_profile, profile_names
 from localmel.weights.catalog import MINILM, catalog
-from localmel.weights.memory_estimate import BYTES_EACH
 from localmel.weights.needed import weights_of
 
 NAMES = 2.0
@@ -56,8 +55,7 @@ def image_tokens(engine: EngineSettings) -> int:
 def seconds_per_caption(stage: str, engine: EngineSettings, card: Card) -> float:
     """Of one stage, many captions at once."""
     entry = catalog()[engine.weights]
-    kept = entry.kept if engine.quantization else entry.parameters
-    weight_bytes = kept * 2 + (entry.parameters - kept) * BYTES_EACH[engine.quantization or "16bit"]
+    weight_bytes = entry.weight_bytes(engine.quantization or "16bit")
     if stage == "generate":
         questions, asked, answered = 1.0, image_tokens(engine) + QUESTION_TOKENS[stage], TOKENS_PER_NAME * NAMES
     else:

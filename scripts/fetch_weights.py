@@ -21,10 +21,10 @@ from pathlib import Path
 
 from localmel.errors import BadInput, CorruptArtifact, LocalmelError, MissingExtra, MissingWeights
 from localmel.weights.catalog import MODEL_FILES, catalog, entry_of
-from localmel.weights.complete import whole_model
 from localmel.weights.contents import PIECE, refused_name
 from localmel.weights.folders import checked_name
 from localmel.weights.manifest import RESERVED, FileRecord, ModelRecord, holds_record, read_record, write_record
+from localmel.weights.model_folder import model_folder
 from localmel.weights.pack import pack
 
 _HUB_FOLDER = ".cache"
@@ -92,7 +92,7 @@ def fetch(wanted: Wanted, output: Path) -> Path:
         (folder / name).unlink(missing_ok=True)
     _download(wanted, commit, list(files), folder)
     digests = _check(folder, files)
-    whole_model(folder)
+    model_folder(folder)
     record = ModelRecord(
         name=wanted.name,
         files={name: FileRecord(bytes=file.bytes, sha256=digests[name]) for name, file in files.items()},

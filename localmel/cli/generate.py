@@ -116,9 +116,9 @@ def _settings(profile: str, own: dict[str, Any], model: dict[str, Any]) -> Gener
 
 
 def _generated(mentions: tuple[Mention, ...], settings: GenerateSettings, folder: Path, *, again: bool) -> Stage:
+    from localmel.engines.open import open_model
     from localmel.runs.folder import journal_of
     from localmel.runs.generate import GENERATE, generate_stage
-    from localmel.weights.open import open_model
 
     try:
         with open_model(settings.model) as engine, progress_bar():

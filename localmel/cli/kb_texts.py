@@ -117,9 +117,9 @@ def _engine_settings(profile: str, model: dict[str, Any]) -> EngineSettings:
 
 
 def _described(name: str, settings: EngineSettings, ids: list[str], limit: int, only_missing: bool) -> Described:
+    from localmel.engines.open import open_model
     from localmel.kb.locate import changeable_folder, open_kb
     from localmel.runs.describe import JOURNAL, describe_kb
-    from localmel.weights.open import open_model
 
     folder = changeable_folder(name)
     with open_kb(name) as kb:

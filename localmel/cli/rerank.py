@@ -148,11 +148,11 @@ def _profile(name: str, own: dict[str, Any], model: dict[str, Any]) -> Profile:
 def _reranked(profile: Profile, folder: Path, kb: str, *, again: bool) -> Stage:
     from localmel.cli.kb import ensure_starter
     from localmel.encode.registry import open_encoder
+    from localmel.engines.open import open_model
     from localmel.kb.locate import open_kb
     from localmel.rerank.calibration import load_calibration
     from localmel.runs.folder import journal_of
     from localmel.runs.rerank import RERANK, rerank_stage
-    from localmel.weights.open import open_model
 
     settings = profile.rerank
     calibration = load_calibration(Path(settings.calibration)) if settings.calibration else None

@@ -13,9 +13,9 @@ from localmel.cli.output import counted, print_json, print_note, print_table, pr
 from localmel.errors import UsageError
 
 if TYPE_CHECKING:
+    from localmel.weights.install import Removal
     from localmel.weights.listing import Listed
     from localmel.weights.pack import Packed
-    from localmel.weights.remove import Removal
     from localmel.weights.verify import Verified
 
 app = typer.Typer(help="Open weights: pack, check and install them.", no_args_is_help=True, rich_markup_mode=None)
@@ -29,8 +29,8 @@ def list_command(
     as_json: AsJson = False,
 ) -> None:
     """List the catalog and the weights on this machine."""
+    from localmel.weights.install import unfinished
     from localmel.weights.listing import listing
-    from localmel.weights.remove import unfinished
 
     found = [one for one in listing() if not here or one.state != "not here"]
     left = unfinished()
@@ -155,8 +155,8 @@ def rm(
     as_json: AsJson = False,
 ) -> None:
     """Remove installed weights; forget adopted ones."""
-    from localmel.weights.remove import removal, remove, remove_unfinished
-    from localmel.weights.remove import unfinished as find_unfinished
+    from localmel.weights.install import removal, remove, remove_unfinished
+    from localmel.weights.install import unfinished as find_unfinished
 
     if (name is None) == (not unfinished):
         raise UsageError("give a name, or --unfinished", hint="localmel weights list --here")
@@ -175,7 +175,7 @@ def rm(
 
 
 def _adopt(folder: Path, name: str, replace: bool, as_json: bool) -> None:
-    from localmel.weights.adopt import adopt
+    from localmel.weights.sources import adopt
 
     with progress_bar():
         record = adopt(folder, name=name, replace_installed=replace)

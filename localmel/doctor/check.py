@@ -1,6 +1,7 @@
-"""One thing that was looked at, and the outcome of all of them.
+"""One check, and the outcome of all of them.
 
-In: facts.  Out: frozen records and their JSON.  Ids are stable: programs may hang on them.  Looks at nothing itself."""
+In: facts.  Out: frozen records and their JSON.  Ids are stable, because programs depend on them.  Examines nothing
+itself."""
 
 from __future__ import annotations
 
@@ -17,16 +18,16 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing that was looked at."""
+    """One thing that was examined."""
 
     id: str
     status: Status
-    "`fail`: the profile cannot run like this.  `warn`: it can, but.  `skip`: not looked at, and why."
+    "`fail`: the profile cannot run.  `warn`: it can, with a reservation.  `skip`: not examined, with the reason."
     fact: str
     hint: str = ""
-    "The next command; what failed, or is warned of, has one."
+    "The next command; every `fail` and `warn` has one."
     exit_code: int = 0
-    "Of a failed check: how the command ends when this is the first one that failed."
+    "The exit code of the command where this is the first check that failed; 0 for any other status."
 
     def __post_init__(self) -> None:
         if (self.status == "fail") != bool(self.exit_code):
@@ -36,27 +37,27 @@ class Check:
 
 
 def ok(name: str, fact: str) -> Check:
-    """What was looked at is as it should be."""
+    """Return a check that found everything in order."""
     return Check(id=name, status="ok", fact=fact)
 
 
 def skip(name: str, fact: str) -> Check:
-    """It was not looked at, or does not matter here."""
+    """Return a check that was not made, or does not matter here."""
     return Check(id=name, status="skip", fact=fact)
 
 
 def warn(name: str, fact: str, *, hint: str) -> Check:
-    """The profile can run, but somebody should know."""
+    """Return a warning: the profile can run, but the user should know."""
     return Check(id=name, status="warn", fact=fact, hint=hint)
 
 
 def fail(name: str, fact: str, *, hint: str, exit_code: int) -> Check:
-    """The profile cannot run before this is mended."""
+    """Return a failure: the profile cannot run until this is fixed."""
     return Check(id=name, status="fail", fact=fact, hint=hint, exit_code=exit_code)
 
 
 def from_error(name: str, error: LocalmelError, *, needed: bool, hint: str = "") -> Check:
-    """The check that an error of the library stands for; a warning where nothing depends on it."""
+    """Return the check for an error of the library: a failure where it is needed, else a warning."""
     hint = error.hint or hint or f"localmel doctor --json   # {name}"
     if needed:
         return fail(name, error.fact, hint=hint, exit_code=error.exit_code)
@@ -64,32 +65,32 @@ def from_error(name: str, error: LocalmelError, *, needed: bool, hint: str = "")
 
 
 def guarded(name: str, look: Callable[[], Iterable[Check]]) -> Iterator[Check]:
-    """The checks of `look`; one that itself breaks off becomes a failed check, so that the others are still made."""
+    """Yield the checks of `look`; an exception becomes a failed check, so that the others are still made."""
     try:
         yield from look()
     except LocalmelError as error:
         yield from_error(name, error, needed=True)
-    except OSError as error:  # the system's own words say best which file and why
+    except OSError as error:  # the system's own message names the file and the reason best
         place = error.filename or name
         fact, hint = f"{place}: {error.strerror or error}", shell_line("ls -ld", place)
         yield fail(name, fact, hint=hint, exit_code=LocalmelError.exit_code)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 what is broken in a new way must not end the report
+    except (Exception, SystemExit) as error:  # noqa: BLE001 an unexpected failure must not end the report
         yield fail(
             name,
-            f"this could not be looked at: {type(error).__name__}: {error}",
+            f"this check failed unexpectedly: {type(error).__name__}: {error}",
             hint="pip check   # then report this line",
             exit_code=LocalmelError.exit_code,
         )
 
 
 def one_by_one(looks: Mapping[str, Callable[[], Check]]) -> Iterator[Check]:
-    """The check of each look by its id; one that breaks off takes none of the others with it."""
+    """Yield the check of each look by its id; an exception in one does not stop the others."""
     for name, look in looks.items():
         yield from guarded(name, lambda look=look: [look()])  # type: ignore[misc]
 
 
 def each_once(checks: Iterable[Check]) -> tuple[Check, ...]:
-    """One check for each id: the failed one where two looked at the same, as at one model for two stages."""
+    """Return one check for each id, the failed one of two (as where two stages use one model)."""
     found: dict[str, Check] = {}
     for check in checks:
         if check.id not in found or (check.status == "fail" and found[check.id].status != "fail"):
@@ -99,7 +100,7 @@ def each_once(checks: Iterable[Check]) -> tuple[Check, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """All checks for one profile, in the order in which they are best mended."""
+    """All checks for one profile, in the order in which problems are best fixed."""
 
     profile: str
     localmel: str
@@ -109,11 +110,11 @@ class Examination:
 
     @property
     def exit_code(self) -> int:
-        """0 when nothing failed, otherwise the first failed check's."""
+        """The exit code of the first failed check; 0 where none failed."""
         return next((check.exit_code for check in self.checks if check.status == "fail"), 0)
 
     def to_json(self) -> dict[str, Any]:
-        """The form that `localmel doctor --json` prints."""
+        """Return the form that `localmel doctor --json` prints."""
         return {
             "format": FORMAT,
             "localmel": self.localmel,

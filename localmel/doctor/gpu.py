@@ -1,6 +1,6 @@
-"""The GPUs of this machine, and whether each profile fits on them.
+"""Check the GPUs of this machine, and whether each profile fits on them.
 
-In: what nvidia-smi and torch say.  Out: checks.  Loads nothing and changes nothing on a card."""
+In: the reports of nvidia-smi and torch.  Out: checks.  Loads nothing and changes nothing on a card."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from pathlib import Path
 
 from localmel.doctor.check import Check, fail, from_error, ok, skip, warn
 from localmel.doctor.installation import VLLM, fitting, is_cpu_vllm, pip_line, torch_cuda, vllm_line
-from localmel.doctor.memory import MemoryNeed, gib, memory_need, what_would_fit
-from localmel.doctor.needs import ModelNeed, models_of
+from localmel.doctor.needs import ModelNeed, installed, models_of
 from localmel.doctor.probe import Probed, SeenGpu
-from localmel.doctor.versions import installed
-from localmel.engines.memory import Memory, free_memory
+from localmel.engines.memory import Memory, MemoryNeed, free_memory, gib, memory_need, settings_that_fit
 from localmel.errors import LocalmelError, MissingExtra
 from localmel.settings import Profile, load_profile, profile_names
 
 _SECONDS = 4.0
-"nvidia-smi answers in well under one; with a broken driver it never does."
+"nvidia-smi answers in well under one; with a broken driver, never."
 _ASKED = "name,memory.free,memory.total,compute_cap,driver_version"
 _FP8_FROM = (8, 9)
 _EXIT = LocalmelError.exit_code
@@ -30,22 +28,22 @@ _EXIT = LocalmelError.exit_code
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cards:
-    """What is known of the GPUs."""
+    """The known facts about the GPUs."""
 
     gpus: tuple[SeenGpu, ...] = ()
     driver: str = ""
     problem: str = ""
-    "Why there are none, in words."
+    "Why there are none."
 
 
 def cards(probed: Probed) -> Cards:
-    """The GPUs, as torch sees them where it was asked, otherwise as the driver does."""
-    told = _ask_driver()
+    """Return the GPUs as torch sees them where it was asked, else as the driver does."""
+    seen = _ask_driver()
     if probed.gpus:
-        return Cards(gpus=tuple(probed.gpus), driver=told.driver)
-    if told.gpus and probed.cuda_problem:
-        return Cards(gpus=told.gpus, driver=told.driver, problem=f"torch finds none: {probed.cuda_problem}")
-    return told
+        return Cards(gpus=tuple(probed.gpus), driver=seen.driver)
+    if seen.gpus and probed.cuda_problem:
+        return Cards(gpus=seen.gpus, driver=seen.driver, problem=f"torch finds none: {probed.cuda_problem}")
+    return seen
 
 
 def _ask_driver() -> Cards:
@@ -64,17 +62,17 @@ def _ask_driver() -> Cards:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Cards(problem=f"nvidia-smi does not answer within {_SECONDS:.0f} s")
+        return Cards(problem=f"nvidia-smi did not answer within {_SECONDS:.0f} s")
     except OSError as error:
         return Cards(problem=f"nvidia-smi cannot be run ({error.strerror})")
     lines = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line.strip()]
     if done.returncode or not lines:
-        said = (done.stderr.strip() or done.stdout.strip() or "it says nothing").splitlines()[0]
+        said = (done.stderr.strip() or done.stdout.strip() or "it prints nothing").splitlines()[0]
         return Cards(problem=f"nvidia-smi finds no GPU: {said[:200]}")
     try:
         gpus = tuple(_gpu(cells) for cells in lines)
     except (ValueError, IndexError):
-        return Cards(problem=f"nvidia-smi says what is not understood here: {done.stdout.splitlines()[0][:200]!r}")
+        return Cards(problem=f"cannot read the output of nvidia-smi: {done.stdout.splitlines()[0][:200]!r}")
     return Cards(gpus=gpus, driver=lines[0][4])
 
 
@@ -84,7 +82,7 @@ def _gpu(cells: list[str]) -> SeenGpu:
 
 
 def look_at_gpus(profile: Profile, found: Cards) -> Iterator[Check]:
-    """The driver for this profile, and the memory for every profile there is."""
+    """Check the driver for this profile, and the memory for every profile."""
     yield driver_check(profile, found)
     yield from memory_checks(profile, found, needed=True)
     for name in profile_names():
@@ -97,13 +95,13 @@ def look_at_gpus(profile: Profile, found: Cards) -> Iterator[Check]:
 
 
 def driver_check(profile: Profile, found: Cards) -> Check:
-    """Whether there is a GPU that torch can use, where the profile wants one."""
+    """Check that torch can use a GPU where the profile wants one."""
     name, on_gpu = "gpu.driver", _on_gpu(profile)
     cuda = torch_cuda() or ""
     seen = ", ".join(f"{gpu.name} ({gib(gpu.total_bytes)})" for gpu in found.gpus)
-    driver = f"driver {found.driver}" if found.driver else "driver not told"
+    driver = f"driver {found.driver}" if found.driver else "driver unknown"
     if any(need.may_use_gpu and need not in on_gpu for need in models_of(profile)):
-        fact = f"{found.problem or seen}; vLLM is the build for the CPU, many times slower than on a GPU"
+        fact = f"{found.problem or seen}; this vLLM is built for the CPU, where it is many times slower"
         return warn(name, fact, hint=pip_line("localmel[vllm]", note="on a machine with a GPU"))
     if not on_gpu:
         return ok(name, f"{seen}, {driver}; not needed") if seen else skip(name, f"{found.problem}; not needed")
@@ -118,7 +116,7 @@ def driver_check(profile: Profile, found: Cards) -> Check:
         return fail(name, fact, hint=f"install an NVIDIA driver from {oldest} on", exit_code=_EXIT)
     for need in on_gpu:
         if need.engine.quantization == "fp8" and any(_capability(gpu) < _FP8_FROM for gpu in found.gpus):
-            fact = f"[{need.stage}.model] asks for fp8, which needs compute capability 8.9; here is {seen}"
+            fact = f"[{need.stage}.model] asks for fp8, which needs compute capability 8.9; this machine has {seen}"
             return fail(name, fact, hint='quantization = "awq" or "4bit"', exit_code=_EXIT)
     return ok(name, f"{seen}, {driver}" + (f", CUDA {cuda}" if cuda else ""))
 
@@ -137,7 +135,7 @@ def _capability(gpu: SeenGpu) -> tuple[int, ...]:
 
 
 def memory_checks(profile: Profile, found: Cards, *, needed: bool) -> Iterator[Check]:
-    """The largest of a profile's models against the smallest of the cards it takes; they run one after the other."""
+    """Compare the largest model with the smallest of the cards it takes; models run one after the other."""
     name = f"gpu.memory.{profile.name}"
     local = [need for need in models_of(profile) if need.is_local]
     if not local:
@@ -145,7 +143,7 @@ def memory_checks(profile: Profile, found: Cards, *, needed: bool) -> Iterator[C
         return
     sized = {need.engine: memory_need(need.engine, _device(need, found)) for need in local}
     if lacking := [engine.weights for engine, memory in sized.items() if memory is None]:
-        yield skip(name, f"it is not known how large {' and '.join(lacking)} is: neither here nor in the catalog")
+        yield skip(name, f"the size of {' and '.join(lacking)} is unknown: it is neither here nor in the catalog")
         return
     need = max(local, key=lambda need: _bytes(sized[need.engine]))
     if memory := sized[need.engine]:
@@ -158,7 +156,7 @@ def memory_checks(profile: Profile, found: Cards, *, needed: bool) -> Iterator[C
 
 
 def _device(need: ModelNeed, found: Cards | None = None) -> str:
-    """Where a model would run; with what is known of the cards, also where `auto` leads without one."""
+    """Return where a model would run; with known cards, `auto` falls back to the CPU where there is none."""
     if need.engine.device == "cpu" or (need.engine.engine == "vllm" and is_cpu_vllm()):
         return "cpu"
     falls_back = need.engine.engine == "transformers" and need.engine.device == "auto"
@@ -166,7 +164,7 @@ def _device(need: ModelNeed, found: Cards | None = None) -> str:
 
 
 def _without_gpu(needs: list[ModelNeed]) -> str:
-    """How a profile's models run on a machine without a GPU, in words."""
+    """Describe how a profile's models run on a machine without a GPU."""
     own = " and ".join(f"[{need.stage}.model]" for need in needs)
     if all(need.engine.engine == "transformers" for need in needs):
         return f'device = "cpu" in {own} of a profile of your own'
@@ -187,9 +185,8 @@ def _against_cards(name: str, need: ModelNeed, memory: MemoryNeed, found: Cards,
         return skip(name, f"{fact}; {there}")
     card = min(found.gpus[:taken], key=lambda gpu: gpu.total_bytes)
     share = engine.memory_share if engine.engine == "vllm" else 1.0
-    fits = what_would_fit(
-        memory, engine, Memory(device=card.name, free=card.free_bytes, total=card.total_bytes), "cuda"
-    )
+    room = Memory(device=card.name, free=card.free_bytes, total=card.total_bytes)
+    fits = settings_that_fit(memory.folder, engine, room, "cuda") if memory.folder else ""
     if memory.bytes > share * card.total_bytes:
         fact = f"{fact}; {card.name} has {gib(card.total_bytes)}, of which {share:.0%} may be used"
         hint = f"in [{need.stage}.model] of a profile of your own: {fits}" if fits else "localmel config --list"
@@ -197,13 +194,13 @@ def _against_cards(name: str, need: ModelNeed, memory: MemoryNeed, found: Cards,
     wanted = share * card.total_bytes if engine.engine == "vllm" else memory.bytes
     if needed and wanted > card.free_bytes:
         fact = f"{engine.engine} will ask for {gib(wanted)} of {card.name}, of which {gib(card.free_bytes)} are free"
-        hint = "nvidia-smi   # what holds the rest" + (f"; or in [{need.stage}.model]: {fits}" if fits else "")
+        hint = "nvidia-smi   # shows what uses the rest" + (f"; or in [{need.stage}.model]: {fits}" if fits else "")
         return fail(name, fact, hint=hint, exit_code=_EXIT)
     return ok(name, f"{fact}; {card.name} has {gib(card.total_bytes)}")
 
 
 def _without_cpu_build(name: str, need: ModelNeed, memory: MemoryNeed, profile: Profile, needed: bool) -> Check:
-    """vLLM is to run on the CPU, and what is here of it does not."""
+    """Return the check of a vLLM that should run on the CPU and cannot."""
     version = installed(*VLLM)
     here = f"vllm {version} is built for GPUs" if version else "no vLLM is installed"
     fact = f"on the CPU {need.engine.weights} needs {memory} and a vLLM that is built for it; {here}"
@@ -218,6 +215,6 @@ def _against_main_memory(name: str, need: ModelNeed, memory: MemoryNeed, needed:
         return skip(name, f"{fact}; but {need.engine.quantization} needs a GPU there")
     if memory.bytes <= room.total:
         return ok(name, fact)
-    fits = what_would_fit(memory, need.engine, room, "cpu")
+    fits = settings_that_fit(memory.folder, need.engine, room, "cpu") if memory.folder else ""
     hint = f"in [{need.stage}.model] of a profile of your own: {fits}" if fits else "localmel config --list"
     return fail(name, fact, hint=hint, exit_code=_EXIT) if needed else skip(name, fact)

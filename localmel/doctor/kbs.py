@@ -1,7 +1,7 @@
-"""The health of knowledge bases: does the database read, and is what was derived from it of its present state?
+"""Check knowledge bases: can the database be read, and are the things derived from it up to date?
 
-In: a profile, and the name of a KB or none.  Out: checks, two for each KB: what was derived is that of the profile's
-encoder, and of its network or matcher.  Changes nothing; what takes too long is cut short and said to be."""
+In: a profile, and the name of a KB or none.  Out: two checks for each KB; derived data must come from the profile's
+encoder, and from its network or matcher.  Changes nothing; a check that takes too long is cut short and says so."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from localmel.encode.registry import Encoders
 
 _SECONDS_EACH, _SECONDS_ALL = 1.0, 2.0
-"How long a database is looked through, and all KBs together, unless everything is to be read."
+"Seconds for one database, and for all KBs together, unless everything is to be read."
 _STEPS = 20_000
-"Instructions of SQLite's machine between two looks at the clock."
+"SQLite instructions between two looks at the clock."
 
 
 def look_at_kbs(profile: Profile, kb: str | None, *, readable: bool = True, thorough: bool = False) -> Iterator[Check]:
-    """The KB that was named, which is needed; without one, all of this user's, of which none is.
+    """Check the named KB, which is needed; without a name, all KBs of this user, none of which is.
 
-    `readable`: whether numpy and safetensors, which read arrays, can be imported at all."""
+    `readable`: whether numpy and safetensors, which read arrays, can be imported."""
     started, encoders = time.monotonic(), cache(partial(_encoders_of, profile))
     for name in list_kbs() if kb is None else [kb]:
         shown = check_name(name)
         if kb is None and not thorough and time.monotonic() - started > _SECONDS_ALL:
             yield skip(
-                f"kb.{shown}.readable", f"not looked at for want of time: {shell_line('localmel doctor --kb', name)}"
+                f"kb.{shown}.readable", f"not checked for lack of time: {shell_line('localmel doctor --kb', name)}"
             )
             continue
         look = partial(one_kb, name, profile, encoders, readable=readable, needed=kb is not None, thorough=thorough)
@@ -46,12 +46,12 @@ def look_at_kbs(profile: Profile, kb: str | None, *, readable: bool = True, thor
 
 
 def check_name(kb: str) -> str:
-    """A KB in the id of its checks: its name, or the last part of its path."""
+    """Return the part of a check's id that names a KB: its name, or the last part of its path."""
     return "".join(char if char.isalnum() or char in "_-" else "-" for char in kb.rstrip("/").rpartition("/")[2]) or "-"
 
 
 def _encoders_of(profile: Profile) -> Encoders:
-    """For their spaces, which takes a hash of their weights; loads none."""
+    """Return the encoders for their spaces, which takes a hash of their weights; loads none."""
     from localmel.encode.registry import open_encoder
 
     return open_encoder(profile.encode)
@@ -60,15 +60,15 @@ def _encoders_of(profile: Profile) -> Encoders:
 def one_kb(
     name: str, profile: Profile, encoders: Callable[[], Encoders], *, readable: bool, needed: bool, thorough: bool
 ) -> Iterator[Check]:
-    """Readable, then indexed.  `encoders` opens those of the profile."""
+    """Check that a KB is readable, then that it is indexed.  `encoders` opens those of the profile."""
     database, index = (f"kb.{check_name(name)}.{what}" for what in ("readable", "index"))
     if name == STARTER and not is_kb(starter_folder()):
-        yield skip(database, "the starter KB is built when it is first used")
+        yield skip(database, "the starter KB is built on first use")
         return
     try:
         with open_kb(name) as kb:
             whole = _looked_through(kb, seconds=None if thorough else _SECONDS_EACH)
-            part = "" if whole else "; looked through in part, --thorough does it whole"
+            part = "" if whole else "; checked in part, --thorough checks it all"
             yield ok(database, f"{len(kb):,} entities in {kb.folder}{part}")
             if readable:
                 yield from guarded(index, partial(_index, index, kb, profile, encoders, needed=needed))
@@ -79,7 +79,7 @@ def one_kb(
 
 
 def _looked_through(kb: KnowledgeBase, *, seconds: float | None) -> bool:
-    """Whether SQLite could go through the whole database in that time.  Raises CorruptArtifact for what it finds."""
+    """Check a database; return whether there was time for all of it.  Raises CorruptArtifact for damage."""
     path, until = kb.folder / DATABASE, time.monotonic() + (seconds or 0)
     with closing(connect(path, writable=False)) as connection:
         if seconds is not None:
@@ -93,7 +93,7 @@ def _looked_through(kb: KnowledgeBase, *, seconds: float | None) -> bool:
         except sqlite3.Error as error:
             raise translated(error, path) from error
     if found != ["ok"]:
-        hint = shell_line("localmel kb build", kb.name, note="anew, from the files it was made of")
+        hint = shell_line("localmel kb build", kb.name, note="again, from its original files")
         raise CorruptArtifact(f"{path} is damaged: {'; '.join(found)[:300]}", hint=hint)
     return True
 
@@ -101,7 +101,7 @@ def _looked_through(kb: KnowledgeBase, *, seconds: float | None) -> bool:
 def _index(
     name: str, kb: KnowledgeBase, profile: Profile, encoders: Callable[[], Encoders], *, needed: bool
 ) -> Iterator[Check]:
-    """Whether what this profile finds candidates by stands, and is of the KB's present state."""
+    """Check that the data by which this profile finds candidates exists and fits the KB's present state."""
     from localmel.matchers.registry import matcher_kind, read_card
     from localmel.retrieve.profile_models import matcher_folder
 
@@ -110,12 +110,12 @@ def _index(
         matcher = read_card(matcher_folder(profile))
     except LocalmelError:
         what = f"matcher {profile.retrieve.matcher}" if own_matcher else "network"
-        yield skip(name, f"profile {profile.name} has no {what} yet, and an index is made with it")
+        yield skip(name, f"profile {profile.name} has no {what} yet, which an index is made with")
         return
     try:
         models = encoders()
     except LocalmelError as error:
-        yield skip(name, f"an index is made with the encoder {profile.encode.model}, which is not here: {error.fact}")
+        yield skip(name, f"an index needs the encoder {profile.encode.model}, which is not here: {error.fact}")
         return
     text = models.text.space
     try:
@@ -127,7 +127,7 @@ def _index(
         matcher_kind(matcher.kind).check_indexed(kb, matcher, profile.retrieve.index)
     except LocalmelError as error:
         if kb.name == STARTER:
-            yield skip(name, f"{error.fact}; the starter KB is made ready when it is used")
+            yield skip(name, f"{error.fact}; the starter KB is prepared on first use")
         else:
             again = type(error)(error.fact, hint=shell_line("localmel index", kb.folder, "--profile", profile.name))
             yield from_error(name, again, needed=needed)

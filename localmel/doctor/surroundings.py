@@ -1,6 +1,6 @@
-"""What is around the program: its folder, disk, memory, and the switches that keep it offline.
+"""Check the surroundings: home folder, disk, and the switches that keep localmel offline.
 
-In: a profile and the environment.  Out: checks.  Writes one empty file into the home folder and takes it away."""
+In: a profile and the environment.  Out: checks.  Writes one empty file into the home folder and removes it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from functools import partial
 from pathlib import Path
 
 from localmel.doctor.check import Check, fail, from_error, ok, one_by_one, skip, warn
-from localmel.doctor.memory import gib
 from localmel.doctor.needs import models_of
 from localmel.engines.loopback import checked_place
+from localmel.engines.memory import gib
 from localmel.errors import BadInput, LocalmelError, shell_line
 from localmel.settings import HOME, OFFLINE, Profile, home_folder
 
 _LITTLE = 2 << 30
-"Bytes under which a KB of some hundred thousand entities may not fit."
+"Bytes: with less, a KB of some hundred thousand entities may not fit."
 _TELEMETRY = ("DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY", "ORT_DISABLE_TELEMETRY", "VLLM_NO_USAGE_STATS")
 
 
 def look_at_surroundings(profile: Profile) -> Iterator[Check]:
-    """Folder and disk, then the switches."""
+    """Check folder and disk, then the switches."""
     yield from one_by_one(
         {
             "home.writable": home_writable,
@@ -36,42 +36,42 @@ def look_at_surroundings(profile: Profile) -> Iterator[Check]:
 
 
 def home_writable() -> Check:
-    """Whether KBs and weights can be written where they are looked for."""
+    """Check that KBs and weights can be written to their folder."""
     name, home = "home.writable", home_folder()
     try:
-        standing = _standing(home)
-        with tempfile.TemporaryFile(dir=standing):
+        existing = _existing(home)
+        with tempfile.TemporaryFile(dir=existing):
             pass
-        return ok(name, f"{home}" + ("" if standing == home else " does not stand yet; it can be made"))
+        return ok(name, f"{home}" + ("" if existing == home else " does not exist yet; it can be created"))
     except OSError as error:
-        fact = f"{home} cannot be written ({error.strerror})"
+        fact = f"cannot write {home}: {error.strerror}"
         if os.access(home, os.R_OK | os.X_OK) and any((home / "kb").glob("*/kb.sqlite")):
-            hint = f"export {HOME}=/a/folder/of/yours   # only to make or change KBs: reading works"
+            hint = f"export {HOME}=/a/folder/of/yours   # only to create or change KBs: reading works"
             return warn(name, fact, hint=hint)
         return fail(name, fact, hint=f"export {HOME}=/a/folder/of/yours", exit_code=BadInput.exit_code)
 
 
-def _standing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+def _existing(folder: Path) -> Path:
+    """Return the folder, or the nearest one above it that exists."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder
 
 
 def disk_space() -> Check:
-    """Room for KBs, runs and weights."""
+    """Check for space for KBs, runs and weights."""
     name, home = "disk.space", home_folder()
     try:
-        free = shutil.disk_usage(_standing(home)).free
+        free = shutil.disk_usage(_existing(home)).free
     except OSError as error:
         return skip(name, f"{home}: {error.strerror}")
     if free < _LITTLE:
-        return warn(name, f"{gib(free)} are free where {home} is", hint=shell_line("df -h", _standing(home)))
-    return ok(name, f"{gib(free)} are free where {home} is")
+        return warn(name, f"{gib(free)} are free on the disk of {home}", hint=shell_line("df -h", _existing(home)))
+    return ok(name, f"{gib(free)} are free on the disk of {home}")
 
 
 def offline_switches(profile: Profile) -> Check:
-    """Whether hubs are off, and whether the profile itself sends anything away."""
+    """Check that hubs are switched off, and that the profile itself sends nothing away."""
     name = "offline.switches"
     for need in models_of(profile):
         if need.engine.engine != "server":
@@ -91,12 +91,12 @@ def offline_switches(profile: Profile) -> Check:
 
 
 def telemetry_off(profile: Profile) -> Check:
-    """Usage reports of the libraries; those of a server that somebody else starts are its own."""
+    """Check that the libraries send no usage reports; a server that somebody else starts decides for itself."""
     name = "telemetry.off"
     if any(need.engine.engine == "server" for need in models_of(profile)):
-        fact = "localmel does not start the server: whether that reports usage is settled where it is started"
+        fact = "localmel does not start the server: whoever starts it decides whether it reports usage"
         return warn(name, fact, hint="VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1 vllm serve ...")
     unset = [switch for switch in _TELEMETRY if os.environ.get(switch) != OFFLINE[switch]]
     if unset:
         return warn(name, f"not set in this process: {', '.join(unset)}", hint="localmel doctor")
-    return ok(name, "vLLM, Hugging Face and ONNX Runtime are told not to report")
+    return ok(name, "usage reports of vLLM, Hugging Face and ONNX Runtime are switched off")

@@ -1,4 +1,4 @@
-"""The weights that a profile names: here, whole, of the right kind, and on request hashed byte for byte.
+"""Check the weights that a profile names: present, complete, of the right kind, and on request every byte.
 
 In: a profile.  Out: one check for each model, for the fusion network and for the scorer.  Reads headers and sizes;
 `thorough` reads everything."""
@@ -11,29 +11,28 @@ from functools import partial
 from pathlib import Path
 
 from localmel.doctor.check import Check, fail, from_error, guarded, ok, skip
-from localmel.doctor.memory import gib
 from localmel.doctor.needs import ModelNeed, models_of
 from localmel.encode.registry import encoder_kind, open_encoder
+from localmel.engines.memory import gib
 from localmel.errors import BadInput, MissingWeights, UsageError
 from localmel.settings import Profile
 from localmel.settings.shipped import weights_folder
 from localmel.weights.catalog import MINILM, catalog
-from localmel.weights.find import model_facts
-from localmel.weights.needed import uses_network
-from localmel.weights.network import network_folder, training_line
+from localmel.weights.find import find_model
+from localmel.weights.needed import network_folder, training_line, uses_network
 from localmel.weights.verify import verify
 
 
 def look_at_weights(profile: Profile, *, readable: bool = True, thorough: bool = False) -> Iterator[Check]:
-    """Everything the profile loads, in the order of the stages.
+    """Check everything the profile loads, in the order of the stages.
 
-    `readable`: whether numpy and safetensors, which read the small ones, can be imported at all."""
+    `readable`: whether numpy and safetensors, which read the small ones, can be imported."""
     for need in models_of(profile):
         if need.is_local:
             name = check_name(need.engine.weights)
             yield from guarded(name, partial(large_model, name, need, thorough=thorough))
         else:
-            yield skip(f"weights.{need.stage}", f"{need.engine.engine} holds its own weights: {need.engine.weights}")
+            yield skip(f"weights.{need.stage}", f"{need.engine.engine} has its own weights: {need.engine.weights}")
     name = check_name(profile.encode.model)
     yield from guarded(name, partial(encoder, name, profile, thorough=thorough))
     finder = (profile.retrieve.network, network) if uses_network(profile) else (profile.retrieve.matcher, matcher)
@@ -46,29 +45,30 @@ def look_at_weights(profile: Profile, *, readable: bool = True, thorough: bool =
 
 
 def check_name(weights: str) -> str:
-    """The id of the check: the name of the weights, or the last part of their path."""
+    """Return the id of the check: the name of the weights, or the last part of their path."""
     return f"weights.{re.sub(r'[^A-Za-z0-9_.+-]', '-', Path(weights).name) or 'unnamed'}"
 
 
 def large_model(name: str, need: ModelNeed, *, thorough: bool) -> Iterator[Check]:
-    """A VLM or LLM, by its configuration and the headers of its files."""
+    """Check a VLM or LLM by its configuration and the headers of its files."""
     weights, engine = need.engine.weights, need.engine
     try:
-        facts = model_facts(weights)
+        model = find_model(weights)
     except MissingWeights as error:
         yield fail(name, error.fact, hint=_how_to_get(weights) or error.hint, exit_code=error.exit_code)
         return
-    if need.sees and "vision_config" not in facts.configuration:
-        fact = f"[{need.stage}.model] weights {weights} is {facts.architecture or 'a model'} that sees no pictures"
+    folder = model.folder
+    if need.sees and not folder.takes_pictures:
+        fact = f"[{need.stage}.model] weights {weights} is {folder.architecture or 'a model'} that sees no pictures"
         yield fail(name, fact, hint="localmel weights list", exit_code=UsageError.exit_code)
-    elif engine.context and facts.context and engine.context > facts.context:
-        fact = f"[{need.stage}.model] context is {engine.context:,}; {weights} was made for {facts.context:,}"
-        yield fail(name, fact, hint=f"context = {facts.context}", exit_code=UsageError.exit_code)
-    elif thorough and facts.record and (damage := verify(weights).error()):
+    elif engine.context and folder.context and engine.context > folder.context:
+        fact = f"[{need.stage}.model] context is {engine.context:,}; {weights} was made for {folder.context:,}"
+        yield fail(name, fact, hint=f"context = {folder.context}", exit_code=UsageError.exit_code)
+    elif thorough and model.record and (damage := verify(weights).error()):
         yield from_error(name, damage, needed=True)
     else:
-        said = "every byte as recorded" if thorough and facts.record else "whole by sizes and headers"
-        yield ok(name, f"{facts.architecture}, {gib(facts.weight_bytes)} in {facts.folder}: {said}")
+        said = "every byte as recorded" if thorough and model.record else "complete by sizes and headers"
+        yield ok(name, f"{folder.architecture}, {gib(folder.weight_bytes)} in {folder.path}: {said}")
 
 
 def _how_to_get(weights: str) -> str:
@@ -78,23 +78,22 @@ def _how_to_get(weights: str) -> str:
 
 
 def encoder(name: str, profile: Profile, *, thorough: bool) -> Iterator[Check]:
-    """The model that makes vectors."""
+    """Check the model that makes vectors."""
     model = profile.encode.model
     try:
         open_encoder(profile.encode)  # hashes every byte
-        facts = model_facts(model)
+        found = find_model(model)
     except MissingWeights as error:
         yield fail(name, error.fact, hint=_how_to_get(model) or error.hint, exit_code=error.exit_code)
         return
-    if thorough and facts.record and (damage := verify(model).error()):
+    if thorough and found.record and (damage := verify(model).error()):
         yield from_error(name, damage, needed=True)
     else:
-        title = encoder_kind(model).title
-        yield ok(name, f"{title}, {gib(facts.weight_bytes)} in {facts.folder}")
+        yield ok(name, f"{encoder_kind(model).title}, {gib(found.folder.weight_bytes)} in {found.path}")
 
 
 def network(name: str, profile: Profile) -> Iterator[Check]:
-    """The fusion network, which ships for MiniLM and is trained by the user for any other encoder."""
+    """Check the fusion network, which ships for MiniLM and is trained by the user for any other encoder."""
     from localmel.matchers.kgmel.folder import load_network
 
     folder = network_folder(profile)
@@ -109,18 +108,18 @@ def network(name: str, profile: Profile) -> Iterator[Check]:
 
 
 def matcher(name: str, profile: Profile) -> Iterator[Check]:
-    """A trained matcher in place of the fusion network, by its card; its weights are read by whoever uses it."""
+    """Check a trained matcher in place of the fusion network, by its card; its weights are not read."""
     from localmel.matchers.dwe.sight import read_sight
     from localmel.matchers.registry import DWE
     from localmel.retrieve.profile_models import matcher_folder
 
     if (kind := matcher_kind_of(profile)) == DWE:
-        read_sight(matcher_folder(profile))  # what it looks at pictures by has to be here too
+        read_sight(matcher_folder(profile))  # its picture models must be here too
     yield ok(name, f"{profile.retrieve.matcher}: a matcher of kind {kind}")
 
 
 def matcher_kind_of(profile: Profile) -> str:
-    """The kind of a profile's matcher.  Raises MissingWeights, BadInput or CorruptArtifact where there is none."""
+    """Return the kind of a profile's matcher.  Raises MissingWeights, BadInput or CorruptArtifact where it has none."""
     from localmel.matchers.registry import kind_in
     from localmel.retrieve.profile_models import matcher_folder
 
@@ -128,7 +127,7 @@ def matcher_kind_of(profile: Profile) -> str:
 
 
 def scorer(name: str, profile: Profile) -> Iterator[Check]:
-    """The evidence scorer."""
+    """Check the evidence scorer."""
     from localmel.rerank.scorer import EvidenceScorer
 
     folder = weights_folder(profile.rerank.weights)

@@ -15,8 +15,8 @@ from localmel.encode.space import Method, PatchEncoder, Space, WordEncoder
 from localmel.errors import CorruptArtifact, LocalmelError, MissingWeights, UsageError
 from localmel.settings import EncodeSettings
 from localmel.weights.catalog import MINILM
-from localmel.weights.complete import OPEN_CLIP, whole_model
-from localmel.weights.find import model_folder
+from localmel.weights.find import find_model
+from localmel.weights.model_folder import OPEN_CLIP, model_folder
 from localmel.weights.tuned import CARD, CLIP, MADE_AGAIN, folder_named, looks_tuned, tuned_card
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _open_clip(model: str, tuned: Path | None, _method: Method | None) -> Encode
     if tuned and (card := tuned_card(tuned)):
         _check_whole(tuned)
         card.check_files(tuned)
-    clip = Clip(model_folder(model))
+    clip = Clip(find_model(model).path)
     return Encoders(text=clip, image=clip)
 
 
@@ -120,7 +120,7 @@ def _find(model: str) -> tuple[str, Path | None]:
     if folder is None or not looks_tuned(folder):
         return CLIP, None
     by_path = "/" in model
-    card = tuned_card(folder if by_path else model_folder(model))
+    card = tuned_card(folder if by_path else find_model(model).path)
     if card:
         return card.model, folder
     if by_path and not (folder / OPEN_CLIP).is_file():  # a published CLIP may be in a folder of this name too
@@ -131,6 +131,6 @@ def _find(model: str) -> tuple[str, Path | None]:
 
 def _check_whole(folder: Path) -> None:
     try:
-        whole_model(folder)
+        model_folder(folder)
     except (MissingWeights, CorruptArtifact) as error:
         raise type(error)(error.fact, hint=MADE_AGAIN) from None

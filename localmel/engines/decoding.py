@@ -1,8 +1,8 @@
-"""The tokens of a batch, one step at a time: each row under its own schema, temperature, seed and budget.
+"""Decode a batch one step at a time: each row under its own schema, temperature, seed and budget.
 
 In: the scores of the next token for every row.  Out: one token for every row, forced on `generate` of transformers.
-A row ends at a token that ends answers or at its budget, and is handed out at once; what other rows still write does
-not hold it up.  Schemas are enforced by xgrammar, with the same settings as vLLM enforces them: no free white space."""
+A row ends at a token that ends answers or at its budget, and is handed out at once, while other rows are still being
+written.  xgrammar enforces schemas, with the settings that vLLM uses: no free white space."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Row:
-    """One request while it is answered."""
+    """One request while it is being answered."""
 
     serial: int
     prompt: Prompt
     tokens: list[int] = field(default_factory=list)
     finish: str = ""
-    "Empty while it is written, then `stop`, `length` or `dropped`."
+    "Empty while the row is written, then `stop`, `length` or `dropped`."
     first_token_seconds: float | None = None
     seconds: float = 0.0
 
 
 class Grammars:
-    """Schemas, compiled once each for one vocabulary."""
+    """Compiles schemas, each once, for one vocabulary."""
 
     def __init__(self, tokenizer: Any, n_scores: int, stop_tokens: Sequence[int]) -> None:
-        """`n_scores`: how many scores the model gives, which may be more than there are tokens."""
+        """Read the vocabulary.  `n_scores`: how many scores the model gives, which may exceed the number of tokens."""
         import xgrammar
 
         self._stop_tokens = list(stop_tokens)
-        known = xgrammar.TokenizerInfo.from_huggingface(
+        vocabulary = xgrammar.TokenizerInfo.from_huggingface(
             tokenizer, vocab_size=n_scores, stop_token_ids=self._stop_tokens
         )
-        self._compiler = xgrammar.GrammarCompiler(known, max_threads=1)
+        self._compiler = xgrammar.GrammarCompiler(vocabulary, max_threads=1)
         self._n_scores = n_scores
 
     def matcher(self, schema: Mapping[str, Any]) -> Any:
-        """Follows one answer under a schema.  Raises BadInput for a schema that cannot be enforced."""
+        """Return a matcher that follows one answer under a schema.  Raises BadInput for one that cannot be enforced."""
         import xgrammar
 
         try:
@@ -59,14 +59,14 @@ class Grammars:
         return xgrammar.GrammarMatcher(compiled, override_stop_tokens=self._stop_tokens)
 
     def mask(self, n_rows: int) -> Any:
-        """Bits for every score of every row."""
+        """Return a bit for every score of every row."""
         import xgrammar
 
         return xgrammar.allocate_token_bitmask(n_rows, self._n_scores)
 
 
 class Decoding:
-    """A processor of logits and a stopping criterion for one batch; `generate` calls both at every step."""
+    """The logits processor and the stopping criterion of one batch; `generate` calls both at every step."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Decoding:
         on_end: Callable[[Row], None],
         is_dropped: Callable[[int], bool],
     ) -> None:
-        """`matchers`: place of a row -> its matcher; `n_tokens`: how many tokens have a text."""
+        """Prepare a batch.  `matchers`: place of a row -> its matcher; `n_tokens`: how many tokens have a text."""
         import torch
 
         self._rows, self._matchers = rows, matchers
@@ -95,7 +95,7 @@ class Decoding:
         self._started = time.perf_counter()
 
     def choose(self, _: Tensor, scores: Tensor) -> Tensor:
-        """scores (rows, vocabulary) -> the same shape, with one token left in every row."""
+        """Leave one token in every row.  scores: (rows, vocabulary).  Returns the same shape."""
         import torch
 
         self._forbid(scores)
@@ -114,13 +114,13 @@ class Decoding:
         return forced
 
     def ended(self, tokens: Tensor, _: Tensor, **__: Any) -> Tensor:
-        """For every row whether it is done."""
+        """Return for every row whether it is finished.  Returns (rows,)."""
         import torch
 
         return torch.tensor([bool(row.finish) for row in self._rows], device=tokens.device)
 
     def _forbid(self, scores: Tensor) -> None:
-        scores[:, self._n_tokens :] = -float("inf")  # rows of the matrix that stand for no token
+        scores[:, self._n_tokens :] = -float("inf")  # columns without a token
         if self._mask is None:
             return
         import xgrammar

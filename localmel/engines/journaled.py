@@ -1,8 +1,8 @@
-"""Ask a model only what the journal does not answer.
+"""Ask a model only what the journal cannot answer.
 
-In: requests, an engine, a journal.  Out: one response per request; those that the journal answers come first.  A new
-answer is in the journal before it is handed on; what failed is noted there, and is asked again by the next run.
-Two requests with the same content are sent once.  Where the journal answers everything, the engine is not touched."""
+In: requests, an engine, a journal.  Out: one response per request; those from the journal come first.  A new answer is
+in the journal before it is handed on; a failure is noted there and asked again by the next run.  Two requests with the
+same content are sent once.  Where the journal answers everything, the engine is never touched."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from localmel.store.journal import Journal
 
 Q = TypeVar("Q")
 T = TypeVar("T")
-_SHAPES_ANSWERS = ("quantization", "dtype", "device", "context", "longest_side")
-_KNOWN = {field.name for field in fields(Response)} - {"request_id"}
+_DECIDING = ("quantization", "dtype", "device", "context", "longest_side")
+_KEPT = {field.name for field in fields(Response)} - {"request_id"}
 
 
 def ask(
     requests: Iterable[Request], engine: Engine, journal: Journal | None, *, settings: EngineSettings | None = None
 ) -> Iterator[Response]:
-    """One response per request, as they are finished.  Without a journal everything is sent.
+    """Yield one response per request, as they finish.  Without a journal everything is sent.
 
-    `requests` is read as the engine asks for more, so it may grow by what comes out.  `settings` are those of the
-    engine: a model in 4 bit does not answer for the one in 16.  Raises EngineStopped; what was yielded is kept."""
+    `requests` is read as the engine asks for more, so responses may add to it.  `settings` are those of the engine:
+    answers of a model in 4 bit do not count for the one in 16.  Raises EngineStopped; yielded responses are kept."""
     if journal is None:
         yield from engine.generate(requests)
         return
@@ -83,7 +83,7 @@ def ask_again(
 
 
 def _sent(requests: Iterator[Request], engine: Engine, journal: Journal, key_of: Keys) -> Iterator[Response]:
-    known: deque[tuple[str, str]] = deque()  # (request, key) that the journal answers
+    answered: deque[tuple[str, str]] = deque()  # (request, key) that the journal answers
     waiting: dict[str, list[str]] = {}  # key that was sent -> every request with this content
     sent: dict[str, str] = {}  # request that was sent -> its key
 
@@ -93,15 +93,15 @@ def _sent(requests: Iterator[Request], engine: Engine, journal: Journal, key_of:
             if key in waiting:
                 waiting[key].append(request.id)
             elif key in journal:
-                known.append((request.id, key))
+                answered.append((request.id, key))
             else:
                 waiting[key] = [request.id]
                 sent[request.id] = key
                 yield request
 
     def from_journal() -> Iterator[Response]:
-        while known:
-            request_id, key = known.popleft()
+        while answered:
+            request_id, key = answered.popleft()
             yield _response(request_id, journal.get(key) or {})
 
     for response in engine.generate(unanswered()):
@@ -117,19 +117,19 @@ def _sent(requests: Iterator[Request], engine: Engine, journal: Journal, key_of:
 
 
 class Keys:
-    """What decides an answer -> its key: the model, the words, the bytes of the pictures, the sampling."""
+    """Makes the key of an answer from everything that decides it: the model, words, bytes of pictures, sampling."""
 
     def __init__(self, facts: EngineFacts, settings: EngineSettings | None = None) -> None:
-        how = {name: getattr(settings, name) for name in _SHAPES_ANSWERS} if settings else {}
+        how = {name: getattr(settings, name) for name in _DECIDING} if settings else {}
         self._model = [facts.engine, facts.revision, dict(facts.versions), how]
 
     def __call__(self, request: Request) -> str:
-        """64 hexadecimal digits.  The order of keys in a schema counts: it is the order in which is answered."""
+        """Return 64 hexadecimal digits.  The order of keys in a schema counts: models answer in that order."""
         messages = [
             [message.role, [_picture(part) if isinstance(part, Path) else part for part in message.parts]]
             for message in request.messages
         ]
-        seed = request.seed if request.temperature > 0 else 0  # without chance a seed decides nothing
+        seed = request.seed if request.temperature > 0 else 0  # without sampling a seed decides nothing
         sampling = [request.max_tokens, request.temperature, seed]
         asked = [self._model, messages, request.schema, request.choices, sampling]
         return hashlib.sha256(json.dumps(asked).encode("ascii")).hexdigest()
@@ -139,18 +139,18 @@ def _picture(path: Path) -> dict[str, str]:
     try:
         found = path.stat()
         return {"picture": _hashed(path, found.st_size, found.st_mtime_ns)}
-    except OSError as error:  # the engine says what is wrong with it, and that is no answer
+    except OSError as error:  # the engine reports what is wrong with it
         return {"picture": f"unreadable: {error.strerror}"}
 
 
 @lru_cache(maxsize=4096)
 def _hashed(path: Path, _size: int, _changed: int) -> str:
-    """Of a picture that many sentences share, the bytes are read once."""
+    """Hash a picture once, however many sentences share it."""
     return sha256_of(path)
 
 
 def _to_json(response: Response) -> dict[str, Any]:
-    row = {name: getattr(response, name) for name in _KNOWN}
+    row = {name: getattr(response, name) for name in _KEPT}
     row["choice_logprobs"] = {
         choice: value if math.isfinite(value) else None for choice, value in response.choice_logprobs.items()
     }
@@ -158,7 +158,7 @@ def _to_json(response: Response) -> dict[str, Any]:
 
 
 def _response(request_id: str, kept: Mapping[str, Any]) -> Response:
-    given = {name: value for name, value in kept.items() if name in _KNOWN}
+    given = {name: value for name, value in kept.items() if name in _KEPT}
     logprobs = given.pop("choice_logprobs", {})
-    known = {choice: -math.inf if value is None else value for choice, value in logprobs.items()}
-    return Response(request_id=request_id, choice_logprobs=known, **given)
+    shares = {choice: -math.inf if value is None else value for choice, value in logprobs.items()}
+    return Response(request_id=request_id, choice_logprobs=shares, **given)

@@ -1,8 +1,8 @@
-"""Engines by name.
+"""Open an engine by name, over the weights that are on this machine.
 
-In: settings, and where the weights lie.  Out: an engine that is ready to be asked, its model not loaded yet.
-Settings that this engine cannot keep, packages that are not installed and folders that hold no whole model are refused
-here, in the process that asks, before anything large is imported."""
+In: engine settings.  Out: an engine that is ready to be asked, its model not loaded yet.  Settings that the engine
+does not support, packages that are not installed and incomplete folders are refused here, in the process that asks,
+before anything large is imported."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from localmel.engines.model_folder import ModelFolder, model_folder
+from localmel.engines.process import WorkerEngine
 from localmel.engines.protocol import Engine
 from localmel.engines.scripted import Script, ScriptedEngine
 from localmel.errors import MissingExtra, UnknownChoice, UsageError
 from localmel.settings import EngineSettings
+from localmel.weights.find import find_model
+from localmel.weights.model_folder import ModelFolder, model_folder
 
 _DTYPES, _DEVICES = ("auto", "float32", "float16", "bfloat16"), ("auto", "cuda", "cpu")
 
@@ -25,11 +27,11 @@ class _Kind:
     """One way to run a model."""
 
     modules: tuple[str, ...]
-    "What has to be importable."
+    "Modules that must be importable."
     pip: str
-    "What installs it."
+    "The package that installs them."
     quantizations: tuple[str, ...]
-    "That its settings may name."
+    "The values that its settings may have."
 
 
 KINDS = {
@@ -48,13 +50,23 @@ KINDS = {
 }
 
 
+def open_model(settings: EngineSettings) -> Engine:
+    """Find the weights that the settings name and open their engine.
+
+    A server has its own weights.  For the scripted engine a path is its script; with a name it makes its answers up.
+    Raises MissingWeights, MissingExtra or EngineStopped."""
+    if settings.engine == "scripted":
+        return open_engine(settings, script=Path(settings.weights) if "/" in settings.weights else None)
+    return open_engine(settings, None if settings.engine == "server" else find_model(settings.weights).path)
+
+
 def open_engine(
     settings: EngineSettings, folder: Path | None = None, *, script: Script | None = None, log: Path | None = None
 ) -> Engine:
-    """The engine that the settings name.
+    """Open the engine that the settings name.
 
-    `folder` holds the weights (vllm, transformers); `script` the answers (scripted); to `log` goes what a model's
-    process prints.  Raises UsageError, MissingExtra, MissingWeights, CorruptArtifact."""
+    `folder` holds the weights (vllm, transformers), `script` the answers (scripted); a worker's prints go to `log`.
+    Raises UsageError, MissingExtra, MissingWeights, CorruptArtifact, UnsafeWeights."""
     kind = KINDS.get(settings.engine)
     if kind is None:
         raise UnknownChoice("engine", settings.engine, KINDS, option="--engine")
@@ -63,20 +75,20 @@ def open_engine(
     if settings.engine == "scripted":
         return ScriptedEngine(settings, script)
     if settings.engine == "server":
-        from localmel.engines.server import ServerEngine
+        from localmel.engines.server import ServerEngine  # its package is an extra
 
         return ServerEngine(settings)
     if folder is None:
         raise UsageError(f"engine {settings.engine!r} needs the folder of {settings.weights!r}")
     model = model_folder(folder)
+    if model.for_open_clip:
+        raise UsageError(f"engine {settings.engine!r} cannot run {folder}: it holds a CLIP model for open_clip")
     _check_quantization(settings, model)
     if 0 < model.context < settings.context:
         raise UsageError(
             f"context is {settings.context:,}; {model.path.name} was made for {model.context:,}",
             hint=f"context = {model.context}",
         )
-    from localmel.engines.process import WorkerEngine
-
     return WorkerEngine(settings, model, log=log)
 
 
@@ -88,9 +100,9 @@ def _check_settings(settings: EngineSettings, kind: _Kind) -> None:
             raise UsageError(f"engine {settings.engine!r} has no {name} {value!r}; it has {shown}")
     for name in ("at_once", "longest_side", "tensor_parallel", "pipeline_parallel", "timeout", "memory_share"):
         if (number := getattr(settings, name)) <= 0:
-            raise UsageError(f"{name} is {number}; it must be more than 0")
+            raise UsageError(f"{name} is {number}; it must be above 0")
     if settings.memory_share > 1:
-        raise UsageError(f"memory_share is {settings.memory_share}; it is a part of 1")
+        raise UsageError(f"memory_share is {settings.memory_share}; it cannot exceed 1")
     if settings.engine != "vllm" and settings.tensor_parallel * settings.pipeline_parallel > 1:
         raise UsageError(f"engine {settings.engine!r} runs on one device", hint='engine = "vllm"')
 
@@ -109,30 +121,22 @@ def _check_packages(settings: EngineSettings, kind: _Kind) -> None:
             f"quantization {settings.quantization!r} needs bitsandbytes, which is not installed",
             hint="pip install 'localmel[quant]'",
         )
-    if settings.engine == "vllm" and not _is_installed("vllm-bnb-plugin"):
+    if settings.engine == "vllm" and not any(metadata.distributions(name="vllm-bnb-plugin")):
         raise MissingExtra(
-            "quantization '4bit' on vLLM needs vllm-bnb-plugin, which is not installed: vLLM 0.28 and later bring no "
+            "quantization '4bit' on vLLM needs vllm-bnb-plugin, which is not installed: vLLM 0.28 and later have no "
             "bitsandbytes of their own",
             hint="pip install vllm-bnb-plugin",
         )
 
 
-def _is_installed(distribution: str) -> bool:
-    try:
-        metadata.distribution(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
 def _check_quantization(settings: EngineSettings, model: ModelFolder) -> None:
-    """Weights are quantised before (awq, gptq, compressed-tensors) or while they are loaded (4bit, 8bit, fp8)."""
+    """Check that asked and stored quantisation agree; only awq, gptq and compressed-tensors are stored."""
     asked, stored = settings.quantization, model.quantized_as
     if asked in ("awq", "gptq", "compressed-tensors") and stored != asked:
         how = f"quantised as {stored!r}" if stored else "not quantised"
         raise UsageError(f"quantization is {asked!r}; the weights in {model.path} are {how}", hint='quantization = ""')
     if asked in ("4bit", "8bit") and stored not in ("", "bitsandbytes"):
         raise UsageError(
-            f"quantization is {asked!r}; the weights in {model.path} are quantised as {stored!r} already",
+            f"quantization is {asked!r}; the weights in {model.path} are already quantised as {stored!r}",
             hint='quantization = ""',
         )

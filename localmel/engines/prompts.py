@@ -1,9 +1,9 @@
-"""Requests in the words of one model: its chat template, its tokens, its pictures.
+"""Put requests into the form that one model reads: its chat template, its tokens, its pictures.
 
-In: a request and a model's folder.  Out: the text and tokens that this model meets, and how many of them are pictures.
+In: a request and a model's folder.  Out: the text and tokens of the prompt, and how many of them are pictures.
 The template is the model's own.  Where it takes no system message, that goes before the first turn of the user; where
-it can think aloud, it is told not to.  What a request says is text: a marker of turns or pictures inside it is broken
-up.  Loads the tokenizer and the processor of the folder, no weights."""
+the model can reason aloud, it is asked not to.  A request is only text: markers of turns or pictures inside it are
+broken up.  Loads the tokenizer and the processor of the folder, no weights."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from typing import Any
 
 from localmel.engines.answers import too_long
 from localmel.engines.choices import ChoiceTokens, choice_tokens
-from localmel.engines.model_folder import ModelFolder
 from localmel.engines.pictures import Picture, open_picture
 from localmel.engines.protocol import Message, Request, Response
 from localmel.errors import BadInput, MissingWeights
+from localmel.weights.model_folder import ModelFolder
 
 Content = list[dict[str, str]]
-_ASKED_FOR = {"enable_thinking": False, "thinking": False, "date_string": "26 Jul 2024"}
-"What templates ask for by name: whether the model may think aloud, and the day, which is to be the same every day."
+_TEMPLATE_OPTIONS = {"enable_thinking": False, "thinking": False, "date_string": "26 Jul 2024"}
+"Variables that templates read: whether the model may reason aloud, and the date, which must not change every day."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Prompt:
-    """One request as the model meets it."""
+    """One request as the model reads it."""
 
     request: Request
     text: str
     token_ids: tuple[int, ...]
-    "Each picture is the one token that stands for it in the text."
+    "Each picture is one placeholder token."
     pictures: tuple[Picture, ...]
     n_tokens: int
-    "As the model meets them: a picture counts as many as it becomes."
+    "With each picture as the tokens it expands to."
     n_image_tokens: int
     choices: ChoiceTokens | None
 
     @property
     def n_answer_tokens(self) -> int:
-        """Room that the answer may need."""
+        """The most tokens that the answer may take."""
         return self.choices.longest if self.choices else self.request.max_tokens
 
 
 class Prompter:
-    """The tokenizer, and for models that see the processor, of one folder."""
+    """The tokenizer of one folder and, for models that see, its processor."""
 
     def __init__(self, folder: ModelFolder, *, longest_side: int, context: int) -> None:
-        """`context` is the limit on prompt and answer together; 0 knows none."""
+        """Load both.  `context` limits prompt and answer together; 0 means no limit."""
         from transformers import AutoProcessor, AutoTokenizer
 
         loader = AutoProcessor if folder.takes_pictures else AutoTokenizer
@@ -60,10 +60,10 @@ class Prompter:
         self.tokenizer.padding_side = "left"
         self._template = getattr(self.processor, "chat_template", None) or self.tokenizer.chat_template
         if not self._template:
-            raise MissingWeights(f"{folder.path} has no chat template: the form of its prompts is not known")
+            raise MissingWeights(f"cannot write prompts for {folder.path}: it has no chat template")
 
     def prompt(self, request: Request) -> Prompt | Response:
-        """The prompt, or a failed response where it cannot be made.  Raises BadInput, BadPicture among it."""
+        """Return the prompt, or a failed response where it does not fit.  Raises BadInput, including BadPicture."""
         paths = [part for message in request.messages for part in message.parts if isinstance(part, Path)]
         if paths and not self._folder.takes_pictures:
             raise BadInput(f"{self._folder.path.name} reads text only; the request has {len(paths)} picture(s)")
@@ -86,7 +86,7 @@ class Prompter:
 
     @cached_property
     def stop_tokens(self) -> tuple[int, ...]:
-        """Every token that ends an answer; the tokenizer's own first."""
+        """All tokens that end an answer; the tokenizer's own first."""
         found = [self.tokenizer.eos_token_id]
         for name in ("generation_config.json", "config.json"):
             path = self._folder.path / name
@@ -98,16 +98,16 @@ class Prompter:
 
     @property
     def pad_token(self) -> int:
-        """Fills rows; never read."""
+        """The token that pads rows; it is never read."""
         token = self.tokenizer.pad_token_id
         return int(token if token is not None else self.stop_tokens[0])
 
     def decoded(self, tokens: Sequence[int]) -> str:
-        """The text of an answer, without markers."""
+        """Return the text of an answer, without markers."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def begins(self, text: str) -> bool:
-        """Whether a rendered prompt has the token that begins a text already, so that none is to be added."""
+        """Say whether a rendered prompt already has the token that begins a text, so that none must be added."""
         return bool(self.tokenizer.bos_token) and text.startswith(self.tokenizer.bos_token)
 
     def _tokens(self, text: str) -> list[int]:
@@ -128,13 +128,13 @@ class Prompter:
         sizes = [(picture.image.height, picture.image.width) for picture in pictures]
         try:
             return list(self.processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"])
-        except ValueError as error:  # a picture so long and narrow that the model has no grid for it
-            raise BadInput(f"{pictures[0].path} does not suit the model ({error})") from None
+        except ValueError as error:  # a picture too long and narrow for the model's grid
+            raise BadInput(f"the model cannot take {pictures[0].path} ({error})") from None
 
     # --- the template --------------------------------------------------------------------------------------------
 
     def _rendered(self, messages: Sequence[Message]) -> str:
-        """The prompt as text.  Raises BadInput where the template drops what the request says."""
+        """Return the prompt as text.  Raises BadInput where the template drops part of the request."""
         reasons = []
         for turns in (self._turns(messages), self._turns(_without_system(messages))):
             try:
@@ -146,18 +146,25 @@ class Prompter:
             if all(part in text for part in said):
                 return text
             reasons.append(f"it leaves out {next(part for part in said if part not in text)[:60]!r}")
-        raise BadInput(f"the chat template of {self._folder.path.name} cannot say the request: {'; '.join(reasons)}")
+        raise BadInput(
+            f"the chat template of {self._folder.path.name} cannot express the request: {'; '.join(reasons)}"
+        )
 
     def _templated(self, turns: Sequence[tuple[str, Content]]) -> str:
         if self._folder.takes_pictures:
             said: list[dict[str, Any]] = [{"role": role, "content": content} for role, content in turns]
         else:
             said = [{"role": role, "content": "".join(part["text"] for part in content)} for role, content in turns]
-        options = {"chat_template": self._template, "tokenize": False, "add_generation_prompt": True, **_ASKED_FOR}
+        options = {
+            "chat_template": self._template,
+            "tokenize": False,
+            "add_generation_prompt": True,
+            **_TEMPLATE_OPTIONS,
+        }
         return str(self.tokenizer.apply_chat_template(said, **options))
 
     def _turns(self, messages: Sequence[Message]) -> list[tuple[str, Content]]:
-        """Neighbouring texts are joined: some templates read only the first one of a turn."""
+        """Return roles with contents, adjacent texts joined: some templates read only the first text of a turn."""
         turns: list[tuple[str, Content]] = []
         for message in messages:
             content: Content = []
@@ -172,7 +179,7 @@ class Prompter:
         return turns
 
     def _plain(self, text: str) -> str:
-        """The text with every marker in it broken up, so that it cannot end its turn or announce a picture."""
+        """Break up every marker in a text, so that it cannot end its turn or announce a picture."""
         for marker in self._markers:
             if marker in text:
                 text = text.replace(marker, f"{marker[0]} {marker[1:]}")
@@ -186,7 +193,7 @@ class Prompter:
 
 
 def _without_system(messages: Sequence[Message]) -> list[Message]:
-    """What the system says, before what the user says first."""
+    """Move the system's words to the beginning of the user's first turn."""
     system = [part for message in messages if message.role == "system" for part in message.parts]
     others = [message for message in messages if message.role != "system"]
     if not system or not others or others[0].role != "user":

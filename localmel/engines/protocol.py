@@ -1,10 +1,12 @@
-"""What every way to run a model has in common: requests in, one response each out.
+"""The interface of every way to run a model: requests in, one response each out.
 
-A request carries messages with pictures, what constrains the answer, a token budget and a seed.  A response carries
-the answer, or why there is none, with what it cost.  Knows nothing of mentions, triples or candidates."""
+A request carries messages with pictures, a constraint on the answer, a token budget and a seed.  A response carries
+the answer, or why there is none, and what it cost.  Both travel between two processes as lines of JSON; paths travel
+as text, whatever bytes they hold.  Knows nothing of mentions, triples or candidates."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +15,12 @@ from typing import Any, Literal, Protocol, Self
 
 Role = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "failed"]
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One turn: texts and pictures in the order in which the model is to meet them."""
+    """One turn: texts and pictures in the order in which the model reads them."""
 
     role: Role
     parts: tuple[str | Path, ...]
@@ -31,9 +34,9 @@ class Request:
     id: str
     messages: tuple[Message, ...]
     schema: Mapping[str, Any] | None = None
-    "JSON schema that the answer must fulfil; enforced while it is written."
+    "JSON schema of the answer, enforced while it is written."
     choices: tuple[str, ...] = ()
-    "Closed set of answers; the response then carries the log probability of each.  At most one of the two is given."
+    "Closed set of answers; the response then carries the log probability of each.  Excludes a schema."
     max_tokens: int = 1024
     temperature: float = 0.0
     seed: int = 0
@@ -57,26 +60,26 @@ class Response:
     text: str
     finish: Finish
     prompt_tokens: int = 0
-    "As the model met them, image tokens included."
+    "Tokens that the model read, image tokens included."
     image_tokens: int = 0
     cached_tokens: int = 0
-    "Of the prompt, those the engine had read before and did not read again; 0 where it does not tell."
+    "Prompt tokens that the engine took from its cache; 0 where it does not report them."
     output_tokens: int = 0
     seconds: float = 0.0
-    "From the moment the request was handed to the model to the last token; of a batch, the whole batch's."
+    "From handing the request to the model to the last token; for a batch, the time of the whole batch."
     first_token_seconds: float | None = None
-    "None where the engine does not tell."
+    "None where the engine does not report it."
     choice_logprobs: Mapping[str, float] = field(default_factory=dict)
-    "Natural logarithms, normalised: over all choices the probabilities sum to 1.  Empty where the engine cannot tell."
+    "Natural logarithms; the probabilities of all choices sum to 1.  Empty where the engine does not report them."
     problem: str = ""
     'With `finish` "failed": a fact with its value.'
     too_long_by: int = 0
-    "By how many tokens prompt and budget together exceed the context, where that is the problem; else 0."
+    "Tokens by which prompt and budget together exceed the context, where that is the problem; else 0."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFacts:
-    """What goes into manifests and journals: the same facts, the same answers."""
+    """The entries for manifests and journals: the same facts, the same answers."""
 
     engine: str
     model: str
@@ -85,17 +88,17 @@ class EngineFacts:
     versions: Mapping[str, str]
     load_seconds: float = 0.0
     peak_memory_bytes: int = 0
-    "Of the process that ran the model, on the device it ran on; 0 where nobody can tell (a server)."
+    "Memory of the process that ran the model, on its device; 0 where unknown (a server)."
 
 
 class Engine(Protocol):
     """One model in memory.  A context manager: on leaving, its memory is given back."""
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Response]:
-        """One response per request, in the order in which they are finished.
+        """Yield one response per request, in the order in which they finish.
 
-        A request that cannot be answered gives a response with `finish` "failed"; the others are answered all the
-        same.  Raises EngineStopped when the model itself is gone; what was yielded before is whole."""
+        A request that cannot be answered gives a response with `finish` "failed" and does not disturb the others.
+        Raises EngineStopped when the model itself is gone; responses yielded before stay valid."""
         ...
 
     def facts(self) -> EngineFacts: ...
@@ -107,3 +110,42 @@ class Engine(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+def line_of(message: Mapping[str, Any]) -> bytes:
+    """Return one message as JSON on one line."""
+    return json.dumps(message, separators=(",", ":"), default=dict).encode("ascii") + b"\n"
+
+
+def message_of(line: bytes) -> Json:
+    """Return the message of a line.  Raises ValueError for a line that was cut off."""
+    message = json.loads(line)
+    if not line.endswith(b"\n") or not isinstance(message, dict):
+        raise ValueError(f"not a complete message: {line[:80]!r}")
+    return message
+
+
+def request_json(request: Request) -> Json:
+    """Return a request as plain values."""
+    return {
+        "id": request.id,
+        "messages": [[message.role, [_part_json(part) for part in message.parts]] for message in request.messages],
+        "schema": dict(request.schema) if request.schema is not None else None,
+        "choices": list(request.choices),
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "seed": request.seed,
+    }
+
+
+def request_from(values: Mapping[str, Any]) -> Request:
+    """Return the request of the values that `request_json` made."""
+    messages = tuple(
+        Message(role=role, parts=tuple(part if isinstance(part, str) else Path(part["picture"]) for part in parts))
+        for role, parts in values["messages"]
+    )
+    return Request(**{**values, "messages": messages, "choices": tuple(values["choices"])})
+
+
+def _part_json(part: str | Path) -> str | Json:
+    return part if isinstance(part, str) else {"picture": str(part.absolute())}

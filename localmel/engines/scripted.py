@@ -1,4 +1,4 @@
-"""An engine without a model: answers that were written down, and valid ones made up where none was.
+"""An engine without a model: it answers from a script, and makes up valid answers where the script has none.
 
 In: requests, and a script (a JSON or JSONL file, or a function).  Out: responses that keep schema, choices, budget and
 context as the real engines do.  For tests, demonstrations and people who write stages of their own.
@@ -6,11 +6,11 @@ context as the real engines do.  For tests, demonstrations and people who write 
 A script is a list of objects, one per line in JSONL:
 
     {"id": "q-7", "answer": "B"}                                    for the request with this id
-    {"contains": "Messi", "answer": {"triples": []}, "probability": 0.7}   where a message or choice holds this text
+    {"contains": "Messi", "answer": {"triples": []}, "probability": 0.7}   where a message or choice has this text
     {"answer": "..."}                                               for every other request
     {"contains": "Pele", "problem": "the model gave up"}            a request that fails
 
-The first object that fits answers; `seconds` in it makes the answer wait.  Tokens are words."""
+The first object that matches answers; `seconds` in it delays the answer.  Tokens are words."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from localmel.engines.protocol import EngineFacts, Request, Response
 from localmel.errors import BadInput, shell_line
 from localmel.settings import EngineSettings
 from localmel.store.artifacts import sha256_of
+from localmel.store.codec import from_json
 
 Script = Path | Callable[[Request], "str | Response | None"]
 _TOKEN = re.compile(r"\s*\S+|\s+$")
-_KEYS = {"id", "contains", "answer", "problem", "probability", "seconds"}
 _PROBABILITY = 0.9
-"Of a choice that a script names without saying how probable it is."
+"The probability of a choice that a script names without one."
 MADE_UP = "made up"
-"The revision of a model that has no script."
+"The revision of a model without a script."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ class ScriptedEngine:
         self._revision = sha256_of(script) if isinstance(script, Path) else MADE_UP
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Response]:
-        """One response per request, in order."""
+        """Yield one response per request, in order."""
         for request in requests:
             started = time.perf_counter()
             try:
@@ -121,12 +121,12 @@ class ScriptedEngine:
         )
 
     def facts(self) -> EngineFacts:
-        """There is no model: its name is the script's."""
+        """Return the facts, with the name of the script as the model's."""
         name = self._settings.weights or "scripted"
         return EngineFacts(engine="scripted", model=name, revision=self._revision, versions={})
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no model is held."""
 
     def __enter__(self) -> Self:
         return self
@@ -138,7 +138,7 @@ class ScriptedEngine:
 
 
 def _shares(request: Request, answer: str, probability: float) -> dict[str, float]:
-    """Log probabilities: this one for the answer, the rest in equal parts for the other choices."""
+    """Return log probabilities: the given one for the answer, the rest divided equally among the other choices."""
     others = len(request.choices) - 1
     if not others:
         return {answer: 0.0}
@@ -147,7 +147,7 @@ def _shares(request: Request, answer: str, probability: float) -> dict[str, floa
 
 
 def _made_up(request: Request) -> Any:
-    """A valid answer that depends on nothing but the request.  Raises BadInput where anything would be valid."""
+    """Return a valid answer that depends only on the request.  Raises BadInput where any answer would be valid."""
     random = Random(fingerprint(request))
     if request.choices:
         return {choice: random.uniform(-8, 0) for choice in request.choices}
@@ -157,11 +157,11 @@ def _made_up(request: Request) -> Any:
 
 
 def read_script(path: Path) -> tuple[_Line, ...]:
-    """The objects of a script.  Raises BadInput with the number of the line that is none."""
+    """Read the objects of a script.  Raises BadInput with the number of the line that is not one."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"the script {path} cannot be read ({error})", hint=shell_line("ls -l", path)) from None
+        raise BadInput(f"cannot read the script {path}: {error}", hint=shell_line("ls -l", path)) from None
     if text.lstrip().startswith("["):
         entries = list(enumerate(_parsed(path, 1, text), 1))
     else:
@@ -174,19 +174,18 @@ def _parsed(path: Path, number: int, text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path}:{number} is no JSON ({error})") from None
+        raise BadInput(f"cannot read {path}:{number}: it is not JSON ({error})") from None
 
 
 def _checked(path: Path, number: int, entry: Any) -> _Line:
-    if not isinstance(entry, dict) or not entry.keys() <= _KEYS or entry.keys().isdisjoint({"answer", "problem"}):
-        fact = f"{path}: answer {number} is no object with an answer or a problem, and of {', '.join(sorted(_KEYS))}"
-        raise BadInput(fact)
-    line = _Line(**entry)
+    line = from_json(_Line, entry, where=f"{path}: answer {number}", error=BadInput)
+    if entry.keys().isdisjoint({"answer", "problem"}):
+        raise BadInput(f"{path}: answer {number} has neither an answer nor a problem")
     if not 0 < line.probability <= 1:
         raise BadInput(f"{path}: answer {number} has probability {line.probability}")
     return line
 
 
 def made_up_note(weights: str) -> str:
-    """Return the sentence that says a model is a name without a script, so that its answers mean nothing."""
+    """Return the note that a model has no script, so that its answers mean nothing."""
     return f"{weights} answers are {MADE_UP}: no such script"

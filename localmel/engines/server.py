@@ -1,8 +1,8 @@
 """An OpenAI-compatible server on this machine as an engine: vllm serve, llama.cpp, ollama.
 
-In: requests.  Out: responses as they are finished, several under way at a time.  A server that is busy or stumbles is
-asked again, as long as `timeout` lasts; what it refuses fails alone; where it is gone, everything stops.  Nothing
-leaves this machine unless permitted: no proxy is used, no redirection followed, and the address is checked before."""
+In: requests.  Out: responses as they finish, several under way at a time.  A server that is busy or fails for a moment
+is asked again until `timeout`; a request that it refuses fails alone; where it is gone, everything stops.  Nothing
+leaves this machine unless permitted: no proxy is used, no redirection followed, and the address is checked first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any, Self
 import httpx2
 
 from localmel.engines.answers import choice_response, failed, failure, kept, refused
-from localmel.engines.choices import ChoiceTokens, Tokens, choice_tokens
+from localmel.engines.choices import ChoiceTokens, NextLogprobs, Tokens, choice_tokens
 from localmel.engines.loopback import checked_place
 from localmel.engines.openai_protocol import (
     Json,
@@ -39,18 +39,18 @@ from localmel.errors import BadInput, EngineStopped, MissingWeights
 from localmel.settings import EngineSettings
 
 _ATTEMPTS = 5
-"How often one request is sent before it counts as failed."
+"Times that one request is sent before it counts as failed."
 _PAUSE = 0.5
 "Seconds before the second attempt; doubled for each further one."
 _BUSY = (408, 409, 425, 429, 500, 502, 503, 504)
 _GONE = (401, 403, 404)
 _MOST_CHARACTERS = 16_000_000
-"Of one answer; a server that never ends is no server."
+"Longest answer that is read; a server that never stops writing is cut off."
 _NO_END = -1
 
 
 class _Again(Exception):
-    """This attempt failed in a way that may pass; says how, and how long to wait."""
+    """A failure that may pass: how the attempt failed, and how long to wait."""
 
     def __init__(self, problem: str, seconds: float = 0.0) -> None:
         super().__init__(problem)
@@ -61,7 +61,7 @@ class ServerEngine:
     """One server, asked over `at_once` connections."""
 
     def __init__(self, settings: EngineSettings) -> None:
-        """Checks the address; nothing is sent before the first request.  Raises UsageError."""
+        """Check the address; nothing is sent before the first request.  Raises UsageError."""
         self._settings = settings
         self._place = checked_place(settings.url, allow_remote=settings.allow_remote)
         self._client = httpx2.Client(
@@ -78,7 +78,7 @@ class ServerEngine:
     # --- requests ----------------------------------------------------------------------------------------------
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Response]:
-        """One response per request as they are finished.  Raises EngineStopped where the server is gone."""
+        """Yield one response per request as they finish.  Raises EngineStopped where the server is gone."""
         tasks: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         done: queue.SimpleQueue[Response | BaseException] = queue.SimpleQueue()
         n_asked, source = 0, iter(requests)
@@ -104,7 +104,7 @@ class ServerEngine:
                 yield response
         finally:
             with suppress(queue.Empty):
-                while True:  # what no thread has begun is not begun any more
+                while True:  # requests that no thread has begun are dropped
                     tasks.get_nowait()
             for _ in threads:
                 tasks.put(None)
@@ -138,7 +138,7 @@ class ServerEngine:
         return failed(request, f"{problem} (asked {attempt + 1} times)")
 
     def _paused(self, attempt: int, seconds: float, deadline: float) -> bool:
-        """Wait before the next attempt; False where there is no time for one."""
+        """Wait before the next attempt; return False where there is no time for one."""
         pause = max(seconds, _PAUSE * 2**attempt)
         if attempt + 1 == _ATTEMPTS or time.monotonic() + pause >= deadline:
             return False
@@ -146,7 +146,7 @@ class ServerEngine:
         return True
 
     def _streamed(self, request: Request, body: Json, deadline: float) -> Response:
-        """One attempt.  Raises _Again for what may pass, EngineStopped for what will not."""
+        """Make one attempt.  Raises _Again for a failure that may pass, EngineStopped for one that will not."""
         started = time.perf_counter()
         stream, first = Stream(), None
         try:
@@ -163,9 +163,9 @@ class ServerEngine:
                         stream.take(event)
                         first = first or (time.perf_counter() - started if stream.text else None)
                     if time.monotonic() > deadline or len(stream.text) > _MOST_CHARACTERS:
-                        raise httpx2.ReadTimeout("it writes on and on")
+                        raise httpx2.ReadTimeout("it does not stop writing")
         except httpx2.TimeoutException:
-            return failed(request, f"no whole answer within {self._settings.timeout:g} s")
+            return failed(request, f"no complete answer within {self._settings.timeout:g} s")
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             raise self._unreachable(error) from None
         except httpx2.TransportError as error:
@@ -175,7 +175,7 @@ class ServerEngine:
         return response_of(request, stream, self._server(), first_token_seconds=first)
 
     def _not_answered(self, request: Request, answer: httpx2.Response) -> Response:
-        """What a status other than 200 means.  Raises _Again or EngineStopped."""
+        """Return the response for a status other than 200.  Raises _Again or EngineStopped."""
         status, said = answer.status_code, _said(answer)
         if status in _BUSY:
             raise _Again(f"the server answers with status {status}: {said}", _retry_after(answer))
@@ -187,7 +187,7 @@ class ServerEngine:
         return response
 
     def _counted(self, request: Request, response: Response) -> Response:
-        """vLLM stops counting a prompt where it is too long; its tokenizer counts to the end."""
+        """Count a prompt that is too long with vLLM's tokenizer: vLLM itself stops counting at the limit."""
         body = body_of(request, self._server(), longest_side=self._settings.longest_side)
         asked = {key: body[key] for key in ("model", "messages", "chat_template_kwargs")}
         try:
@@ -201,7 +201,7 @@ class ServerEngine:
     # --- closed choices --------------------------------------------------------------------------------------------
 
     def _tokens_of(self, request: Request) -> ChoiceTokens | None:
-        """The choices in the server's tokens; None where only vLLM could tell them, or their ends would count."""
+        """Return the choices in the server's tokens; None without vLLM, or where the end of an answer would count."""
         if not self._server().is_vllm:
             return None
         if request.choices not in self._choice_tokens:
@@ -218,12 +218,12 @@ class ServerEngine:
         asked = {"model": self._server().model, "prompt": text, "add_special_tokens": False}
         tokens = self._posted("/tokenize", asked, root=True).get("tokens")
         if not isinstance(tokens, list):
-            raise BadInput("the server does not tell its tokens")
+            raise BadInput("the server does not report its tokens")
         return [int(token) for token in tokens]
 
     def _read(self, request: Request, body: Json, tokens: ChoiceTokens, deadline: float) -> Response:
-        """Ask how probable each choice is, token by token; the server's prefix cache makes all but the first cheap."""
-        told: dict[Tokens, dict[int, float]] = {}
+        """Ask for the probability of each choice, token by token; the prefix cache makes all but the first cheap."""
+        found: NextLogprobs = {}
         n_prompt = 0
         for beginning, wanted in tokens.asked_after().items():
             answer = self._patiently(reading_body(body, self._text(beginning), wanted), deadline)
@@ -234,9 +234,9 @@ class ServerEngine:
             n_prompt = n_prompt or count_of(answer.get("usage"), "prompt_tokens")
             known = read_logprobs(answer)
             if missing := [token for token in wanted if token not in known]:
-                return failed(request, f"the server did not tell how probable token {missing[0]} is")
-            told[beginning] = {token: known[token] for token in wanted}
-        return choice_response(request, tokens.logprobs(told), n_tokens=tokens.lengths, prompt_tokens=n_prompt)
+                return failed(request, f"the server did not report the probability of token {missing[0]}")
+            found[beginning] = {token: known[token] for token in wanted}
+        return choice_response(request, tokens.logprobs(found), n_tokens=tokens.lengths, prompt_tokens=n_prompt)
 
     def _text(self, tokens: Tokens) -> str:
         if not tokens:
@@ -245,7 +245,7 @@ class ServerEngine:
         return str(self._posted("/detokenize", asked, root=True).get("prompt", ""))
 
     def _patiently(self, body: Json, deadline: float) -> Json | httpx2.Response | str:
-        """An answer, a refusal, or after all attempts what the problem is."""
+        """Return an answer, a refusal or, after all attempts, the problem."""
         problem = ""
         for attempt in range(_ATTEMPTS):
             try:
@@ -264,7 +264,7 @@ class ServerEngine:
     # --- the server itself ---------------------------------------------------------------------------------------
 
     def _posted(self, path: str, body: Json, *, root: bool = False) -> Json:
-        """One plain answer.  Raises HTTPStatusError, _Again, BadInput, EngineStopped."""
+        """Return one plain answer.  Raises HTTPStatusError, _Again, BadInput, EngineStopped."""
         base = self._place.url.removesuffix("/v1") if root else self._place.url
         try:
             answer = self._client.post(f"{base}{path}", json=body)
@@ -279,7 +279,7 @@ class ServerEngine:
         return parsed(answer.text)
 
     def _server(self) -> Server:
-        """Who answers, asked once.  Raises EngineStopped where nobody does, MissingWeights for another model."""
+        """Ask once which server answers.  Raises EngineStopped where none does, MissingWeights for another model."""
         if self._met is None:
             try:
                 answer = self._client.get(f"{self._place.url}/models")
@@ -287,8 +287,8 @@ class ServerEngine:
                 raise self._unreachable(error) from None
             self._met = self._found(answer)
             with suppress(httpx2.TransportError, BadInput, ValueError):
-                told = self._client.get(f"{self._place.url.removesuffix('/v1')}/version")
-                self._version = str(parsed(told.text).get("version", "")) if told.status_code == 200 else ""
+                reply = self._client.get(f"{self._place.url.removesuffix('/v1')}/version")
+                self._version = str(parsed(reply.text).get("version", "")) if reply.status_code == 200 else ""
         return self._met
 
     def _found(self, answer: httpx2.Response) -> Server:
@@ -299,13 +299,13 @@ class ServerEngine:
             models: list[Any] = parsed(answer.text)["data"]
             by_name = {str(model["id"]): model for model in models}
         except (BadInput, KeyError, TypeError) as error:
-            raise EngineStopped(f"{url} is no OpenAI-compatible server ({error})") from None
+            raise EngineStopped(f"{url} is not an OpenAI-compatible server ({error})") from None
         found = by_name.get(wanted) or by_name.get(f"{wanted}:latest")
         if found is None:
             names = ", ".join(sorted(by_name)) or "none"
             raise MissingWeights(f"the server at {url} has no model {wanted!r}; it has {names}")
-        told = [found.get(key) for key in ("id", "root", "created" if found.get("owned_by") == "library" else "")]
-        name = " ".join(dict.fromkeys(str(part) for part in told if part))
+        parts = [found.get(key) for key in ("id", "root", "created" if found.get("owned_by") == "library" else "")]
+        name = " ".join(dict.fromkeys(str(part) for part in parts if part))
         return Server(model=str(found["id"]), kind=str(found.get("owned_by") or ""), name=name)
 
     def _unreachable(self, error: Exception) -> EngineStopped:
@@ -315,13 +315,13 @@ class ServerEngine:
         )
 
     def facts(self) -> EngineFacts:
-        """As the server tells them; what it runs on, it does not say."""
+        """Return the facts that the server reports; its hardware is not among them."""
         server = self._server()
         versions = {server.kind or "server": self._version or "unknown"}
         return EngineFacts(engine="server", model=server.model, revision=server.name, versions=versions)
 
     def close(self) -> None:
-        """Let go of the connections; the server stays."""
+        """Close the connections; the server keeps running."""
         self._client.close()
 
     def __enter__(self) -> Self:
@@ -334,20 +334,20 @@ class ServerEngine:
 
 
 def _said(answer: httpx2.Response) -> str:
-    """The words of an answer that is no answer."""
+    """Return the message of an error answer."""
     try:
         text = answer.read()[:4000].decode("utf-8", "replace")
     except httpx2.HTTPError:
         return "nothing"
     try:
-        told = parsed(text)
-        return message_of(told.get("error") or told)
+        table = parsed(text)
+        return message_of(table.get("error") or table)
     except BadInput:
         return repr(text[:120])
 
 
 def _retry_after(answer: httpx2.Response) -> float:
-    """Seconds that a busy server asks for; 0 where it names none, or a date."""
+    """Return the seconds that a busy server asks for; 0 where it names none, or a date."""
     try:
         return max(0.0, float(answer.headers.get("retry-after", "0")))
     except ValueError:

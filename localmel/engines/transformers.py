@@ -1,8 +1,8 @@
-"""A model run by Hugging Face transformers, on a CPU or on one GPU, inside a worker.
+"""Run a model by Hugging Face transformers, on a CPU or on one GPU, inside a worker.
 
-In: requests.  Out: responses, as rows of a batch end.  Batches are made of requests of one kind and of like length,
-padded on the left.  Weights are safetensors of a folder; code from it is never run.  Where memory runs out, the batch
-is halved, and stays so; a request that does not fit alone fails alone."""
+In: requests.  Out: responses, as rows of a batch end.  A batch holds requests of one kind and of similar length, padded
+on the left.  Weights are safetensors of a folder; code from it is never run.  Where memory runs out, the batch size is
+halved and stays so; a request that does not fit alone fails alone."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from localmel.engines.answers import choice_response, failed
+from localmel.engines.choices import choice_logprobs
 from localmel.engines.decoding import Decoding, Grammars, Row
-from localmel.engines.facts import peak_bytes
-from localmel.engines.memory import free_memory
-from localmel.engines.model_folder import ModelFolder
+from localmel.engines.memory import free_memory, peak_bytes
 from localmel.engines.prompts import Prompter
 from localmel.engines.protocol import Request, Response
-from localmel.engines.scoring import choice_logprobs
 from localmel.settings import EngineSettings
+from localmel.weights.model_folder import ModelFolder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +27,7 @@ _LEFT_PADDED = {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_
 _KEPT_WHOLE = [
     rf"(.*\.)?{part}" for part in ("lm_head", "vision_tower", "visual", "vision_model", "multi_modal_projector")
 ]
-"Parts that bitsandbytes leaves as they are: small beside the language model, and worth their bits."
+"Parts that bitsandbytes leaves unquantised: they are small next to the language model, and precision pays there."
 
 
 class TransformersModel:
@@ -64,18 +63,18 @@ class TransformersModel:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits."""
+        """Whether no request waits."""
         return not self._waiting
 
     def peak_bytes(self) -> int:
-        """The most memory the process has held on the device."""
+        """Return the most memory the process has held on the device."""
         return peak_bytes(self.device)
 
     def close(self) -> None:
-        """The end of the process gives everything back."""
+        """Do nothing: the end of the process frees everything."""
 
     def take(self, serial: int, request: Request) -> None:
-        """Prepare a request; one that cannot be asked is answered at once."""
+        """Queue a request; one that cannot be asked is answered at once."""
         if request.schema is not None:
             self._grammars.matcher(request.schema)  # raises here, for this request alone
         prompt = self._prompter.prompt(request)
@@ -85,7 +84,7 @@ class TransformersModel:
             self._waiting.append(Row(serial=serial, prompt=prompt))
 
     def drop(self, serials: Collection[int]) -> None:
-        """These answers are not wanted any more."""
+        """Drop requests whose answers nobody waits for."""
         self._waiting = [row for row in self._waiting if row.serial not in serials]
 
     def step(self) -> None:
@@ -95,7 +94,7 @@ class TransformersModel:
         self._run(batch)
 
     def _next_batch(self) -> list[Row]:
-        """The oldest request with those most like it: same kind, as many pictures, nearest in length."""
+        """Return the oldest request with those most like it: same kind, as many pictures, nearest in length."""
 
         def kind(row: Row) -> tuple[bool, int]:
             return row.prompt.choices is not None, len(row.prompt.pictures)
@@ -116,14 +115,14 @@ class TransformersModel:
             elif rows:
                 self._write(rows, inputs)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError, ValueError, IndexError) as error:
-            if "cuda error" in str(error).lower():  # nothing can be computed on the card any more
+            if "cuda error" in str(error).lower():  # the card is unusable from here on
                 raise
             problem, memory_ran_out = f"{type(error).__name__}: {error}", is_out_of_memory(error)
-        if problem:  # here, where no error holds the memory of the batch
+        if problem:  # outside the handler, where no error keeps the batch in memory
             self._again([row for row in batch if not row.finish], problem, memory_ran_out)
 
     def _again(self, batch: Sequence[Row], problem: str, memory_ran_out: bool) -> None:
-        """What is left of a batch that failed: in halves for want of memory, else one by one to find the culprit."""
+        """Retry the rest of a failed batch: in halves where memory ran out, else one by one to find the culprit."""
         import torch
 
         if self.device == "cuda":
@@ -132,7 +131,7 @@ class TransformersModel:
             row = batch[0]
             if memory_ran_out:
                 problem = f"memory ran out over {row.prompt.n_tokens:,} tokens ({free_memory(self.device)})"
-            self._answer(row.serial, failed(row.prompt.request, f"the model fails on it ({problem})", **_costs(row)))
+            self._answer(row.serial, failed(row.prompt.request, f"the model failed ({problem})", **_costs(row)))
             return
         size = max(1, len(batch) // 2) if memory_ran_out else 1
         if memory_ran_out:
@@ -141,7 +140,7 @@ class TransformersModel:
             self._run(batch[start : start + size])
 
     def _inputs(self, batch: Iterable[Row]) -> tuple[list[Row], dict[str, Tensor]]:
-        """What the model takes, left-padded; a row whose pictures the processor refuses is answered and left out."""
+        """Return rows and left-padded inputs; rows whose pictures the processor refuses are answered and left out."""
         rows, parts = [], []
         for row in batch:
             try:
@@ -151,7 +150,7 @@ class TransformersModel:
                 if is_out_of_memory(error):
                     raise
                 row.finish = "failed"
-                problem = f"the model's processor refuses it ({str(error) or type(error).__name__})"
+                problem = f"the model's processor refuses the request ({str(error) or type(error).__name__})"
                 self._answer(row.serial, failed(row.prompt.request, problem, **_costs(row)))
         if not rows:
             return [], {}
@@ -181,7 +180,7 @@ class TransformersModel:
 
         matchers = {}
         for place, row in enumerate(rows):
-            row.tokens.clear()  # of an attempt for which memory ran out
+            row.tokens.clear()  # left by an attempt that ran out of memory
             if (schema := row.prompt.request.schema) is not None:
                 matchers[place] = self._grammars.matcher(schema)
         decoding = Decoding(
@@ -228,8 +227,10 @@ class TransformersModel:
 
 
 def collated(parts: Sequence[Mapping[str, Tensor]], *, pad_token: int) -> dict[str, Tensor]:
-    """Inputs of single prompts -> of a batch.  Tokens are padded on the left; pictures, of whatever shape their model
-    wants, are put behind one another, those cut into tiles with as many tiles as the largest has."""
+    """Join the inputs of single prompts into those of a batch.
+
+    Tokens are padded on the left.  Pictures of any shape are concatenated; those cut into tiles are padded to as many
+    tiles as the largest has."""
     import torch
     from torch.nn.functional import pad
 
@@ -248,7 +249,7 @@ def collated(parts: Sequence[Mapping[str, Tensor]], *, pad_token: int) -> dict[s
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says, in one of the ways of torch and the system, that memory ran out."""
+    """Say whether an error of torch or the system means that memory ran out."""
     said = str(error).lower()
     return isinstance(error, MemoryError) or any(
         words in said for words in ("out of memory", "can't allocate memory", "cannot allocate memory")
@@ -266,7 +267,7 @@ def _hugging_face() -> Any:
 
 
 def _dtype(settings: EngineSettings, device: str) -> Any:
-    """The dtype asked for; `auto` takes float32 on a CPU, where it is exact and often fastest, else the stored one."""
+    """Return the dtype to load; `auto` is float32 on a CPU (exact and often fastest), else the stored one."""
     import torch
 
     if settings.dtype == "auto":
@@ -275,7 +276,7 @@ def _dtype(settings: EngineSettings, device: str) -> Any:
 
 
 def _quantization(settings: EngineSettings, device: str) -> Any:
-    """Settings of bitsandbytes, or None."""
+    """Return the settings of bitsandbytes, or None."""
     if settings.quantization not in ("4bit", "8bit"):
         return None
     import torch

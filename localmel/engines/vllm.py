@@ -1,10 +1,11 @@
-"""A model run by vLLM inside a worker: requests are taken into its batch and leave it one by one.
+"""Run a model by vLLM inside a worker: requests enter its batch and leave it one by one.
 
-In: requests.  Out: responses as they are finished.  Schemas are enforced by vLLM's structured outputs; closed choices
-are not written but read: after each beginning of a choice vLLM is asked how probable the tokens are that may follow,
-and prefix caching makes each of these questions cost one token.  Weights are safetensors; code of a model is never run.
+In: requests.  Out: responses as they finish.  vLLM's structured outputs enforce schemas; closed choices are not written
+but read: after each beginning of a choice vLLM is asked how probable the possible next tokens are, and prefix caching
+makes each of these questions cost one token.  Weights are safetensors; a model's code is never run.
 
-vLLM's own process is left out on a CPU; on GPUs it prepares pictures here while the card works there."""
+On a CPU vLLM runs inside this process; on GPUs it has one of its own, and pictures are prepared here while the card
+works there."""
 
 from __future__ import annotations
 
@@ -21,22 +22,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from localmel.engines.answers import choice_response, failed
-from localmel.engines.choices import Tokens
-from localmel.engines.facts import peak_bytes
-from localmel.engines.memory import free_memory
-from localmel.engines.model_folder import ModelFolder
+from localmel.engines.choices import ChoiceTokens, NextLogprobs, Tokens
+from localmel.engines.memory import free_memory, peak_bytes
 from localmel.engines.prompts import Prompt, Prompter
 from localmel.engines.protocol import Request, Response
 from localmel.errors import UsageError
 from localmel.settings import EngineSettings
+from localmel.weights.model_folder import ModelFolder
 
 Answer = Callable[[int, Response], None]
 MOST_PICTURES = 1
-"Per request: vLLM sets memory aside for the most there may be."
+"Pictures per request: vLLM reserves memory for the most there may be."
 _TOKENS_AT_ONCE = 128
-"How many next tokens vLLM tells the probability of in one question."
+"Next tokens whose probability one question to vLLM may ask for."
 _CPU_CACHE = (1 << 28, 1 << 34)
-"Least and most bytes for keys and values in main memory."
+"Least and most bytes of keys and values in main memory."
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -48,13 +48,13 @@ class _Asked:
     started: float
     open: set[str] = field(default_factory=set)
     "Ids under which vLLM works on it."
-    told: dict[Tokens, dict[int, float]] = field(default_factory=dict)
+    found: NextLogprobs = field(default_factory=dict)
     n_cached: int = 0
-    "Tokens of the prompt that vLLM had read before."
+    "Tokens of the prompt that vLLM took from its cache."
 
 
 class VllmModel:
-    """One loaded model and what it works on."""
+    """One loaded model, and the requests it works on."""
 
     def __init__(self, folder: ModelFolder, settings: EngineSettings, answer: Answer) -> None:
         self._answer = answer
@@ -80,15 +80,15 @@ class VllmModel:
         return not self._asked
 
     def peak_bytes(self) -> int:
-        """On a GPU what vLLM took of it when it was loaded: it takes its share at once and keeps it."""
+        """Return the peak; on a GPU, the share that vLLM takes when it is loaded and keeps."""
         return self._taken if self.device == "cuda" else peak_bytes("cpu")
 
     def close(self) -> None:
-        """From now on vLLM's processes may end."""
+        """Let vLLM's processes end from now on."""
         self._is_closing = True
 
     def _watch(self, processes: Sequence[multiprocessing.process.BaseProcess]) -> None:
-        """End this process when one of vLLM's own ends: the interface used here would wait for it for ever."""
+        """End this process when one of vLLM's own ends: the interface used here would wait for it forever."""
         ready = multiprocessing.connection.wait([process.sentinel for process in processes])
         ended = [process for process in processes if process.sentinel in ready]
         if self._is_closing:
@@ -115,19 +115,19 @@ class VllmModel:
             if prompt.choices is None:
                 self._send(asked, (), self._sampling(request))
             else:
-                self._read(asked, ())
-        except ValueError as error:  # vLLM's way to refuse a request
-            self._answer(serial, failed(request, f"vLLM refuses it ({error})"))
+                self._read(asked, prompt.choices, ())
+        except ValueError as error:  # how vLLM refuses a request
+            self._answer(serial, failed(request, f"vLLM refuses the request ({error})"))
 
     def drop(self, serials: Collection[int]) -> None:
-        """These answers are not wanted any more."""
+        """Drop requests whose answers nobody waits for."""
         for asked in {id(asked): asked for asked, _ in self._asked.values() if asked.serial in serials}.values():
             self._forget(asked)
 
     def step(self) -> None:
-        """One step of vLLM's batch."""
+        """Run one step of vLLM's batch."""
         if not self._llm.llm_engine.has_unfinished_requests():
-            raise RuntimeError(f"vLLM has nothing to do, and has not answered {len(self._asked)} requests")
+            raise RuntimeError(f"vLLM has nothing to do and has not answered {len(self._asked)} requests")
         for output in self._llm.llm_engine.step():
             if output.finished and (found := self._asked.pop(output.request_id, None)):
                 asked, beginning = found
@@ -135,7 +135,7 @@ class VllmModel:
                 if asked.prompt.choices is None:
                     self._answer(asked.serial, self._written(asked, output))
                 else:
-                    self._take_reading(asked, beginning, output)
+                    self._take_reading(asked, asked.prompt.choices, beginning, output)
 
     def _forget(self, asked: _Asked) -> None:
         for number in asked.open:
@@ -148,7 +148,7 @@ class VllmModel:
         if asked.prompt.pictures:
             prompt["multi_modal_data"] = {"image": [picture.image for picture in asked.prompt.pictures]}
         for named in self._llm.enqueue([prompt], [sampling], use_tqdm=False):
-            number = named.partition("-")[0]  # vLLM puts something random behind, and leaves it out of its outputs
+            number = named.partition("-")[0]  # vLLM appends something random, which its outputs leave out
             asked.open.add(number)
             self._asked[number] = (asked, beginning)
 
@@ -167,10 +167,10 @@ class VllmModel:
         )
 
     def _written(self, asked: _Asked, output: Any) -> Response:
-        """The response of a request whose answer vLLM wrote."""
+        """Return the response of a request whose answer vLLM wrote."""
         request, written, prompt = asked.prompt.request, output.outputs[0], asked.prompt
         if written.finish_reason not in ("stop", "length"):
-            return failed(request, f"vLLM ended it with {written.finish_reason!r} ({written.stop_reason})")
+            return failed(request, f"vLLM ended the request with {written.finish_reason!r} ({written.stop_reason})")
         tokens = [token for token in written.token_ids if token not in self._prompter.stop_tokens]
         times = output.metrics
         begun = times.scheduled_ts if times else 0.0
@@ -188,33 +188,31 @@ class VllmModel:
 
     # --- closed choices --------------------------------------------------------------------------------------------
 
-    def _read(self, asked: _Asked, beginning: Tokens) -> None:
-        """Ask how probable the tokens are with which choices go on after this beginning."""
+    def _read(self, asked: _Asked, choices: ChoiceTokens, beginning: Tokens) -> None:
+        """Ask for the probability of the tokens with which choices continue this beginning."""
         from vllm import SamplingParams
 
-        assert asked.prompt.choices is not None
-        wanted = asked.prompt.choices.asked_after()[beginning]
-        asked.told[beginning] = {}
+        wanted = choices.asked_after()[beginning]
+        asked.found[beginning] = {}
         for start in range(0, len(wanted), _TOKENS_AT_ONCE):
             some = list(wanted[start : start + _TOKENS_AT_ONCE])
             sampling = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=some, detokenize=False)
             self._send(asked, beginning, sampling)
 
-    def _take_reading(self, asked: _Asked, beginning: Tokens, output: Any) -> None:
-        choices, request = asked.prompt.choices, asked.prompt.request
-        assert choices is not None
-        told, wanted = output.outputs[0].logprobs[0], choices.asked_after()
+    def _take_reading(self, asked: _Asked, choices: ChoiceTokens, beginning: Tokens, output: Any) -> None:
+        request = asked.prompt.request
+        logprobs, wanted = output.outputs[0].logprobs[0], choices.asked_after()
         if not beginning:
             asked.n_cached = output.num_cached_tokens or 0
-        asked.told[beginning] |= {token: told[token].logprob for token in wanted[beginning] if token in told}
+        asked.found[beginning] |= {token: logprobs[token].logprob for token in wanted[beginning] if token in logprobs}
         try:
-            if not beginning and not asked.open:  # the prompt stands in the cache now: what follows costs little
+            if not beginning and not asked.open:  # the prompt is cached now: later questions cost little
                 for later in wanted:
                     if later:
-                        self._read(asked, later)
+                        self._read(asked, choices, later)
         except ValueError as error:
             self._forget(asked)
-            self._answer(asked.serial, failed(request, f"vLLM refuses it ({error})"))
+            self._answer(asked.serial, failed(request, f"vLLM refuses the request ({error})"))
             return
         if asked.open:
             return
@@ -224,12 +222,12 @@ class VllmModel:
             "cached_tokens": asked.n_cached,
             "seconds": time.perf_counter() - asked.started,
         }
-        response = choice_response(request, choices.logprobs(asked.told), n_tokens=choices.lengths, **costs)
+        response = choice_response(request, choices.logprobs(asked.found), n_tokens=choices.lengths, **costs)
         self._answer(asked.serial, response)
 
 
 def _device(settings: EngineSettings) -> str:
-    """The device this vLLM was built for.  Raises UsageError where another one is asked for."""
+    """Return the device this vLLM was built for.  Raises UsageError where the settings ask for another one."""
     from vllm.platforms import current_platform
 
     built_for = str(current_platform.device_type)
@@ -239,7 +237,7 @@ def _device(settings: EngineSettings) -> str:
 
 
 def _arguments(folder: ModelFolder, settings: EngineSettings, device: str) -> dict[str, Any]:
-    """What vLLM is started with."""
+    """Return the arguments that vLLM is started with."""
     arguments: dict[str, Any] = {
         "model": str(folder.path),
         "load_format": "safetensors",
@@ -251,9 +249,9 @@ def _arguments(folder: ModelFolder, settings: EngineSettings, device: str) -> di
         "pipeline_parallel_size": settings.pipeline_parallel,
         "gpu_memory_utilization": settings.memory_share,
         "enable_prefix_caching": True,
-        "generation_config": "vllm",  # nothing is sampled differently because a file beside the weights says so
+        "generation_config": "vllm",  # sampling never follows a file in the model's folder
         "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
-        "disable_log_stats": False,  # they carry the time of the first token
+        "disable_log_stats": False,  # the stats carry the time of the first token
         "seed": 0,
     }
     if settings.quantization in ("4bit", "8bit"):

@@ -1,8 +1,8 @@
-"""One model in a process of its own: `python -m localmel.engines.worker`.
+"""Run one model in a process of its own: `python -m localmel.engines.worker`.
 
-In, on standard input: a line with settings, then requests as lines of JSON.  Out, on what was standard output: one
-line per answer as it is finished, whole or not at all.  Whatever a library prints goes to standard error.  Where the
-input ends, because the parent closed it or died, the process and all it started end too.  Opens no socket."""
+In, on standard input: a line with settings, then requests as lines of JSON.  Out, on the original standard output: one
+line per answer as it finishes, complete or not at all.  Everything that libraries print goes to standard error.  When
+the input ends, because the parent closed it or died, the process and all it started end too.  Opens no socket."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import threading
 import time
 import traceback
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from localmel.engines.answers import failed, failure
-from localmel.engines.messages import Json, line_of, message_of, request_from, response_json
-from localmel.engines.model_folder import model_folder
-from localmel.engines.protocol import Request, Response
+from localmel.engines.protocol import Json, Request, Response, line_of, message_of, request_from
 from localmel.engines.scripted import ScriptedEngine
 from localmel.errors import LocalmelError
 from localmel.settings import EngineSettings, go_offline
+from localmel.weights.model_folder import model_folder
 
 _GRACE = 5.0
-"Seconds that a model has to let go when its input has ended."
+"Seconds that a model may take to end once its input has ended."
 
 
 class Model(Protocol):
@@ -41,24 +41,24 @@ class Model(Protocol):
         ...
 
     def drop(self, serials: Collection[int]) -> None:
-        """Forget requests whose answers nobody waits for."""
+        """Drop requests whose answers nobody waits for."""
         ...
 
     def step(self) -> None:
-        """Do a piece of work."""
+        """Do one piece of work."""
         ...
 
     def peak_bytes(self) -> int:
-        """The most memory held so far."""
+        """Return the most memory held so far."""
         ...
 
     def close(self) -> None:
-        """Nothing more will be asked."""
+        """Expect no more requests."""
         ...
 
 
 class _Channel:
-    """The two pipes to the parent, out of reach of whatever else reads and prints in this process."""
+    """The two pipes to the parent, out of reach of anything else that reads or prints in this process."""
 
     def __init__(self) -> None:
         self._out: BinaryIO = os.fdopen(os.dup(1), "wb", buffering=0)
@@ -81,12 +81,12 @@ class _Channel:
         except ValueError:  # the parent died in the middle of a line
             pass
         self._inbox.put(None)
-        signal.setitimer(signal.ITIMER_REAL, 2 * _GRACE)  # ends the process even where no Python runs any more
+        signal.setitimer(signal.ITIMER_REAL, 2 * _GRACE)  # ends the process even where Python no longer runs
         time.sleep(_GRACE)
         end_everything()
 
     def waiting(self, *, wait: bool) -> list[Json | None]:
-        """What has come since; with `wait`, at least one message.  None: nothing more will come."""
+        """Return the messages since the last call, with `wait` at least one; None among them marks the end."""
         messages = [self._inbox.get()] if wait else []
         while True:
             try:
@@ -95,7 +95,7 @@ class _Channel:
                 return messages
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """One whole line; short writes are continued."""
+        """Write one whole line; short writes are continued."""
         line = memoryview(line_of(message))
         while line:
             line = line[self._out.write(line) :]
@@ -109,7 +109,7 @@ def end_everything() -> None:
 
 
 class _Scripted:
-    """The scripted engine as a model: what the machinery between two processes is tested with."""
+    """The scripted engine as a model, which tests the machinery between two processes."""
 
     def __init__(self, engine: ScriptedEngine, channel: _Channel) -> None:
         self._engine, self._channel = engine, channel
@@ -140,7 +140,7 @@ class _Scripted:
 
 def answer(channel: _Channel, model: Model, serial: int, response: Response) -> None:
     """Send one response."""
-    channel.send({"answer": serial, "response": response_json(response), "peak": model.peak_bytes()})
+    channel.send({"answer": serial, "response": asdict(response), "peak": model.peak_bytes()})
 
 
 def _loaded(channel: _Channel) -> Model:
@@ -167,7 +167,7 @@ def _loaded(channel: _Channel) -> Model:
 
 
 def serve(channel: _Channel, model: Model) -> None:
-    """Answer until the input ends."""
+    """Answer requests until the input ends."""
     while True:
         for message in channel.waiting(wait=model.is_idle):
             if message is None:
@@ -182,14 +182,14 @@ def serve(channel: _Channel, model: Model) -> None:
                 answer(channel, model, message["ask"], failure(request, error))
             except (ValueError, TypeError, LookupError, RuntimeError, OSError) as error:
                 traceback.print_exc()
-                problem = f"it cannot be put to the model ({type(error).__name__}: {error})"
+                problem = f"the model cannot take the request ({type(error).__name__}: {error})"
                 answer(channel, model, message["ask"], failed(request, problem))
         if not model.is_idle:
             model.step()
 
 
 def main() -> None:
-    """Load what the first line names, then answer."""
+    """Load the model that the first line names, then answer."""
     go_offline()
     channel = _Channel()
     started = time.perf_counter()

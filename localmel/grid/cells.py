@@ -18,6 +18,7 @@ from typing import Any
 
 from localmel.benchmarks import read_benchmark
 from localmel.encode.kb_vectors import load_vectors
+from localmel.engines.open import open_model
 from localmel.errors import BadInput, LocalmelError, shell_line
 from localmel.grid.frozen import FILE
 from localmel.grid.plan import Cell, Described, Grid, profile_json
@@ -33,7 +34,6 @@ from localmel.runs.rerank import RERANK, rerank_stage
 from localmel.runs.retrieve import RETRIEVE, Asked, retrieve_stage
 from localmel.store import progress
 from localmel.store.artifacts import MANIFEST, failed_writes_are_reported, write_json
-from localmel.weights.open import open_model
 
 VLMS, CELLS, FAILED = "vlms", "cells", "failed.json"
 Json = dict[str, Any]

@@ -11,10 +11,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from localmel.engines.open import open_model
 from localmel.engines.scripted import made_up_note
 from localmel.errors import LocalmelError, MissingWeights, UsageError
 from localmel.grid.plan import Cell, Grid, ModelChoice
-from localmel.weights.open import open_model
 
 _SETTING = re.compile(r"(\w+) = (\w+)")
 "What engines propose in place of a setting that does not fit."
@@ -70,12 +70,11 @@ def made_up_notes(grid: Grid) -> Iterator[str]:
 
 def _check_sees(name: str, one: ModelChoice) -> None:
     """Raise UsageError where a model that reads text only is to look at pictures, and MissingWeights."""
-    from localmel.engines.model_folder import model_folder
-    from localmel.weights import find
+    from localmel.weights.find import find_model
 
     if one.settings is None or one.settings.engine not in ("vllm", "transformers") or not name.startswith("vlm "):
         return
-    folder = model_folder(find.model_folder(one.settings.weights))
+    folder = find_model(one.settings.weights).folder
     if not folder.takes_pictures:
         fact = f"{folder.path} holds a model that sees no pictures"
         raise UsageError(fact, hint=f"--llm {one.settings.weights}, or localmel weights list")

@@ -9,16 +9,13 @@ from the model's files or the catalog.  Where nothing is known, None.  The formu
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
-from localmel.engines.memory import device_of, free_memory, needed_bytes
-from localmel.engines.model_folder import model_folder
+from localmel.engines.memory import MemoryNeed, device_of, free_memory, memory_need, quantization_kind
 from localmel.errors import LocalmelError
 from localmel.grid.tokens import Tokens
 from localmel.settings import EngineSettings
-from localmel.weights import find
 from localmel.weights.catalog import catalog
-from localmel.weights.memory_estimate import BYTES_EACH, estimated_memory
+from localmel.weights.find import find_model
 
 READING, WRITING = 0.4, 0.6
 "Shares of what a data sheet promises.  Assumptions."
@@ -35,32 +32,11 @@ CARDS = {
     "RTX 3060": (25e12, 360e9),
 }
 "Dense 16-bit tensor operations and bytes of memory a second, by the makers' data sheets."
-_PACKED_TO_4_BIT = ("awq", "gptq", "compressed-tensors")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
-    """What a model takes."""
-
-    bytes: int
-    source: str
-    "Its files, or the catalog."
-
-
-def memory_of(model: EngineSettings) -> Memory | None:
-    """None where localmel does not run the model, or knows nothing of it."""
-    if model.engine not in ("vllm", "transformers"):
-        return None
-    try:
-        folder = model_folder(find.model_folder(model.weights))
-        return Memory(bytes=needed_bytes(folder, model, device_of(model)), source="its files")
-    except (LocalmelError, OSError):  # not here: then by the catalog
-        pass
-    entry = catalog().get(model.weights)
-    if entry is None:
-        return None
-    estimate = estimated_memory(entry, _kind(model), tokens=model.context or entry.context)
-    return Memory(bytes=estimate.total, source="the catalog")
+def memory_of(model: EngineSettings) -> MemoryNeed | None:
+    """Return the memory a model will take; None where localmel does not run the model, or does not know it."""
+    return memory_need(model, device_of(model)) if model.engine in ("vllm", "transformers") else None
 
 
 def minutes_of(model: EngineSettings, tokens: Tokens, card: str) -> float | None:
@@ -92,16 +68,9 @@ def _parameters(model: EngineSettings) -> tuple[float, float] | None:
     """How many, and how many bytes they take."""
     entry = catalog().get(model.weights)
     if entry is not None:
-        kept = entry.kept if model.quantization else entry.parameters
-        return entry.parameters, 2 * kept + BYTES_EACH[_kind(model)] * (entry.parameters - kept)
+        return entry.parameters, entry.weight_bytes(quantization_kind(model))
     try:
-        facts = find.model_facts(model.weights)
+        folder = find_model(model.weights).folder
     except (LocalmelError, OSError):
         return None
-    return facts.n_parameters, facts.weight_bytes
-
-
-def _kind(model: EngineSettings) -> str:
-    if model.quantization in _PACKED_TO_4_BIT:
-        return "4bit"
-    return model.quantization or "16bit"
+    return folder.n_parameters, folder.weight_bytes

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from localmel.engines.model_folder import model_folder
 from localmel.engines.protocol import Request
 from localmel.errors import LocalmelError
 from localmel.generate.question import TOKENS_PER_NAME
 from localmel.settings import EngineSettings
-from localmel.weights import find
 from localmel.weights.catalog import catalog
+from localmel.weights.find import find_model
 
 _T = TypeVar("_T")
 SAMPLE = 48
@@ -98,7 +97,7 @@ def _own(model: EngineSettings) -> Callable[[Request], tuple[int, int]]:
     from localmel.engines.prompts import Prompter
     from localmel.engines.protocol import Response
 
-    folder = model_folder(find.model_folder(model.weights))
+    folder = find_model(model.weights).folder
     prompter = Prompter(folder, longest_side=model.longest_side, context=0)
 
     def count(request: Request) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from localmel.matchers.registry import (
 from localmel.matchers.trained import TrainedMatcher
 from localmel.settings import Profile
 from localmel.weights.folders import is_name, weights_home
-from localmel.weights.network import network_folder
+from localmel.weights.needed import network_folder
 
 if TYPE_CHECKING:
     from localmel.encode.space import Method

@@ -28,7 +28,7 @@ from localmel.runs.questions import GoldOutside, Questions, check_gold_outside, 
 from localmel.runs.systems import Bench, answers_of, stated_of
 from localmel.settings import Profile, load_profile
 from localmel.settings.shipped import weights_folder
-from localmel.weights.network import network_folder
+from localmel.weights.needed import network_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,10 +42,10 @@ def _opened(name: str, device: str) -> Detector:
         return Tiles()
     if name == "faces":
         return CascadeFaces()
-    from localmel.weights.find import model_folder
+    from localmel.weights.find import find_model
 
     try:
-        folder = model_folder(name)
+        folder = find_model(name).path
     except MissingWeights as error:
         raise MissingWeights(
             f"there is no detector {name!r} ({error.fact}); tiles need no weights", hint=error.hint

@@ -1,13 +1,15 @@
-"""The tar file of a bundle, written one way and read strictly.
+"""The tar file of a bundle: always written the same way, and read strictly.
 
 In: members in order.  Out: the same bytes every time; and back, the list of members with their places, before any of
-them is unpacked.  Only plain files exist here: whatever else a tar can hold (links, devices, folders, sparse files,
-extensions, repeated names, anything after the end) is refused by name.  A header must be, byte for byte, the one that
-this module writes, so nothing in a bundle stands outside a hash or this rule.  Knows no manifest and no model."""
+them is unpacked.  Only plain files are allowed: anything else a tar can hold (links, devices, folders, sparse files,
+extensions, repeated names, bytes after the end) is refused by name.  The standard library parses a header, which must
+then equal, byte for byte, the one that this module writes; so everything in a bundle is covered by a hash or by this
+rule.  `tarfile` alone would skip damaged padding and bytes after the end.  Knows no manifest and no model."""
 
 from __future__ import annotations
 
 import os
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,15 +26,18 @@ MOST_MEMBERS = 10_000
 _END = bytes(2 * BLOCK)
 _OCTAL_LIMIT = 8**11
 _KINDS = {
-    b"1": "a hard link", b"2": "a symbolic link", b"3": "a character device", b"4": "a block device", b"5": "a folder",
-    b"6": "a pipe", b"7": "a contiguous file", b"S": "a sparse file", b"L": "a long name", b"K": "a long link",
-    b"x": "an extended header", b"g": "a global header", b"V": "a volume label", b"M": "a continued file",
+    tarfile.LNKTYPE: "a hard link", tarfile.SYMTYPE: "a symbolic link", tarfile.CHRTYPE: "a character device",
+    tarfile.BLKTYPE: "a block device", tarfile.DIRTYPE: "a folder", tarfile.FIFOTYPE: "a pipe",
+    tarfile.CONTTYPE: "a contiguous file", tarfile.GNUTYPE_SPARSE: "a sparse file",
+    tarfile.GNUTYPE_LONGNAME: "a long name", tarfile.GNUTYPE_LONGLINK: "a long link",
+    tarfile.XHDTYPE: "an extended header", tarfile.XGLTYPE: "a global header", b"V": "a volume label",
+    b"M": "a continued file",
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """A file in the archive: `folder` (may be empty) and `name` with / between them, and where its bytes lie."""
+    """A file in the archive: its `folder` (may be empty) and `name`, joined by /, and the place of its bytes."""
 
     folder: str
     name: str
@@ -45,7 +50,7 @@ class Member:
 
 
 def header(folder: str, name: str, size: int) -> bytes:
-    """The one header of a file: POSIX ustar, mode 644, owner 0, time 0.  Sizes from 8 GiB on are in base 256."""
+    """Return the only header a file may have: POSIX ustar, mode 644, owner 0, time 0; sizes from 8 GiB in base 256."""
     length = b"%011o\0" % size if size < _OCTAL_LIMIT else b"\x80" + size.to_bytes(11, "big")
     block = b"".join(
         (
@@ -63,7 +68,7 @@ def write_bytes(file: BinaryIO, folder: str, name: str, data: bytes) -> None:
 
 
 def write_file(file: BinaryIO, folder: str, name: str, source: Path, size: int) -> str:
-    """Append a member from a file of that size; returns its sha256.  Raises CorruptArtifact if the size differs."""
+    """Append a member from a file of that size and return its sha256.  Raises CorruptArtifact if the size differs."""
     file.write(header(folder, name, size))
     digest, left = sha256(), size
     with source.open("rb") as given:
@@ -86,28 +91,28 @@ def write_end(file: BinaryIO) -> None:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """The archive, open for reading.  Raises BadInput where there is no such file, or none that a bundle can be."""
+    """Open an archive for reading.  Raises BadInput where there is no such file, or it cannot be a bundle."""
     if path.is_dir():
         hint = shell_line("localmel weights install --adopt", path)
         raise BadInput(f"{path} is a folder, not a bundle", hint=hint)
     try:
         if path.exists() and not path.is_file():
-            raise BadInput(f"{path} is no ordinary file", hint=shell_line("ls -l", path))
+            raise BadInput(f"cannot read {path}: it is not an ordinary file", hint=shell_line("ls -l", path))
         file = path.open("rb")
     except FileNotFoundError:
         raise BadInput(f"there is no bundle {path}", hint=shell_line("ls -l", path.parent)) from None
-    except (OSError, ValueError) as error:  # ValueError: a name that no disk takes
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         why = error.strerror if isinstance(error, OSError) else error
-        raise BadInput(f"{path} cannot be read ({why})", hint=shell_line("ls -l", path)) from None
+        raise BadInput(f"cannot read {path}: {why}", hint=shell_line("ls -l", path)) from None
     with file:
         yield file
 
 
 def read_members(file: BinaryIO, path: Path) -> list[Member]:
-    """All members, after every header, every padding and the end were checked; no content is read.
+    """Return all members after checking every header, every padding and the end; reads no content.
 
-    `path` is only named in errors.  Raises CorruptArtifact for what is cut or altered, UnsafeWeights for what may not
-    be in a bundle."""
+    Errors name `path`.  Raises CorruptArtifact for an archive that is cut off or altered, UnsafeWeights for forbidden
+    members."""
     total = os.fstat(file.fileno()).st_size
     members: list[Member] = []
     seen: set[str] = set()
@@ -116,7 +121,7 @@ def read_members(file: BinaryIO, path: Path) -> list[Member]:
         file.seek(position)
         block = file.read(BLOCK)
         if not position and not _may_begin(block):
-            raise CorruptArtifact(f"{path} is no bundle: it does not begin as one", hint=_PACK)
+            raise CorruptArtifact(f"{path} is not a bundle: it does not begin like one", hint=_PACK)
         if len(block) < BLOCK:
             raise CorruptArtifact(f"{path} is cut off: it ends at byte {total:,} without an end mark")
         if not any(block):
@@ -142,30 +147,33 @@ def read_members(file: BinaryIO, path: Path) -> list[Member]:
 
 
 def read_member(file: BinaryIO, member: Member) -> bytes:
-    """The bytes of a small member."""
+    """Return the bytes of a small member."""
     file.seek(member.start)
     return file.read(member.size)
 
 
 def _member(block: bytes, start: int, path: Path) -> Member:
-    """One header -> the member, or the reason why it is none."""
-    if block[257:263] not in (b"ustar\0", b"ustar ") and not _checksum_holds(block):
-        raise CorruptArtifact(f"{path} is no tar file (at byte {start - BLOCK:,})")
+    """Return the member of one header.  Raises CorruptArtifact or UnsafeWeights with the reason why it is none."""
     raw_name, raw_folder = block[:100].rstrip(b"\0"), block[345:500].rstrip(b"\0")
     shown = b"/".join(part for part in (raw_folder, raw_name) if part).decode("utf-8", "backslashreplace")
-    if not _checksum_holds(block):
-        raise CorruptArtifact(f"{path} has a damaged header for {shown!r}")
-    if (kind := block[156:157]) != b"0":
-        raise UnsafeWeights(f"{path}: {shown!r} is {_KINDS.get(kind, 'no plain file')}; only plain files are taken")
+    try:
+        info = tarfile.TarInfo.frombuf(block, "latin-1", "strict")
+    except tarfile.TarError:
+        if block[257:262] != b"ustar":
+            raise CorruptArtifact(f"{path} is not a tar file (at byte {start - BLOCK:,})") from None
+        raise CorruptArtifact(f"{path} has a damaged header for {shown!r}") from None
+    if (kind := block[156:157]) != tarfile.REGTYPE:
+        raise UnsafeWeights(
+            f"{path}: {shown!r} is {_KINDS.get(kind, 'not a plain file')}; only plain files are allowed"
+        )
     name, folder = raw_name.decode("latin-1"), raw_folder.decode("latin-1")
     for part in (name, folder) if folder else (name,):
         reason = refused_name(f"{part}/x.json" if part == folder else part)
         if reason and not (part == name and part in _OWN_NAMES):
             raise UnsafeWeights(f"{path}: {shown!r} {reason}")
-    size = _size(block[124:136])
-    if size is None or header(folder, name, size) != block:
-        raise CorruptArtifact(f"{path} was not written by `localmel weights pack`: the header of {shown!r} is another")
-    return Member(folder=folder, name=name, start=start, size=size)
+    if header(folder, name, info.size) != block:
+        raise CorruptArtifact(f"{path} was not written by `localmel weights pack`: it has another header for {shown!r}")
+    return Member(folder=folder, name=name, start=start, size=info.size)
 
 
 _OWN_NAMES = ("manifest.json.sig",)
@@ -174,22 +182,5 @@ _PACK = "localmel weights pack FOLDER --output BUNDLE.tar   # where the weights 
 
 
 def _may_begin(block: bytes) -> bool:
-    """Whether the first bytes are those of a tar, perhaps cut off or damaged; what they are is said later."""
+    """Say whether the first bytes could be those of a tar, perhaps cut off or damaged; later errors say which."""
     return block.startswith(_FIRST[: len(block)]) or block[257:262] == b"ustar" or not any(block)
-
-
-def _checksum_holds(block: bytes) -> bool:
-    try:
-        expected = int(block[148:156].strip(b" \0") or b"x", 8)
-    except ValueError:
-        return False
-    return expected == sum(block[:148]) + 8 * ord(" ") + sum(block[156:])
-
-
-def _size(field: bytes) -> int | None:
-    if field[:1] == b"\x80":
-        return int.from_bytes(field[1:], "big")
-    try:
-        return int(field.strip(b" \0") or b"x", 8)
-    except ValueError:
-        return None

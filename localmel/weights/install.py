@@ -1,38 +1,43 @@
-"""A bundle -> models in their places, or nothing.
+"""Install the models of a bundle, all of them or none, and remove installed ones.
 
-In: a bundle, perhaps a public key.  Out: folders under the user's home, each with its record.  What the bundle says
-is checked first, then signature and disk space; files are hashed while they are unpacked into a folder of their own,
-looked at, and renamed into place when every one of them was right.  A model that is there already is hashed, too, in
-its place and in the bundle.  An install that was killed goes on from the files it had finished; one that was refused
-leaves nothing."""
+In: a bundle, perhaps a public key; or a name.  Out: folders under the user's home, each with its record; or what was
+freed.  The bundle's own claims are checked first, then signature and disk space; files are hashed while they are
+unpacked into a folder of their own, checked, and renamed into place once every one of them was right.  A model that is
+there already is hashed too, in its place and in the bundle.  An install that was killed resumes after the files it had
+finished; one that was refused leaves nothing.  Adopted weights are forgotten, and their own folder stays untouched."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from filelock import FileLock, Timeout
-
-from localmel.errors import BadInput, CorruptArtifact, LocalmelError, OutOfSpace, UsageError, shell_line
+from localmel.errors import (
+    BadInput,
+    CorruptArtifact,
+    LocalmelError,
+    MissingWeights,
+    OutOfSpace,
+    UsageError,
+    shell_line,
+)
 from localmel.store import progress
 from localmel.store.artifacts import failed_writes_are_reported, replace_folder
 from localmel.weights.archive import Member, opened
 from localmel.weights.bundle import Bundle, read_bundle
-from localmel.weights.catalog import MINILM
-from localmel.weights.catalog_names import check_catalog_name
-from localmel.weights.complete import whole_model
-from localmel.weights.contents import PIECE, check_beginning, check_configuration
-from localmel.weights.folders import INCOMING, place_of, weights_home
+from localmel.weights.catalog import MINILM, check_catalog_name
+from localmel.weights.contents import PIECE, check_beginning, check_configuration, read_header
+from localmel.weights.folders import INCOMING, exclusive, place_of, weights_home
 from localmel.weights.manifest import FileRecord, ModelRecord, read_record, write_record
+from localmel.weights.model_folder import model_folder
 from localmel.weights.signature import check, public_keys
 from localmel.weights.sources import sha256_counted
-from localmel.weights.tensor_files import read_header
 from localmel.weights.verify import verify
 
 COPY_AGAIN = "copy the bundle again from where it was packed"
@@ -41,18 +46,18 @@ _PACK_AGAIN = "localmel weights pack FOLDER --name OTHER   # where it was packed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installed:
-    """What became of one model of a bundle."""
+    """One model of a bundle, now in its place."""
 
     record: ModelRecord
     folder: Path
     already: bool
-    "It was there before, the same in every byte."
+    "It was there before, equal in every byte."
     damage: str = ""
-    "What was wrong with the same weights, or their record, that stood there and were replaced; empty without them."
+    "The damage of the same weights, or of their record, that were replaced; empty where none were there."
     signed_by: str = ""
     "Fingerprint of the key whose signature was checked now."
     unchecked_signature: bool = False
-    "The bundle carries a signature that nobody asked to be checked."
+    "The bundle carries a signature that nobody asked to check."
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -67,19 +72,14 @@ class Installed:
         }
 
 
-def install_bundle(
-    path: Path,
-    *,
-    key: Path | None = None,
-    replace_installed: bool = False,
-) -> list[Installed]:
+def install_bundle(path: Path, *, key: Path | None = None, replace_installed: bool = False) -> list[Installed]:
     """Install all models of a bundle.  With `key`, only if one of its public keys signed.
 
-    Damaged files of the same model are put right; what else stands under its name goes only with `replace_installed`.
+    Damaged files of the same model are repaired; anything else under its name is replaced only with
+    `replace_installed`.
 
-    Raises CorruptArtifact (cut, altered, a wrong hash or signature), UnsafeWeights (what may not be there, by name),
-    MissingWeights (a model with parts missing), BadInput (no such bundle or key, another model has that name),
-    OutOfSpace."""
+    Raises CorruptArtifact (cut off, altered, a wrong hash or signature), UnsafeWeights (a forbidden file, by name),
+    MissingWeights (an incomplete model), BadInput (no such bundle or key, another model has that name), OutOfSpace."""
     keys = public_keys(key) if key else ()
     with opened(path) as file, _copied_again():
         bundle = read_bundle(file, path)
@@ -114,28 +114,11 @@ def install_bundle(
 
 @contextmanager
 def _copied_again() -> Iterator[None]:
-    """What is damaged without a hint of its own: the other copy may be whole."""
+    """Give damage without a hint of its own the hint to copy the bundle again: the other copy may be whole."""
     try:
         yield
     except CorruptArtifact as error:
         raise error if error.hint else CorruptArtifact(error.fact, hint=COPY_AGAIN) from None
-
-
-@contextmanager
-def exclusive() -> Iterator[None]:
-    """Only one process changes installed weights at a time.  Raises BadInput where another one does."""
-    home = weights_home()
-    with failed_writes_are_reported(home):
-        home.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(home / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise BadInput(f"another process is changing {home}", hint="wait until it has ended") from None
-        try:
-            yield
-        finally:
-            lock.release()
 
 
 def _signed_by(bundle: Bundle, key: Path | None, keys: Sequence[str]) -> str:
@@ -145,13 +128,13 @@ def _signed_by(bundle: Bundle, key: Path | None, keys: Sequence[str]) -> str:
         raise CorruptArtifact(
             f"{bundle.path} carries no signature, and --key was given", hint="pack it with --sign KEY"
         )
-    return check(bundle.manifest, bundle.signature, keys, where=str(bundle.path), told_by=key)
+    return check(bundle.manifest, bundle.signature, keys, where=str(bundle.path), keys_file=key)
 
 
 def _damage(record: ModelRecord, replace_installed: bool) -> str | None:
-    """What is wrong with the same model in its place: None where every byte is right, empty where it is not there.
+    """Return the damage of the same model in its place: None where every byte is right, empty where it is not there.
 
-    Raises BadInput where something that this bundle does not bring would be lost, and nobody said so."""
+    Raises BadInput where something that this bundle does not bring would be lost without permission."""
     if record.name == MINILM.name:
         raise UsageError(
             f"{record.name!r} comes with a Python package", hint="give the folder another name: pack --name"
@@ -180,7 +163,7 @@ def _damage(record: ModelRecord, replace_installed: bool) -> str | None:
 
 @contextmanager
 def _staging(bundle: Bundle) -> Iterator[Path]:
-    """A folder for the files of this bundle; it stays when the process is interrupted, so that the next one goes on."""
+    """Yield a folder for this bundle's files; it survives an interruption, so that the next process resumes."""
     staging = weights_home() / f"{INCOMING}{bundle.digest[:16]}"
     with failed_writes_are_reported(staging):
         staging.mkdir(exist_ok=True)
@@ -198,12 +181,12 @@ def _check_space(wanted: list[ModelRecord], staging: Path) -> None:
     there = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file())
     needed = sum(record.total_bytes for record in wanted) - there
     if (free := shutil.disk_usage(staging).free) < needed:
-        fact = f"{needed:,} more bytes are needed under {weights_home()}, {free:,} are free"
+        fact = f"cannot install: {weights_home()} needs {needed:,} more bytes, {free:,} are free"
         raise OutOfSpace(fact, hint=shell_line("df -h", weights_home(), note="then run the same command again"))
 
 
 def _unpack(file: BinaryIO, bundle: Bundle, record: ModelRecord, folder: Path) -> None:
-    """All files of one model, each checked; those that an earlier attempt had finished are read instead of written."""
+    """Unpack and check all files of one model; files that an earlier attempt had finished are only read."""
     for name, recorded in sorted(record.files.items()):
         target, shown = folder / name, f"{bundle.path}: {record.name}/{name}"
         left_by_another = target.is_file() and not target.is_symlink() and target.stat().st_size == recorded.bytes
@@ -211,19 +194,19 @@ def _unpack(file: BinaryIO, bundle: Bundle, record: ModelRecord, folder: Path) -
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         _unpack_file(file, bundle.members[record.name, name], recorded, target, shown)
-    for path in sorted(folder.rglob("*")):  # of an earlier attempt at something else there may be more
+    for path in sorted(folder.rglob("*")):  # an earlier attempt at something else may have left more
         if path.is_file() and path.relative_to(folder).as_posix() not in record.files:
             path.unlink()
     try:
-        whole_model(folder)
-        check_catalog_name(record.name, folder, "what it holds", hint=_PACK_AGAIN)
+        model_folder(folder)
+        check_catalog_name(record.name, folder, "its content", hint=_PACK_AGAIN)
     except LocalmelError as error:
         fact = error.fact.replace(f"{folder}/", "").replace(str(folder), record.name)
         raise type(error)(f"{bundle.path}: {fact}", hint=error.hint) from None
 
 
 def _check_packed(file: BinaryIO, bundle: Bundle, record: ModelRecord) -> None:
-    """Every byte of a model that is not unpacked, as it is there already."""
+    """Hash a model that need not be unpacked because it is there already."""
     for name, recorded in sorted(record.files.items()):
         digest = sha256()
         for piece in _pieces(file, bundle.members[record.name, name], f"{bundle.path}: {record.name}/{name}"):
@@ -260,19 +243,15 @@ def _unpack_file(file: BinaryIO, member: Member, recorded: FileRecord, target: P
         _check_hash(digest.hexdigest(), recorded, shown)
         out.flush()
         os.fsync(out.fileno())
-    with partial.open("rb") as written:  # what the bytes mean is asked when they are the ones that were packed
+    with partial.open("rb") as written:  # the content is judged only once the bytes are the ones that were packed
         check_beginning(shown, written.read(PIECE))
     check_configuration(shown, partial)
     if target.suffix == ".safetensors":
-        _check_header(partial, shown)
+        try:
+            read_header(partial)
+        except CorruptArtifact as error:
+            raise CorruptArtifact(error.fact.replace(str(partial), shown)) from None
     partial.replace(target)
-
-
-def _check_header(path: Path, shown: str) -> None:
-    try:
-        read_header(path)
-    except CorruptArtifact as error:
-        raise CorruptArtifact(error.fact.replace(str(path), shown)) from None
 
 
 def _put_in_place(staged: Path, record: ModelRecord) -> None:
@@ -281,3 +260,64 @@ def _put_in_place(staged: Path, record: ModelRecord) -> None:
     if place.is_symlink() or place.is_file():
         place.unlink()
     replace_folder(staged, place)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """The removal of one model or of an interrupted install, planned or done."""
+
+    name: str
+    folder: Path
+    "For an adopted model, the folder that stays."
+    adopted: bool
+    bytes: int
+    "Bytes that become free."
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+def removal(name: str) -> Removal:
+    """Return what removing would do, without changing anything.  Raises MissingWeights."""
+    place = place_of(name)
+    if not os.path.lexists(place):
+        raise MissingWeights(f"no weights are installed as {name!r}", hint="localmel weights list")
+    try:
+        adopted = read_record(place).adopted
+    except LocalmelError:  # a damaged record is no reason to keep the rest
+        adopted = ""
+    folder = Path(adopted) if adopted else place
+    return Removal(name=name, folder=folder, adopted=bool(adopted), bytes=0 if adopted else _bytes_below(place))
+
+
+def remove(name: str) -> Removal:
+    """Remove weights, or forget adopted ones.  Renamed out of sight first, so that half a model is never found."""
+    found = removal(name)
+    place = place_of(name)
+    with exclusive(), failed_writes_are_reported(place):
+        if place.is_symlink():
+            place.unlink()
+        else:
+            hidden = place.with_name(f"{INCOMING}{uuid.uuid4().hex[:16]}")
+            place.rename(hidden)
+            shutil.rmtree(hidden)
+    return found
+
+
+def unfinished() -> list[Removal]:
+    """Return what interrupted installs left behind."""
+    folders = sorted(path for path in weights_home().glob(f"{INCOMING}*") if path.is_dir())
+    return [Removal(name=path.name, folder=path, adopted=False, bytes=_bytes_below(path)) for path in folders]
+
+
+def remove_unfinished() -> list[Removal]:
+    """Remove what interrupted installs left; they then start from the beginning."""
+    with exclusive():
+        found = unfinished()
+        for one in found:
+            shutil.rmtree(one.folder)
+    return found
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())

@@ -1,21 +1,20 @@
-"""What there is: the catalog, and what of it and beside it is on this machine.
+"""List the models of the catalog and the models on this machine.
 
-In: nothing.  Out: one line of facts for each model.  A damaged model is a line like the others, with its problem."""
+In: nothing, or a name.  Out: one line of facts for each model.  A damaged model is a line like the others, with its
+problem."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from localmel.errors import LocalmelError, MissingWeights
 from localmel.store.artifacts import MANIFEST
+from localmel.weights.bundle import sbom
 from localmel.weights.catalog import MINILM, CatalogEntry, catalog, entry_of
-from localmel.weights.find import ModelFacts, model_facts
+from localmel.weights.find import FoundModel, find_model
 from localmel.weights.folders import installed_names, place_of
-from localmel.weights.manifest import read_record
-from localmel.weights.memory_estimate import estimated_memory
-from localmel.weights.sbom import sbom
+from localmel.weights.manifest import ModelRecord, read_record
 
 State = Literal["not here", "installed", "adopted", "packaged", "damaged"]
 
@@ -27,42 +26,41 @@ class Listed:
     name: str
     state: State
     entry: CatalogEntry | None
-    facts: ModelFacts | None
+    found: FoundModel | None
     problem: str = ""
-    "Why it cannot be used, of a damaged one."
+    "Why a damaged model cannot be used."
 
     @property
-    def folder(self) -> Path | None:
-        return self.facts.folder if self.facts else None
+    def record(self) -> ModelRecord | None:
+        return self.found.record if self.found else None
 
     @property
     def purpose(self) -> str:
-        record = self.facts.record if self.facts else None
-        return self.entry.purpose if self.entry else record.purpose if record else ""
+        return self.entry.purpose if self.entry else self.record.purpose if self.record else ""
 
     @property
     def licence(self) -> str:
-        record = self.facts.record if self.facts else None
-        return record.licence if record and record.licence else self.entry.licence if self.entry else ""
+        if self.record and self.record.licence:
+            return self.record.licence
+        return self.entry.licence if self.entry else ""
 
     @property
     def disk_bytes(self) -> int:
-        """As it is here, or as the catalog says."""
-        record = self.facts.record if self.facts else None
-        if record:
-            return record.total_bytes
-        return self.entry.disk_bytes if self.entry else self.facts.weight_bytes if self.facts else 0
+        """Bytes of the files here; where none are, those that the catalog expects."""
+        if self.record:
+            return self.record.total_bytes
+        return self.entry.disk_bytes if self.entry else self.found.folder.weight_bytes if self.found else 0
 
     @property
     def memory(self) -> dict[str, int]:
-        """Estimated bytes by quantisation; empty where the catalog does not know the model."""
+        """Estimated bytes by quantisation; empty for a model that the catalog does not list."""
         if self.entry is None:
             return {}
         ways = ("16bit", *self.entry.quantizations) if self.entry.layers else ("32bit",)
-        return {way: estimated_memory(self.entry, way).total for way in ways}
+        return {way: self.entry.memory(way).total for way in ways}
 
     def to_json(self) -> dict[str, Any]:
-        record = self.facts.record if self.facts else None
+        record = self.record
         return {
             "name": self.name,
             "state": self.state,
@@ -70,7 +68,7 @@ class Listed:
             "purpose": self.purpose,
             "summary": self.entry.summary if self.entry else "",
             "licence": self.licence,
-            "folder": str(self.folder) if self.folder else None,
+            "folder": str(self.found.path) if self.found else None,
             "repository": record.repository if record else self.entry.repository if self.entry else "",
             "revision": record.revision if record else self.entry.revision if self.entry else "",
             "signed_by": record.signed_by if record else "",
@@ -81,33 +79,32 @@ class Listed:
 
 
 def listing() -> list[Listed]:
-    """The catalog in its own order, then what is installed beside it."""
+    """Return the catalog in its own order, then the other installed models."""
     names = [*catalog(), *(name for name in installed_names() if name not in catalog())]
     return [listed(name) for name in names]
 
 
 def listed(name: str) -> Listed:
-    """One model by name.  A name that nobody knows is `not here` without an entry."""
+    """Return one model by name.  An unknown name is `not here` and has no entry."""
     entry = catalog().get(name)
     here = name == MINILM.name or place_of(name).exists()
     if not here:
-        return Listed(name=name, state="not here", entry=entry, facts=None)
+        return Listed(name=name, state="not here", entry=entry, found=None)
     try:
-        facts = model_facts(name)
+        found = find_model(name)
     except LocalmelError as error:
-        return Listed(name=name, state="damaged", entry=entry, facts=None, problem=error.fact)
-    if name == MINILM.name:
-        return Listed(name=name, state="packaged", entry=entry, facts=facts)
-    adopted = facts.record is not None and bool(facts.record.adopted)
-    return Listed(name=name, state="adopted" if adopted else "installed", entry=entry, facts=facts)
+        return Listed(name=name, state="damaged", entry=entry, found=None, problem=error.fact)
+    adopted = found.record is not None and bool(found.record.adopted)
+    state: State = "packaged" if name == MINILM.name else "adopted" if adopted else "installed"
+    return Listed(name=name, state=state, entry=entry, found=found)
 
 
 def described(name: str) -> dict[str, Any]:
-    """Everything that is known of one model.  Raises UsageError where it is neither here nor in the catalog."""
+    """Return all facts about one model.  Raises UsageError where it is neither here nor in the catalog."""
     one = listed(name)
     if one.state == "not here" and one.entry is None:
         entry_of(name)
-    entry, facts, record = one.entry, one.facts, one.facts.record if one.facts else None
+    entry, record = one.entry, one.record
     described = one.to_json()
     if entry:
         described |= {
@@ -120,12 +117,13 @@ def described(name: str) -> dict[str, Any]:
             "wanted_files": list(entry.files),
             "note": entry.note,
         }
-    if facts:
+    if one.found:
+        facts = one.found.folder
         described |= {
             "architecture": facts.architecture,
             "context": facts.context,
             "dtype": facts.dtype,
-            "quantization": facts.quantization,
+            "quantization": facts.quantized_as,
             "numbers_in_tensors": facts.n_parameters,
             "weight_bytes": facts.weight_bytes,
         }
@@ -135,7 +133,7 @@ def described(name: str) -> dict[str, Any]:
 
 
 def sbom_of(name: str) -> dict[str, Any]:
-    """The CycloneDX document of installed or adopted weights.  Raises MissingWeights."""
+    """Return the CycloneDX document of installed or adopted weights.  Raises MissingWeights."""
     place = place_of(name)
     if not (place / MANIFEST).is_file():
         raise MissingWeights(f"no weights are installed as {name!r}", hint="localmel weights list")

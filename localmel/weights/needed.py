@@ -1,24 +1,28 @@
-"""Everything with weights that a profile names, looked for at once.
+"""Find everything with weights that a profile names: its models, and its fusion network.
 
-In: a profile.  Out: the names of it, or one error that names all that is not here, so that a lab carries over in one go
-what it lacks.  Reads headers and sizes, no weights."""
+In: a profile.  Out: names and folders, or one error that names all that is missing, so that a lab carries everything
+over in one go.  Networks for encoders other than MiniLM do not ship: the error says how to train one.  Reads headers
+and sizes, no weights."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
-from localmel.errors import LocalmelError, MissingWeights
+from localmel.errors import CorruptArtifact, LocalmelError, MissingWeights, shell_line
 from localmel.settings import Profile, RetrieveSettings
+from localmel.settings.shipped import weights_folder
 from localmel.weights.catalog import MINILM
-from localmel.weights.find import INSTALL, model_folder
-from localmel.weights.network import network_folder
+from localmel.weights.find import INSTALL, find_model
+from localmel.weights.folders import is_name, weights_home
 
 LOCAL_ENGINES = ("vllm", "transformers")
 "Engines that load weights themselves."
 
 
 def weights_of(profile: Profile) -> tuple[str, ...]:
-    """Names or paths of all models whose weights are to be on this machine, in the order of the stages, each once."""
+    """Return the names or paths of all models that must be on this machine, in the order of the stages, each once."""
     asked = []
     if profile.generate.backend == "vlm":
         asked.append(profile.generate.model)
@@ -29,15 +33,45 @@ def weights_of(profile: Profile) -> tuple[str, ...]:
 
 
 def uses_network(profile: Profile) -> bool:
-    """Whether candidates are found by the fusion network, not by another matcher."""
+    """Say whether the fusion network finds candidates, not another matcher."""
     return profile.retrieve.matcher == RetrieveSettings().matcher
+
+
+def network_folder(profile: Profile) -> Path:
+    """Return the folder of a profile's network: one that ships, one of this user's, or one given by its path.
+
+    Raises MissingWeights; CorruptArtifact where the one that ships is gone."""
+    wanted = profile.retrieve.network
+    try:
+        folder = weights_folder(wanted)
+    except CorruptArtifact:
+        if wanted == RetrieveSettings().network:
+            raise
+        folder = weights_home() / wanted if is_name(wanted) else Path(wanted)
+    if folder.is_dir():
+        return folder
+    raise MissingWeights(
+        f"profile {profile.name} needs the fusion network {wanted!r}, which is not here: you train it on your own data",
+        hint=training_line(profile),
+    )
+
+
+def training_line(profile: Profile) -> str:
+    """Return the command that trains a network for a profile and puts it where the profile looks for it."""
+    wanted, run = profile.retrieve.network, f"runs/{profile.name}"
+    train = shell_line("localmel train FOLDER --kb KB --profile", profile.name, "--out", run)
+    if not is_name(wanted):
+        return train
+    return f"{train} && {shell_line('cp -r', f'{run}/seed-0/network', weights_home() / wanted)}"
 
 
 def check_weights(profile: Profile) -> None:
     """Look for all models of a profile and its network.
 
-    Raises the one error where one of them cannot be used, MissingWeights that names all where several are missing."""
-    looks = {name: partial(model_folder, name) for name in weights_of(profile) if name != MINILM.name}
+    Raises the error of one that cannot be used; where several are missing, one MissingWeights that names them all."""
+    looks: dict[str, Callable[[], object]] = {
+        name: partial(find_model, name) for name in weights_of(profile) if name != MINILM.name
+    }
     if uses_network(profile):
         looks[profile.retrieve.network] = partial(network_folder, profile)
     problems: dict[str, LocalmelError] = {}

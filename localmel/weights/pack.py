@@ -1,7 +1,7 @@
-"""Folders or installed models -> one bundle to carry over.
+"""Pack folders or installed models into one bundle to carry over.
 
 In: sources, a place for the file.  Out: a tar whose bytes depend on the models' bytes alone.  Every file is hashed
-while it is written and held against what was recorded; the bundle appears under its name only when it is whole."""
+while it is written and compared with its record; the bundle appears under its name only when it is complete."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ from localmel.errors import BadInput, CorruptArtifact, MissingWeights, OutOfSpac
 from localmel.store import progress
 from localmel.store.artifacts import MANIFEST, failed_writes_are_reported, sha256_of
 from localmel.weights.archive import write_bytes, write_end, write_file
-from localmel.weights.bundle import MODELS, SBOM, SIGNATURE, as_bytes, manifest_bytes
-from localmel.weights.complete import whole_model
+from localmel.weights.bundle import MODELS, SBOM, SIGNATURE, as_bytes, manifest_bytes, sbom
 from localmel.weights.folders import checked_name, place_of
 from localmel.weights.manifest import FileRecord, ModelRecord, check_quickly, holds_record, read_record
-from localmel.weights.sbom import sbom
+from localmel.weights.model_folder import model_folder
 from localmel.weights.signature import sign
 from localmel.weights.sources import hashed_record, is_licence, model_source, suggested_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
-    """What became of a packing."""
+    """A bundle that was written."""
 
     path: Path
     bytes: int
@@ -37,9 +36,9 @@ class Packed:
     signed: bool
     records: tuple[ModelRecord, ...]
     left_out: Mapping[str, str]
-    "Files that were in a folder and are not in the bundle, with the reason."
+    "Files of the folders that are not in the bundle, with the reason."
     without_licence: tuple[str, ...]
-    "Models in whose folder no licence text stands."
+    "Models whose folder has no licence text."
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "path": str(self.path), "records": [record.to_json() for record in self.records]}
@@ -56,17 +55,17 @@ def pack(
 ) -> Packed:
     """Write a bundle of the sources: names of installed weights, or folders.
 
-    `name` and `licence` (the text of one) are for a single folder.  Raises what `model_folder` raises, BadInput where
-    the output stands already, OutOfSpace before anything is written."""
+    `name` and `licence` (a file with its text) are for a single folder.  Raises the errors of `model_folder`, BadInput
+    where the output exists already, OutOfSpace before anything is written."""
     if (name or licence) and len(sources) != 1:
         raise UsageError(f"--name and --licence go with one model, not {len(sources)}")
     if output.exists() and not replace_output:
-        raise BadInput(f"{output} is there already", hint="add --replace, or choose another file")
+        raise BadInput(f"{output} already exists", hint="add --replace, or choose another file")
     found = [_gathered(source, name=name, licence=licence) for source in sources]
     models = sorted(found, key=lambda model: model.record.name)
     records = [model.record for model in models]
     if len({record.name.casefold() for record in records}) != len(records):
-        raise UsageError(f"two of the models are called alike: {', '.join(record.name for record in records)}")
+        raise UsageError(f"two of the models have the same name: {', '.join(record.name for record in records)}")
     listed = as_bytes(sbom(records))
     manifest = manifest_bytes(records, listed)
     signature = sign(manifest, key) if key else None
@@ -95,14 +94,14 @@ class _Gathered:
 
 
 def _gathered(source: str, *, name: str, licence: Path | None) -> _Gathered:
-    """One source with a record of all its files, hashed now unless that was recorded before."""
+    """Return one source with a record of all its files, hashed now unless a record exists."""
     folder = Path(source).expanduser()
     recorded = place_of(source) if "/" not in source and (place_of(source) / MANIFEST).is_file() else folder
     if holds_record(recorded):
         record = read_record(recorded)
         folder = Path(record.adopted) if record.adopted else recorded
         check_quickly(record, folder)
-        whole_model(folder)
+        model_folder(folder)
         files = {path: folder / path for path in record.files}
         left_out: Mapping[str, str] = {}
     elif folder.is_dir():
@@ -110,9 +109,8 @@ def _gathered(source: str, *, name: str, licence: Path | None) -> _Gathered:
         files, left_out = dict(found.files), found.left_out
         record = hashed_record(found, suggested_name(folder))
     else:
-        raise MissingWeights(
-            f"{source!r} is neither a folder nor the name of installed weights", hint="localmel weights list"
-        )
+        fact = f"cannot pack {source!r}: it is neither a folder nor the name of installed weights"
+        raise MissingWeights(fact, hint="localmel weights list")
     if licence:
         if not licence.is_file():
             raise BadInput(f"there is no file {licence}", hint=shell_line("ls -l", licence.parent))
@@ -138,7 +136,9 @@ def _write(output: Path, models: Sequence[_Gathered], small: Mapping[str, bytes]
                     place = f"{MODELS}/{model.record.name}"
                     found = write_file(file, place, path, model.files[path], recorded.bytes)
                     if found != recorded.sha256:
-                        fact = f"{model.files[path]} is damaged: its sha256 is {found}, recorded was {recorded.sha256}"
+                        fact = (
+                            f"{model.files[path]} is damaged: its sha256 is {found}, the record says {recorded.sha256}"
+                        )
                         raise CorruptArtifact(fact)
             write_end(file)
             file.flush()
@@ -152,5 +152,6 @@ def _check_space(output: Path, needed: int) -> None:
     place = next(parent for parent in output.absolute().parents if parent.exists())
     if (free := shutil.disk_usage(place).free) < needed:
         raise OutOfSpace(
-            f"the bundle needs {needed:,} bytes, {place} has {free:,} free", hint=shell_line("df -h", place)
+            f"cannot write the bundle: it needs {needed:,} bytes, {place} has {free:,} free",
+            hint=shell_line("df -h", place),
         )

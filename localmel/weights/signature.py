@@ -14,7 +14,7 @@ from pathlib import Path
 from localmel.errors import BadInput, CorruptArtifact, MissingExtra, shell_line
 
 NAMESPACE = "localmel-weights"
-"Part of what is signed: a signature made for another purpose does not hold here."
+"Part of the signed bytes: a signature made for another purpose is not valid here."
 LONGEST = 64 * 1024
 _SIGNER = "localmel"
 _PUBLIC = re.compile(r"((?:sk-)?(?:ssh|ecdsa)-[\w@.-]+) ([A-Za-z0-9+/=]+)(?: .*)?")
@@ -22,7 +22,7 @@ _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 
 
 def sign(data: bytes, key: Path) -> bytes:
-    """An armoured signature by a private key (or by the agent's, where `key` is a public one).  Raises BadInput."""
+    """Return an armoured signature by a private key (by the agent's, where `key` is a public one).  Raises BadInput."""
     if not key.is_file():
         raise BadInput(f"there is no key {key}", hint=shell_line("ssh-keygen -t ed25519 -f", key))
     with tempfile.TemporaryDirectory() as folder:
@@ -31,12 +31,12 @@ def sign(data: bytes, key: Path) -> bytes:
         done = _ssh_keygen("-Y", "sign", "-q", "-f", str(key.absolute()), "-n", NAMESPACE, str(file))
         made = file.with_name(f"{file.name}.sig")
         if done.returncode or not made.is_file():
-            raise BadInput(f"{key} did not sign: {_said(done)}")
+            raise BadInput(f"cannot sign with {key}: {_said(done)}")
         return made.read_bytes()
 
 
-def check(data: bytes, signature: bytes, keys: Sequence[str], *, where: str, told_by: Path) -> str:
-    """The fingerprint of the one of `keys` that signed.  `where` and `told_by` (the keys' file) are named in errors.
+def check(data: bytes, signature: bytes, keys: Sequence[str], *, where: str, keys_file: Path) -> str:
+    """Return the fingerprint of the one of `keys` that signed.  Errors name `where` and `keys_file`.
 
     Raises CorruptArtifact."""
     if len(signature) > LONGEST:
@@ -49,12 +49,12 @@ def check(data: bytes, signature: bytes, keys: Sequence[str], *, where: str, tol
         done = _ssh_keygen("-Y", "verify", *options, stdin=data)
     found = _FINGERPRINT.search(done.stdout)
     if done.returncode or not found:
-        raise CorruptArtifact(f"the signature of {where} does not hold for {told_by}: {_said(done)}")
+        raise CorruptArtifact(f"the signature of {where} is not valid for {keys_file}: {_said(done)}")
     return found.group()
 
 
 def public_keys(path: Path) -> list[str]:
-    """The keys in a file of public keys, one a line.  Raises BadInput where there is none."""
+    """Return the keys in a file of public keys, one a line.  Raises BadInput where it holds none."""
     derive = shell_line("ssh-keygen -y -f PRIVATE_KEY >", path, note="where the bundle was signed; carry it over")
     try:
         with path.open("rb") as file:
@@ -63,11 +63,11 @@ def public_keys(path: Path) -> list[str]:
         raise BadInput(f"there is no file of public keys {path}", hint=derive) from None
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise BadInput(f"{path} is no file of public keys ({why})", hint=shell_line("ls -ld", path)) from None
+        raise BadInput(f"cannot read public keys from {path}: {why}", hint=shell_line("ls -ld", path)) from None
     found = [match for line in text.splitlines() if (match := _PUBLIC.fullmatch(line.strip()))]
     if not found:
         fact = "holds a private key" if "PRIVATE KEY" in text else "holds no public key"
-        raise BadInput(f"{path} {fact}; one line of a file .pub is expected", hint=shell_line("--key", f"{path}.pub"))
+        raise BadInput(f"{path} {fact}; it must be a line of a .pub file", hint=shell_line("--key", f"{path}.pub"))
     return [f"{match[1]} {match[2]}" for match in found]
 
 

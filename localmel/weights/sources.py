@@ -1,8 +1,8 @@
-"""A folder of somebody's weights -> which of its files are the model, and what is known of where it comes from.
+"""Somebody's folder of weights: which of its files are the model, where they come from, and how it is adopted.
 
-In: a plain folder, a snapshot in a Hugging Face cache, or the cache's folder of a model.  Out: files by name, with
-the facts that can be read off the folder, or a record with their hashes.  Looks the folder over as `model_folder` does;
-writes nothing."""
+In: a plain folder, a snapshot in a Hugging Face cache, or the cache's folder of a model.  Out: files by name with the
+facts that can be read off the folder, or a record with their hashes.  To adopt is to keep such a record under a name
+and to copy nothing: the folder is only read, and when it changes later, the next look-up says so."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from localmel.errors import BadInput, CorruptArtifact, LocalmelError, MissingWeights, shell_line
+from localmel.errors import BadInput, CorruptArtifact, LocalmelError, MissingWeights, UsageError, shell_line
 from localmel.store import progress
-from localmel.weights.catalog import CatalogEntry, catalog
-from localmel.weights.complete import whole_model
+from localmel.store.artifacts import replace_folder, temporary_folder
+from localmel.weights.catalog import MINILM, CatalogEntry, catalog, check_catalog_name
 from localmel.weights.contents import PIECE, check_beginning, refused_name
-from localmel.weights.manifest import MOST_FILES, RESERVED, FileRecord, ModelRecord
-
-"Told how many more bytes were read or written."
+from localmel.weights.folders import checked_name, exclusive, place_of, weights_home
+from localmel.weights.manifest import MOST_FILES, RESERVED, FileRecord, ModelRecord, write_record
+from localmel.weights.model_folder import model_folder
 
 _LICENCES = re.compile(r"(?i)(licen[cs]e|notice|copying|use_policy)([._-].*)?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_NO_NAME = re.compile(r"[^A-Za-z0-9_.+-]+")
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.+-]+")
 _FRONT_MATTER = re.compile(r"\A---\n(.*?)\n---", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSource:
-    """The files of one model where they stand."""
+    """The files of one model where they are."""
 
     folder: Path
     files: Mapping[str, Path]
     left_out: Mapping[str, str]
-    "Files of the folder that are no part of the model, with the reason."
+    "Files of the folder that are not part of the model, with the reason."
     repository: str
     revision: str
     licence: str
@@ -42,15 +42,15 @@ class ModelSource:
 
 
 def is_licence(path: str) -> bool:
-    """Whether a file of that name is likely to be the text of a licence."""
+    """Say whether a file of that name is likely to hold the text of a licence."""
     return bool(_LICENCES.fullmatch(path.rpartition("/")[2]))
 
 
 def model_source(folder: Path) -> ModelSource:
-    """Look a folder over.  Raises MissingWeights, CorruptArtifact or UnsafeWeights, naming the file."""
+    """Check a folder and sort its files.  Raises MissingWeights, CorruptArtifact or UnsafeWeights, naming the file."""
     folder = _snapshot(folder)
     try:
-        used = set(whole_model(folder).tensor_files)
+        used = set(model_folder(folder).weight_files)
     except LocalmelError as error:
         raise type(error)(error.fact, hint=error.hint or shell_line("ls -l", folder)) from None
     files: dict[str, Path] = {}
@@ -63,13 +63,13 @@ def model_source(folder: Path) -> ModelSource:
         if path.suffix == ".safetensors" and path not in used:
             reason = "is not among the weights that a loader would read"
         if reason or not path.is_file():
-            left_out[name] = reason or "is no file"
+            left_out[name] = reason or "is not a file"
             continue
         with path.open("rb") as file:
             check_beginning(str(path), file.read(1024))
         files[name] = path
     if len(files) > MOST_FILES:
-        raise BadInput(f"{folder} holds {len(files):,} files; at most {MOST_FILES:,} make a model")
+        raise BadInput(f"{folder} holds {len(files):,} files; a model may have {MOST_FILES:,}")
     repository, revision = _from_cache(folder)
     entry = _entry(repository)
     return ModelSource(
@@ -83,13 +83,8 @@ def model_source(folder: Path) -> ModelSource:
     )
 
 
-def hashed_record(
-    source: ModelSource,
-    name: str,
-    *,
-    adopted: bool = False,
-) -> ModelRecord:
-    """The record of a source, every file read and hashed.  Raises CorruptArtifact for a damaged file of a cache."""
+def hashed_record(source: ModelSource, name: str, *, adopted: bool = False) -> ModelRecord:
+    """Read and hash every file of a source.  Raises CorruptArtifact for a damaged file of a cache."""
     progress.begin(f"reading {name}", sum(path.stat().st_size for path in source.files.values()), unit=progress.BYTES)
     files = {}
     for path, file in source.files.items():
@@ -112,8 +107,39 @@ def hashed_record(
     )
 
 
+def adopt(folder: Path, *, name: str = "", replace_installed: bool = False) -> ModelRecord:
+    """Record a folder under a name; without one, under the catalog's name or the folder's own.
+
+    Raises the errors of `model_folder`, CorruptArtifact for a damaged file of a cache, BadInput for a name in use or
+    a name of the catalog that this model cannot have."""
+    if folder.is_file():
+        raise BadInput(
+            f"cannot adopt {folder}: it is a file, not a folder", hint=shell_line("localmel weights install", folder)
+        )
+    if not folder.is_dir():
+        raise BadInput(f"there is no folder {folder}", hint=shell_line("ls -l", folder.parent))
+    source = model_source(folder.absolute())
+    suggested = suggested_name(folder)
+    spelled = next((one for one in catalog() if one.casefold() == suggested.casefold()), suggested)
+    name = checked_name(name or spelled)
+    if name == MINILM.name:
+        raise UsageError(f"{name!r} comes with a Python package", hint="--name another-name")
+    if source.folder.resolve().is_relative_to(weights_home().resolve()):
+        raise UsageError(f"{folder} is already installed", hint="localmel weights list")
+    check_catalog_name(name, source.folder, f"{folder}")
+    place = place_of(name)
+    if place.exists() and not replace_installed:
+        hint = f"add --replace, or: localmel weights rm --yes {name}"
+        raise BadInput(f"weights are already installed as {name!r}", hint=hint)
+    record = hashed_record(source, name, adopted=True)
+    with exclusive(), temporary_folder(place) as temporary:
+        write_record(temporary, record)
+        replace_folder(temporary, place)
+    return record
+
+
 def sha256_counted(path: Path) -> str:
-    """Hex digest of a file's bytes; says after every piece how many more it has read."""
+    """Return the hex digest of a file, reporting progress after every piece."""
     digest = sha256()
     with path.open("rb") as file:
         while piece := file.read(PIECE):
@@ -123,17 +149,15 @@ def sha256_counted(path: Path) -> str:
 
 
 def suggested_name(folder: Path) -> str:
-    """What a folder's model could be called: its name in the catalog, or else the folder's own name.
-
-    What no name may hold stands there as "-"."""
+    """Return a name for a folder's model: the catalog's, or else the folder's own in characters that names allow."""
     repository = _from_cache(_snapshot(folder))[0]
     entry = _entry(repository)
     own = repository.rpartition("/")[2] or folder.absolute().name
-    return entry.name if entry else _NO_NAME.sub("-", own).strip("-.") or own
+    return entry.name if entry else _NOT_IN_NAMES.sub("-", own).strip("-.") or own
 
 
 def _snapshot(folder: Path) -> Path:
-    """Of a cache's `models--owner--name` the snapshot that `main` points to, or the only one; else the folder."""
+    """Return the snapshot of a cache's `models--owner--name` (main's, or the only one); else the folder."""
     if folder.name.startswith("models--") and (folder / "snapshots").is_dir():
         snapshots = sorted(path for path in (folder / "snapshots").iterdir() if path.is_dir())
         reference = folder / "refs" / "main"
@@ -141,15 +165,13 @@ def _snapshot(folder: Path) -> Path:
         named = [path for path in snapshots if path.name == main]
         if not named and len(snapshots) != 1:
             there = ", ".join(path.name for path in snapshots) or "none"
-            raise MissingWeights(
-                f"{folder} has no one snapshot to take (there are: {there})", hint=f"{folder}/snapshots/…"
-            )
+            raise MissingWeights(f"cannot choose a snapshot of {folder}: it has {there}", hint=f"{folder}/snapshots/…")
         return (named or snapshots)[0]
     return folder
 
 
 def _from_cache(folder: Path) -> tuple[str, str]:
-    """Repository and revision, where the path is one of a Hugging Face cache; else two empty texts."""
+    """Return repository and revision of a path in a Hugging Face cache; two empty texts for any other."""
     folder = folder.absolute()
     cache = folder.parent.parent
     if folder.parent.name != "snapshots" or not cache.name.startswith("models--"):
@@ -162,7 +184,7 @@ def _entry(repository: str) -> CatalogEntry | None:
 
 
 def _licence_of_card(path: Path) -> str:
-    """The `license:` line of a model card's front matter; empty where there is none."""
+    """Return the `license:` of a model card's front matter; empty where there is none."""
     if not path.is_file():
         return ""
     with path.open(encoding="utf-8", errors="replace") as file:

@@ -1,7 +1,7 @@
-"""The card of an encoder that was tuned here: what it was tuned from, and that its bytes are still those.
+"""The card of an encoder that was tuned here: what it was tuned from, and whether its bytes are unchanged.
 
-In: a folder of a model, or what a profile calls it.  Out: its card, or nothing where nobody tuned it.  A tuned folder
-is laid out as the model it was tuned from; the card stands beside.  Hashes no weights itself."""
+In: a folder of a model, or its name in a profile.  Out: its card, or None for a folder that was not tuned.  A tuned
+folder has the layout of the model it was tuned from, and the card in addition.  Hashes no weights itself."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 from localmel.errors import CorruptArtifact, LocalmelError, MissingWeights
 from localmel.store.artifacts import sha256_of, write_json
+from localmel.store.codec import from_json, to_json
 from localmel.weights.catalog import MINILM
 from localmel.weights.folders import place_of
 from localmel.weights.manifest import holds_record, read_record
@@ -22,7 +23,7 @@ CLIP = "clip"
 KINDS = (MINILM.name, CLIP)
 _KIND = "tuned encoder"
 FOLDER = "encoder"
-"How training calls the folder."
+"The name that training gives the folder."
 MADE_AGAIN = (
     "localmel train DATA --kb KB --matcher m3el --tune-encoder --out runs/NAME   # makes one; or copy the folder again"
 )
@@ -30,27 +31,27 @@ MADE_AGAIN = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TunedCard:
-    """What the card says."""
+    """The content of the card."""
 
     model: str
-    "Of KINDS: how the folder is read."
+    "One of KINDS: how to read the folder."
     sha256: str
-    "Of what its vectors depend on; the `weights_sha256` of its space."
+    "Hash over everything its vectors depend on; the `weights_sha256` of its space."
     tuned_from: Mapping[str, Any]
-    "Name, sha256 and licence of the encoder it was before."
+    "Name, sha256 and licence of the original encoder."
     facts: Mapping[str, Any]
-    "Of the run: data, seed, rates, command."
+    "Facts about the run: data, seed, rates, command."
     files: Mapping[str, str] = field(default_factory=dict)
-    "sha256 of configuration and tokenizer, file by file; a card of the first days has none."
+    "sha256 of configuration and tokenizer, file by file; the oldest cards have none."
 
     def check(self, folder: Path, sha256: str) -> None:
-        """Raise CorruptArtifact unless all bytes are as they were written, MissingWeights for a file that is gone."""
+        """Check that all bytes are unchanged.  Raises CorruptArtifact, or MissingWeights for a file that is gone."""
         if sha256 != self.sha256:
             raise _changed(str(folder), sha256, self.sha256)
         self.check_files(folder)
 
     def check_files(self, folder: Path) -> None:
-        """The same, without the weights."""
+        """Check everything but the weights, with the same errors."""
         for name, expected in self.files.items():
             if not (folder / name).is_file():
                 raise MissingWeights(f"{folder} is incomplete: {name} is missing", hint=MADE_AGAIN)
@@ -59,47 +60,36 @@ class TunedCard:
 
 
 def write_tuned_card(folder: Path, card: TunedCard) -> None:
-    """Into a folder that is otherwise complete."""
-    found = {
-        "kind": _KIND,
-        "version": VERSION,
-        "model": card.model,
-        "sha256": card.sha256,
-        "tuned_from": dict(card.tuned_from),
-        "facts": dict(card.facts),
-        "files": dict(card.files),
-    }
-    write_json(folder / CARD, found)
+    """Write a card into a folder that is otherwise complete."""
+    write_json(folder / CARD, {"kind": _KIND, "version": VERSION, **to_json(card)})
 
 
 def tuned_card(folder: Path) -> TunedCard | None:
-    """None for a folder without one.  Raises CorruptArtifact for a card that cannot be read."""
+    """Return the card of a folder; None where it has none.  Raises CorruptArtifact for a card that cannot be read."""
     path = folder / CARD
     if not path.is_file():
         return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if (found["kind"], found["version"]) != (_KIND, VERSION):
-            raise ValueError(f"{found['kind']!r} version {found['version']!r}")
-        if found["model"] not in KINDS:
-            raise ValueError(f"model {found['model']!r}; this version reads {', '.join(KINDS)}")
-        before, facts, files = found["tuned_from"], found["facts"], found.get("files", {})
-        if not (isinstance(before, dict) and isinstance(facts, dict) and isinstance(found["sha256"], str)):
-            raise ValueError("tuned_from, facts and sha256 are two tables and a text")
-        if not isinstance(files, dict) or any("/" in name or not isinstance(own, str) for name, own in files.items()):
-            raise ValueError("files is a table of names and texts")
+            raise ValueError(f"it has kind {found['kind']!r} version {found['version']!r}")
+        card = from_json(TunedCard, found, where=path, again=MADE_AGAIN, more=True)
+        if card.model not in KINDS:
+            raise ValueError(f"its model is {card.model!r}; this version reads {', '.join(KINDS)}")
+        if outside := [name for name in card.files if "/" in name]:
+            raise ValueError(f"it names {outside[0]!r}, which is not in its folder")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CorruptArtifact(f"{path} is no card of a tuned encoder ({error})", hint=MADE_AGAIN) from None
-    return TunedCard(model=found["model"], sha256=found["sha256"], tuned_from=before, facts=facts, files=files)
+        raise CorruptArtifact(f"cannot read {path}: {error}", hint=MADE_AGAIN) from None
+    return card
 
 
 def folder_named(model: str) -> Path | None:
-    """Where a model stands by its path, or by the name under which it was installed or adopted; None for no such name.
+    """Return the folder of a model given by path or by the name it was installed or adopted under; None for no such.
 
     Raises CorruptArtifact for a record that cannot be read."""
     try:
         folder = Path(model).expanduser() if "/" in model else place_of(model)
-    except (RuntimeError, LocalmelError):  # a home that nobody has, or no name at all; who looks for the model says so
+    except (RuntimeError, LocalmelError):  # no such home, or not a name: loading the model reports it
         return None
     if holds_record(folder):
         return Path(read_record(folder).adopted or folder)
@@ -107,14 +97,14 @@ def folder_named(model: str) -> Path | None:
 
 
 def looks_tuned(folder: Path) -> bool:
-    """Whether a folder, whole or not, is meant to be one of a tuned encoder: by its card, or as training calls it."""
+    """Say whether a folder, complete or not, should hold a tuned encoder, by its card or its name."""
     return (folder / CARD).exists() or folder.name == FOLDER
 
 
 def is_minilm(model: str) -> bool:
-    """Whether `[encode] model` means MiniLM: by its name, or by the name or path of one that was tuned.
+    """Say whether `[encode] model` means MiniLM: by its name, or by the name or path of a tuned one.
 
-    A folder that is not there, or with a card that cannot be read, counts as another; who opens it says why."""
+    A folder that is missing, or whose card cannot be read, counts as another model; opening it raises the error."""
     if model == MINILM.name:
         return True
     try:
@@ -126,5 +116,5 @@ def is_minilm(model: str) -> bool:
 
 
 def _changed(what: str, found: str, expected: str) -> CorruptArtifact:
-    fact = f"{what} is not as it was tuned: sha256 {found}, its card says {expected}"
+    fact = f"{what} has changed since it was tuned: sha256 {found}, its card says {expected}"
     return CorruptArtifact(fact, hint=MADE_AGAIN)

@@ -1,7 +1,7 @@
-"""Whether every byte is still the one that was recorded.
+"""Verify that every byte of the weights here is still the recorded one.
 
 In: names of installed, adopted or packaged weights.  Out: for each of them what is missing, changed or new.  Needs no
-network: the record that came with the weights is what they are held against."""
+network: the weights are compared with the record that came with them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from localmel.errors import CorruptArtifact, LocalmelError, MissingWeights
 from localmel.store import progress
 from localmel.store.artifacts import MANIFEST
 from localmel.weights.catalog import MINILM, verified_folder
-from localmel.weights.complete import whole_model
 from localmel.weights.find import INSTALL
 from localmel.weights.folders import installed_names, place_of
 from localmel.weights.manifest import ModelRecord, read_record
+from localmel.weights.model_folder import model_folder
 from localmel.weights.sources import sha256_counted
 
 Kind = Literal["missing", "changed", "not recorded", "unusable"]
@@ -25,7 +25,7 @@ Kind = Literal["missing", "changed", "not recorded", "unusable"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that is not as it was recorded."""
+    """One difference from the record."""
 
     file: str
     kind: Kind
@@ -34,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """What a look at every byte of one model found."""
+    """The result of reading every byte of one model."""
 
     name: str
     folder: Path
@@ -47,7 +47,7 @@ class Verified:
         return {**asdict(self), "folder": str(self.folder), "findings": [asdict(one) for one in self.findings]}
 
     def error(self) -> LocalmelError | None:
-        """The findings as one error: MissingWeights where a file is gone, else CorruptArtifact."""
+        """Return the findings as one error: MissingWeights where a file is gone, else CorruptArtifact."""
         if not self.findings:
             return None
         first, more = self.findings[0], len(self.findings) - 1
@@ -56,10 +56,8 @@ class Verified:
         return kind(fact, hint="localmel weights install --replace BUNDLE.tar")
 
 
-def verify_all(
-    name: str | None = None,
-) -> list[Verified]:
-    """One model, or all that are here, the packaged one among them.  One that cannot be read is a finding, too."""
+def verify_all(name: str | None = None) -> list[Verified]:
+    """Verify one model, or all that are here and the packaged one.  An unreadable one is a finding too."""
     if name is not None:
         return [verify(name)]
     found = []
@@ -73,13 +71,11 @@ def verify_all(
     return found
 
 
-def verify(
-    name: str,
-) -> Verified:
-    """Hash every file of a model, given by name or by the path of a folder that has a record (as fetched ones have).
+def verify(name: str) -> Verified:
+    """Hash every file of a model, given by name or by the path of a folder with a record (fetched folders have one).
 
-    Raises MissingWeights where there is none, CorruptArtifact for a record that cannot be read; what is wrong with
-    files stands in the result."""
+    Raises MissingWeights where there is none, CorruptArtifact for a record that cannot be read; problems with single
+    files are findings of the result."""
     if name == MINILM.name:
         return _packaged()
     place = Path(name).expanduser() if "/" in name else place_of(name)
@@ -94,7 +90,7 @@ def verify(
         findings += _not_recorded(folder, record)
     if not findings:
         try:
-            whole_model(folder)
+            model_folder(folder)
         except LocalmelError as error:
             findings.append(Finding(file="", kind="unusable", fact=error.fact))
     return Verified(
@@ -112,18 +108,18 @@ def _file(folder: Path, path: str, record: ModelRecord) -> Finding | None:
     try:
         size = file.stat().st_size
         if size != recorded.bytes:
-            fact = f"{file} has {size:,} bytes; {recorded.bytes:,} were recorded"
+            fact = f"{file} has {size:,} bytes; its record says {recorded.bytes:,}"
             return Finding(file=path, kind="changed", fact=fact)
         if (found := sha256_counted(file)) != recorded.sha256:
-            fact = f"{file} has sha256 {found}; {recorded.sha256} was recorded"
+            fact = f"{file} has sha256 {found}; its record says {recorded.sha256}"
             return Finding(file=path, kind="changed", fact=fact)
     except OSError as error:
-        return Finding(file=path, kind="missing", fact=f"{file} cannot be read ({error.strerror})")
+        return Finding(file=path, kind="missing", fact=f"cannot read {file}: {error.strerror}")
     return None
 
 
 def _not_recorded(folder: Path, record: ModelRecord) -> list[Finding]:
-    """Files that somebody put into a folder of ours."""
+    """Return the files that somebody added to a folder of ours."""
     found = []
     for parent, _, names in os.walk(folder):
         for name in sorted(names):

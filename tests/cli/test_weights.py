@@ -142,7 +142,7 @@ def test_verify_ends_with_4_for_a_missing_file_and_6_for_another_one(
     failed(done, 6, "model-00001-of-00002.safetensors has sha256")
     assert [one["kind"] for one in json.loads(done.stdout)[0]["findings"]] == ["changed"]
     shard.unlink()
-    failed(weights("verify"), 4, "model-00001-of-00002.safetensors cannot be read")
+    failed(weights("verify"), 4, "cannot read", "model-00001-of-00002.safetensors")
     failed(weights("verify", "none"), 4, "no weights are installed as 'none'")
     assert weights("verify", "all-MiniLM-L6-v2").returncode == 0
 

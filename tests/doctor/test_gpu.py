@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from localmel.doctor.check import Check
 from localmel.doctor.gpu import Cards, cards, look_at_gpus
-from localmel.doctor.memory import GIB, memory_need
 from localmel.doctor.probe import Probed, SeenGpu
-from localmel.engines.memory import Memory
+from localmel.engines.memory import GIB, Memory, memory_need
 from localmel.settings import Profile, load_profile
 from localmel.weights.catalog import catalog
 
@@ -51,11 +50,11 @@ def test_what_nvidia_smi_tells_is_read(driver: Driver) -> None:
         ("", "no NVIDIA driver"),
         ("echo NVIDIA-SMI has failed because it could not communicate >&2; exit 9", "could not communicate"),
         ("echo 'No devices were found'; exit 6", "No devices were found"),
-        ("exit 0", "it says nothing"),
-        ("echo 'NVIDIA GB10, [N/A], [N/A], 12.1, 580.1'", "not understood"),
-        ("echo surprise", "not understood"),
+        ("exit 0", "it prints nothing"),
+        ("echo 'NVIDIA GB10, [N/A], [N/A], 12.1, 580.1'", "cannot read the output"),
+        ("echo surprise", "cannot read the output"),
         ("head -c 100000 /dev/urandom", "nvidia-smi"),
-        ("kill -9 $$", "it says nothing"),
+        ("kill -9 $$", "it prints nothing"),
     ],
 )
 def test_no_gpu_has_a_reason(driver: Driver, answer: str, said: str) -> None:
@@ -69,7 +68,7 @@ def test_an_nvidia_smi_that_never_answers_is_left_alone(driver: Driver, monkeypa
     monkeypatch.setattr("localmel.doctor.gpu._SECONDS", 1.0)
     driver("exec sleep 60")
     started = time.monotonic()
-    assert "does not answer" in cards(Probed()).problem
+    assert "did not answer" in cards(Probed()).problem
     assert time.monotonic() - started < 10
 
 

@@ -168,5 +168,5 @@ def test_a_database_that_takes_too_long_is_left_and_said_to_be(
     monkeypatch.setattr("localmel.doctor.kbs._STEPS", 10)
     check = looked(folder)["kb.kb.readable"]
     assert check.status == "ok"
-    assert "in part, --thorough does it whole" in check.fact
+    assert "in part, --thorough checks it all" in check.fact
     assert "in part" not in looked(folder, thorough=True)["kb.kb.readable"].fact

@@ -28,7 +28,7 @@ def test_a_home_that_does_not_stand_yet_is_fine_and_is_not_made(
     monkeypatch.setenv("LOCALMEL_HOME", str(tmp_path / "a" / "b"))
     found = looked()
     assert found["home.writable"].status == "ok"
-    assert "can be made" in found["home.writable"].fact
+    assert "can be created" in found["home.writable"].fact
     assert found["disk.space"].status in ("ok", "warn")
     assert list(tmp_path.iterdir()) == []
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from localmel.doctor import lacks
 from localmel.doctor.check import Check, each_once
-from localmel.doctor.lacks import lacks
 from localmel.doctor.needs import packages_of
 from localmel.doctor.weights import check_name, look_at_weights
 from localmel.matchers.dwe.choice import DweChoice
@@ -20,7 +20,7 @@ from localmel.matchers.dwe.sight import open_sight
 from localmel.matchers.trained import CARD
 from localmel.settings import Profile, load_profile
 from localmel.settings.shipped import shipped
-from localmel.weights.adopt import adopt
+from localmel.weights.sources import adopt
 from tests.weights.tuned_folders import small_tuned_minilm
 
 ROOT = Path(__file__).resolve().parents[2]

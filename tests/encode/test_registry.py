@@ -70,14 +70,14 @@ def other(path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "damage", "kind", "said"),
     [
-        ("model.safetensors", cut, CorruptArtifact, "is not as it was tuned"),
-        ("model.safetensors", empty, CorruptArtifact, "is not as it was tuned"),
+        ("model.safetensors", cut, CorruptArtifact, "has changed since it was tuned"),
+        ("model.safetensors", empty, CorruptArtifact, "has changed since it was tuned"),
         ("model.safetensors", Path.unlink, MissingWeights, "model.safetensors is missing"),
         ("encoder.json", empty, CorruptArtifact, "encoder.json"),
         ("encoder.json", Path.unlink, MissingWeights, "encoder.json is missing"),
         ("tokenizer.json", Path.unlink, MissingWeights, "tokenizer.json is missing"),
         ("config.json", Path.unlink, MissingWeights, "config.json is missing"),
-        ("config.json", other, CorruptArtifact, "config.json is not as it was tuned"),
+        ("config.json", other, CorruptArtifact, "config.json has changed since it was tuned"),
         (".", shutil.rmtree, MissingWeights, "no folder"),
     ],
 )

@@ -24,10 +24,10 @@ def response(text: str, finish: str = "stop") -> Response:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('["a"', "the answer is no JSON"),
-        ("", "the answer is no JSON"),
-        ("[" * 100_000, "the answer is no JSON"),
-        ("[3]", "the answer does not keep its schema: $[0] is 3, not string"),
+        ('["a"', "the answer is not JSON"),
+        ("", "the answer is not JSON"),
+        ("[" * 100_000, "the answer is not JSON"),
+        ("[3]", "the answer does not fulfil its schema: $[0]: 3 is not of type 'string'"),
         ('["\\ud800"]', "the answer holds '\\ud800', which is half a character"),
     ],
 )
@@ -58,7 +58,7 @@ def test_a_raw_control_character_in_an_answer_is_that_character_escaped(asked: A
     assert said.text == '[\n"a\\u0009b\\u001b[31m", "\\\\"]'
     assert json.loads(said.text) == ["a\tb\x1b[31m", "\\"]
     broken = kept(request, response('["a\\\nb"]'))
-    assert broken.problem.startswith("the answer is no JSON")
+    assert broken.problem.startswith("the answer is not JSON")
     plain = asked(1, "?")
     assert kept(plain, response('"a\tb"')).text == '"a\tb"'
 
@@ -77,7 +77,7 @@ def test_an_answer_that_was_cut_off_is_a_part_and_says_so(asked: Asked) -> None:
 def test_what_is_no_choice_is_no_answer(asked: Asked) -> None:
     request = asked(1, "?", choices=("A", "B"))
     assert kept(request, response("B")).text == "B"
-    assert kept(request, response("b")).problem == "the answer 'b' is none of the 2 choices"
+    assert kept(request, response("b")).problem == "the answer 'b' is not one of the 2 choices"
 
 
 def test_probabilities_that_nobody_told_are_no_answer(asked: Asked) -> None:

@@ -76,7 +76,7 @@ def test_normalised_logprobs_sum_to_one_and_keep_their_order(logprobs: dict[str,
 
 
 def test_where_nothing_is_told_nothing_is_normalised() -> None:
-    with pytest.raises(BadInput, match="none of the 2 choices"):
+    with pytest.raises(BadInput, match="no probability for any of the 2 choices"):
         normalised({"a": -math.inf, "b": -math.inf})
     assert normalised({"a": 0.0, "b": -math.inf}) == {"a": 0.0, "b": -10_000.0}
 

@@ -1,4 +1,4 @@
-"""The part of JSON schema that requests may use: held against an independent reader of the whole standard."""
+"""The part of JSON schema that requests may use is checked, and only values that fulfil it pass or are drawn."""
 
 from __future__ import annotations
 
@@ -15,11 +15,6 @@ from localmel.errors import BadInput
 
 NUMBERS = st.integers(-9, 9) | st.sampled_from([0.5, -2.0])
 SCALARS = st.none() | st.booleans() | NUMBERS | st.text("ab1 ", max_size=4)
-VALUES = st.recursive(
-    SCALARS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
-    max_leaves=8,
-)
 
 
 @st.composite
@@ -54,20 +49,11 @@ def schemas(draw: st.DrawFn, depth: int = 2) -> dict[str, Any]:
     return {"type": kind}
 
 
-@settings(deadline=None)  # of which the first includes an import
-@given(schemas(), VALUES)
-def test_a_value_is_faulty_exactly_where_the_standard_says_so(schema: dict[str, Any], value: Any) -> None:
-    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed here")
-    check_schema(schema)
-    assert (fault_of(value, schema) == "") == jsonschema.Draft202012Validator(schema).is_valid(value)
-
-
 @settings(deadline=None)
 @given(schemas(), st.integers(0, 2**32))
 def test_what_is_drawn_fulfils_its_schema_and_is_the_same_for_the_same_seed(schema: dict[str, Any], seed: int) -> None:
-    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed here")
+    check_schema(schema)
     value = drawn(schema, Random(seed))
-    assert jsonschema.Draft202012Validator(schema).is_valid(value), value
     assert value == drawn(schema, Random(seed))
     assert fault_of(json.loads(json.dumps(value)), schema) == ""
 
@@ -77,7 +63,9 @@ def test_a_schema_that_refers_to_itself_is_read_and_drawn() -> None:
     schema = {"$defs": {"tree": tree}, "$ref": "#/$defs/tree"}
     check_schema(schema)
     assert fault_of({"left": {"left": {}}}, schema) == ""
-    assert fault_of({"left": {"right": {}}}, schema) == "$.left has 'right', which may not stand there"
+    assert fault_of({"left": {"right": {}}}, schema) == (
+        "$.left: Additional properties are not allowed ('right' was unexpected)"
+    )
     for seed in range(20):
         assert fault_of(drawn(schema, Random(seed)), schema) == ""
 
@@ -86,15 +74,16 @@ def test_a_schema_that_refers_to_itself_is_read_and_drawn() -> None:
     ("schema", "fact"),
     [
         ({"type": "array", "uniqueItems": True}, "# has 'uniqueItems'"),
-        ({"oneOf": []}, "# has 'oneOf'"),
+        ({"oneOf": [{}]}, "# has 'oneOf'"),
         ({"properties": {"a": {"format": "date"}}}, "#/properties/a has 'format'"),
-        ({"type": "thing"}, "# has type 'thing'"),
-        ({"items": [1]}, "#/items is list, no object"),
+        ({"type": "thing"}, "#/type: 'thing' is not valid"),
+        ({"items": [1]}, r"#/items: \[1\] is not of type 'object', 'boolean'"),
+        ({"items": True}, "#/items is bool, not an object"),
         ({"enum": []}, "# has an empty enum"),
         ({"type": "object", "additionalProperties": True}, "# permits additional properties"),
-        ({"required": ["a"]}, r"# requires \['a'\], which are none of its properties"),
+        ({"required": ["a"]}, r"# requires \['a'\], which its properties lack"),
         ({"$ref": "#/$defs/a"}, "# refers to '#/[$]defs/a', which is not there"),
-        ({"maxItems": -1}, "# has maxItems -1"),
+        ({"maxItems": -1}, "#/maxItems: -1 is less than the minimum of 0"),
         ({"type": "string", "pattern": "a+", "maxLength": 3}, "# has a pattern and a length"),
     ],
 )
@@ -106,12 +95,12 @@ def test_what_cannot_be_enforced_is_refused_with_its_place(schema: dict[str, Any
 @pytest.mark.parametrize(
     ("value", "fault"),
     [
-        ({"a": 1}, "$ has no 'b'"),
-        ({"b": ["x"]}, "$.b[0] is 'x', not integer"),
-        ({"b": [1, 2, 3]}, "$.b has 3 values, not 0 to 2"),
-        ({"b": [True]}, "$.b[0] is True, not integer"),
-        ({"b": [], "c": 1}, "$ has 'c', which may not stand there"),
-        ([], "$ is [], not object"),
+        ({"a": 1}, "$: 'b' is a required property"),
+        ({"b": ["x"]}, "$.b[0]: 'x' is not of type 'integer'"),
+        ({"b": [1, 2, 3]}, "$.b: [1, 2, 3] is too long"),
+        ({"b": [True]}, "$.b[0]: True is not of type 'integer'"),
+        ({"b": [], "c": 1}, "$: Additional properties are not allowed ('c' was unexpected)"),
+        ([], "$: [] is not of type 'object'"),
     ],
 )
 def test_a_fault_names_its_place(value: Any, fault: str) -> None:

@@ -59,7 +59,7 @@ def test_any_other_name_is_refused_without_a_look_up(monkeypatch: pytest.MonkeyP
     asked = []
     for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "create_connection"):
         monkeypatch.setattr(socket, name, lambda *given, **_: asked.append(given))
-    with pytest.raises(UsageError, match=f"'{host}', a name that is not looked up"):
+    with pytest.raises(UsageError, match=f"'{host}', and names are not looked up"):
         checked_place(f"http://{host}:8000/v1", allow_remote=False)
     assert checked_place(f"http://{host}:8000/v1", allow_remote=True).url == f"http://{host}:8000/v1"
     assert asked == []

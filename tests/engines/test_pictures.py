@@ -85,24 +85,24 @@ def test_a_folder_is_no_picture(tmp_path: Path) -> None:
 
 def test_text_under_the_name_of_a_picture_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "notes.jpg").write_text("not a picture at all\n" * 50)
-    assert "no picture that can be read (1,050 bytes)" in refused(tmp_path / "notes.jpg").fact
+    assert "it is not a picture (1,050 bytes)" in refused(tmp_path / "notes.jpg").fact
 
 
 def test_a_fifo_is_refused_at_once_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     started = time.monotonic()
-    assert "no ordinary file" in refused(tmp_path / "pipe.png").fact
+    assert "not an ordinary file" in refused(tmp_path / "pipe.png").fact
     assert time.monotonic() - started < 5
 
 
 def test_a_device_is_no_picture() -> None:
-    assert "no ordinary file" in refused(Path("/dev/zero")).fact
+    assert "not an ordinary file" in refused(Path("/dev/zero")).fact
 
 
 def test_a_postscript_program_is_not_run_whatever_its_name(tmp_path: Path) -> None:
     program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshowpage\n%%EOF\n"
     (tmp_path / "poster.jpg").write_bytes(program)
-    assert "no picture that can be read" in refused(tmp_path / "poster.jpg").fact
+    assert "it is not a picture" in refused(tmp_path / "poster.jpg").fact
 
 
 def test_a_path_with_a_nul_or_longer_than_the_system_allows_is_refused() -> None:
@@ -148,7 +148,7 @@ def test_a_file_that_may_not_be_read_is_said_to_be_so(tmp_path: Path) -> None:
         folder = folder.parent
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "'secret.png' may not be read" in done.stdout
+    assert "cannot read 'secret.png': permission denied" in done.stdout
 
 
 # --- what is damaged ---------------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def test_a_picture_that_is_cut_off_is_refused(tmp_path: Path, kind: str, share: 
     path = tmp_path / "cut"
     path.write_bytes(whole.getvalue()[: int(len(whole.getvalue()) * share)])
     error = refused(path)
-    assert "damaged or cut off" in error.fact or "no picture that can be read" in error.fact
+    assert "damaged or cut off" in error.fact or "it is not a picture" in error.fact
     assert "bytes" in error.fact
 
 
@@ -220,7 +220,7 @@ def test_a_decompression_bomb_is_refused_fast_and_without_memory(tmp_path: Path,
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     fact, numbers = done.stdout.splitlines()
     assert "pixels" in fact
-    assert f"at most {MOST_PIXELS:,}" in fact
+    assert f"a picture may have {MOST_PIXELS:,}" in fact
     assert f"{width:,} x {height:,}" in fact or f"{width * height:,}" in fact
     kibibytes, seconds = map(float, numbers.split())
     assert kibibytes < 20_000

@@ -17,12 +17,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from localmel.engines.model_folder import model_folder
 from localmel.engines.open import open_engine
 from localmel.engines.process import WorkerEngine
 from localmel.engines.protocol import Request, Response
 from localmel.errors import EngineStopped, MissingWeights
 from localmel.settings import EngineSettings
+from localmel.weights.model_folder import model_folder
 
 Asked = Callable[..., Request]
 Models = Callable[[str], Path]
@@ -295,7 +295,7 @@ def test_a_model_larger_than_the_memory_is_refused_before_it_is_loaded(
     settings = EngineSettings(engine="transformers", weights="huge", device="cpu")
     with open_engine(settings, folder) as engine, pytest.raises(EngineStopped) as stop:
         list(engine.generate([asked(1, "hello")]))
-    assert "the weights of huge take about 16000 GB" in stop.value.fact
+    assert "the weights of huge take about 14901.2 GiB" in stop.value.fact
     assert "free" in stop.value.fact
     assert "take a smaller model" in stop.value.hint
     assert workers() == []

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from localmel.engines.model_folder import model_folder
 from localmel.engines.prompts import Prompt, Prompter
 from localmel.engines.protocol import Message, Request, Response
 from localmel.errors import BadInput, MissingWeights
+from localmel.weights.model_folder import model_folder
 
 pytest.importorskip("transformers")
 
@@ -168,7 +168,7 @@ def test_a_template_that_drops_what_is_asked_fails_that_request(
     folder = Path(shutil.copytree(tiny_models("tiny-qwen2"), tmp_path / "model"))
     with_template(folder, "{{ messages[-1].content[:3] }}")
     one = Prompter(model_folder(folder), longest_side=100, context=0)
-    with pytest.raises(BadInput, match=r"cannot say the request: it leaves out 'Who is it\?'"):
+    with pytest.raises(BadInput, match=r"cannot express the request: it leaves out 'Who is it\?'"):
         one.prompt(asked(1, "Who is it?"))
 
 

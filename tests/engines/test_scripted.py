@@ -67,9 +67,9 @@ def test_a_choice_may_say_how_probable_it_is(tmp_path: Path, asked: Asked) -> No
 @pytest.mark.parametrize(
     ("constraint", "answer", "problem"),
     [
-        ({"choices": ("A", "B")}, "C", "the answer 'C' is none of the 2 choices"),
-        ({"schema": {"type": "object"}}, "{", "the answer is no JSON"),
-        ({"schema": {"type": "array"}}, {}, "does not keep its schema: [$] is {}, not array"),
+        ({"choices": ("A", "B")}, "C", "the answer 'C' is not one of the 2 choices"),
+        ({"schema": {"type": "object"}}, "{", "the answer is not JSON"),
+        ({"schema": {"type": "array"}}, {}, "does not fulfil its schema: [$]: {} is not of type 'array'"),
     ],
 )
 def test_an_answer_that_is_not_what_was_asked_for_fails(
@@ -117,10 +117,11 @@ def test_where_anything_would_do_the_engine_has_nothing_to_say(asked: Asked) -> 
 @pytest.mark.parametrize(
     ("text", "fact"),
     [
-        ('{"answer": 1}\n{"answer"', ":2 is no JSON"),
-        ('{"reply": 1}', "answer 1 is no object with an answer"),
-        ('{"answer": 1, "colour": 2}', "answer 1 is no object"),
-        ("[3]", "answer 1 is no object"),
+        ('{"answer": 1}\n{"answer"', ":2: it is not JSON"),
+        ('{"reply": 1}', "answer 1: Object contains unknown field `reply`"),
+        ('{"answer": 1, "colour": 2}', "answer 1: Object contains unknown field `colour`"),
+        ("[3]", "answer 1: Expected `object`"),
+        ('{"contains": "x"}', "answer 1 has neither an answer nor a problem"),
         ('{"answer": "A", "probability": 0}', "answer 1 has probability 0"),
     ],
 )
@@ -129,7 +130,7 @@ def test_a_script_that_is_none_is_refused_with_its_line(text: str, fact: str, tm
     path.write_text(text, encoding="utf-8")
     with pytest.raises(BadInput, match=fact):
         ScriptedEngine(SETTINGS, path)
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="cannot read the script"):
         ScriptedEngine(SETTINGS, tmp_path / "absent")
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("httpx2")
 
-from localmel.engines.openai_protocol import Stream, event_of, told_logprobs
+from localmel.engines.openai_protocol import Stream, event_of, reported_logprobs
 from localmel.engines.protocol import Request, Response
 from localmel.engines.server import ServerEngine
 from localmel.errors import BadInput, EngineStopped, MissingWeights
@@ -252,7 +252,7 @@ def test_a_slow_answer_fails_alone(server: Misbehaving, asked: Asked) -> None:
 
     server.reply = reply
     slow, quick = answered(server, asked(1, "slow"), asked(2, "quick"), timeout=0.5)
-    assert slow.problem == "no whole answer within 0.5 s"
+    assert slow.problem == "no complete answer within 0.5 s"
     assert quick.text == "x"
 
 
@@ -269,7 +269,7 @@ def test_an_answer_that_drips_for_ever_is_ended(server: Misbehaving, asked: Aske
     server.reply = drip
     started = time.monotonic()
     (response,) = answered(server, asked(1, "Hi"), timeout=0.6)
-    assert response.problem == "no whole answer within 0.6 s"
+    assert response.problem == "no complete answer within 0.6 s"
     assert time.monotonic() - started < 3
 
 
@@ -280,10 +280,10 @@ def test_an_answer_that_drips_for_ever_is_ended(server: Misbehaving, asked: Aske
             lambda handler, body: handler.whole("<html>It works!</html>", 200, "text/html"),
             "the server answered with text/html: '<html>It works!</html>'",
         ),
-        (lambda handler, body: handler.whole("{", 200), "the server answered '{', which is no JSON object"),
+        (lambda handler, body: handler.whole("{", 200), "the server answered '{', which is not a JSON object"),
         (
             lambda handler, body: handler.whole({"choices": [3]}),
-            "another form than asked for ('int' object has no attribute 'get')",
+            "it has an unexpected form ('int' object has no attribute 'get')",
         ),
         (
             lambda handler, body: handler.stream({"error": {"message": "the GPU is on fire"}}),
@@ -293,7 +293,7 @@ def test_an_answer_that_drips_for_ever_is_ended(server: Misbehaving, asked: Aske
             lambda handler, body: handler.stream(
                 {"choices": [{"delta": {"reasoning_content": "Hm."}, "finish_reason": "stop"}]}
             ),
-            "the model only thought aloud",
+            "the model only reasoned",
         ),
         (lambda handler, body: handler.whole({"message": "no such field"}, 422), "with status 422: no such field"),
     ],
@@ -370,7 +370,7 @@ def test_where_no_server_is_nothing_is_asked(asked: Asked) -> None:
 @pytest.mark.parametrize("models", ["<html>a router</html>", {"detail": "Not Found"}, {"data": "x"}, {"data": [3]}])
 def test_what_is_no_such_server_is_said(models: Any, server: Misbehaving, asked: Asked) -> None:
     server.models = models
-    with engine_of(server) as engine, pytest.raises(EngineStopped, match="is no OpenAI-compatible server"):
+    with engine_of(server) as engine, pytest.raises(EngineStopped, match="is not an OpenAI-compatible server"):
         list(engine.generate([asked(1, "Hi")]))
 
 
@@ -416,10 +416,10 @@ def test_a_server_that_does_not_keep_a_schema_is_found_out(
     server.reply = lambda handler, body: handler.stream(event('{"type": "planet", "triples": []}', "stop"))
     (response,) = answered(server, asked(1, "Hi", schema=schema))
     assert response.problem == (
-        "the answer does not keep its schema: $.type is 'planet', none of the 3 that may stand there"
+        "the answer does not fulfil its schema: $.type: 'planet' is not one of ['person', 'city', 'event']"
     )
     server.reply = lambda handler, body: handler.stream(event("Sure! Here is", "stop"))
-    assert "the answer is no JSON" in answered(server, asked(1, "Hi", schema=schema))[0].problem
+    assert "the answer is not JSON" in answered(server, asked(1, "Hi", schema=schema))[0].problem
 
 
 def token(written: str, **rivals: float) -> Json:
@@ -529,5 +529,5 @@ def test_any_line_is_an_event_nothing_or_an_error_of_ours(line: str) -> None:
 
 def test_a_rival_with_a_blank_or_a_quotation_mark_is_the_same_choice() -> None:
     tokens = [token(' "B', **{' "A': -1.0, "A": -2.0, "B": -0.2})]
-    assert told_logprobs(("A", "B"), "B", tokens) == {"A": -1.0, "B": -0.2}
-    assert told_logprobs(("A", "B"), "B", [token("x")]) is None
+    assert reported_logprobs(("A", "B"), "B", tokens) == {"A": -1.0, "B": -0.2}
+    assert reported_logprobs(("A", "B"), "B", [token("x")]) is None

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from localmel.engines.json_schema import fault_of
-from localmel.engines.model_folder import model_folder
 from localmel.engines.protocol import Request, Response
 from localmel.engines.transformers import TransformersModel, collated, is_out_of_memory
 from localmel.settings import EngineSettings
+from localmel.weights.model_folder import model_folder
 
 for package in ("transformers", "xgrammar"):
     pytest.importorskip(package)

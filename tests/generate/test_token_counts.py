@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from localmel.engines.model_folder import model_folder
 from localmel.engines.prompts import Prompt, Prompter
 from localmel.engines.protocol import Request, Response
 from localmel.engines.scripted import ScriptedEngine
@@ -16,6 +15,7 @@ from localmel.generate.vlm import describe
 from localmel.records import Description, Mention, Span
 from localmel.settings import EngineSettings, GenerateSettings
 from localmel.settings.shipped import shipped
+from localmel.weights.model_folder import model_folder
 
 SETTINGS = GenerateSettings(backend="vlm")
 SENTENCES = {1: 14, 2: 16, 3: 7, 4: 2, 5: 1}

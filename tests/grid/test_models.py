@@ -93,7 +93,7 @@ def test_a_cell_whose_step_was_removed_counts_as_made(
 def test_a_single_cell_is_refused_after_its_models(world: World, llms: tuple[str, ...], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has nothing to be compared with"):
         world.run(world.grid(("none",), llms[1:2]), tmp_path / "grid")
-    with pytest.raises(BadInput, match=r"llm nobody: the script .*nobody\.jsonl cannot be read"):
+    with pytest.raises(BadInput, match=r"llm nobody: cannot read the script .*nobody\.jsonl"):
         world.run(world.grid(("none",), (str(tmp_path / "nobody.jsonl"),)), tmp_path / "grid")
     with pytest.raises(MissingWeights, match="'nobody' is neither installed nor in the catalog"):
         world.run(world.grid(("none",), ("nobody",), engine="transformers"), tmp_path / "grid")

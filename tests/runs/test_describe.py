@@ -198,7 +198,7 @@ def test_instructions_in_a_record_change_neither_the_answers_shape_nor_other_ent
 def test_a_real_model_keeps_the_shape_whatever_the_record_says(
     hostile: Path, tiny_models: Callable[[str], Path]
 ) -> None:
-    from localmel.weights.open import open_model
+    from localmel.engines.open import open_model
 
     settings = EngineSettings(engine="transformers", weights=f"{tiny_models('tiny-llama')}/", device="cpu")
     with closing(KnowledgeBase(hostile)) as base, open_model(settings) as engine:

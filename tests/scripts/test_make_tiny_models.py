@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from localmel.weights.complete import whole_model
+from localmel.weights.model_folder import model_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 TinyModels = Callable[[str], Path]
@@ -88,7 +88,7 @@ def test_an_unknown_model_is_refused_with_the_names_there_are(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", [*SEEING, *READING, "tiny-clip"])
 def test_a_folder_is_whole_and_small(tiny_models: TinyModels, name: str) -> None:
-    model = whole_model(tiny_models(name))
+    model = model_folder(tiny_models(name))
     assert model.n_parameters > 100_000
     assert sum(path.stat().st_size for path in model.folder.iterdir()) < 5_000_000
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from localmel.weights import catalog_names
+from localmel.weights import catalog as catalog_module
 from localmel.weights.catalog import catalog
 from tests.weights import small
 
@@ -20,7 +20,7 @@ def stands_for(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def small_one(name: str, **facts: Any) -> None:
         changed = {**catalog(), name: replace(catalog()[name], **facts)}
-        monkeypatch.setattr(catalog_names, "catalog", lambda: changed)
+        monkeypatch.setattr(catalog_module, "catalog", lambda: changed)
 
     return small_one
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localmel.errors import BadInput, CorruptArtifact
+from localmel.store.progress import Listener, listening
 from localmel.weights.archive import Member, header, opened, read_members, write_bytes, write_end, write_file
 from localmel.weights.contents import UnsafeWeights, refused_name
 from tests.weights import small
@@ -75,8 +76,10 @@ def test_headers_of_any_size_are_read_by_python_as_they_were_meant(folder: str, 
 def test_a_file_is_hashed_while_it_is_written(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(bytes(range(256)) * 9000)
-    out, told = BytesIO(), []
-    digest = write_file(out, "", "a.json", source, source.stat().st_size, told.append)
+    told: list[int] = []
+    out = BytesIO()
+    with listening(Listener(on_done=told.append)):
+        digest = write_file(out, "", "a.json", source, source.stat().st_size)
     assert digest == small.sha256(source.read_bytes())
     assert sum(told) == source.stat().st_size
     assert len(out.getvalue()) % 512 == 0
@@ -87,7 +90,7 @@ def test_a_file_that_changes_while_it_is_packed_is_named(tmp_path: Path, wrong: 
     source = tmp_path / "source.json"
     source.write_bytes(b"x" * 1000)
     with pytest.raises(CorruptArtifact, match=r"source\.json changed"):
-        write_file(BytesIO(), "", "a.json", source, 1000 + wrong, lambda _: None)
+        write_file(BytesIO(), "", "a.json", source, 1000 + wrong)
 
 
 KINDS = {
@@ -103,8 +106,8 @@ KINDS = {
     tarfile.XGLTYPE: "a global header",
     tarfile.GNUTYPE_LONGNAME: "a long name",
     tarfile.GNUTYPE_LONGLINK: "a long link",
-    tarfile.AREGTYPE: "no plain file",
-    b"Z": "no plain file",
+    tarfile.AREGTYPE: "not a plain file",
+    b"Z": "not a plain file",
 }
 
 

@@ -10,7 +10,6 @@ import pytest
 from localmel.errors import CorruptArtifact, UsageError
 from localmel.weights.catalog import MINILM, catalog, entry_from, entry_of
 from localmel.weights.folders import is_name
-from localmel.weights.memory_estimate import PROMPT_TOKENS, REST_BYTES, estimated_memory
 
 LANGUAGE = [name for name, entry in catalog().items() if entry.purpose in ("vlm", "llm")]
 
@@ -42,22 +41,22 @@ def test_the_estimate_is_the_formula() -> None:
     """Mistral-7B by hand: 2 x 32 layers x 8 heads x 128 wide x 2 bytes = 128 KiB for each token."""
     entry = entry_of("llava-v1.6-mistral-7b")
     assert (entry.parameters, entry.kept) == (7_566_747_648, 587_159_552)
-    whole = estimated_memory(entry, "16bit", tokens=1000, at_once=3)
-    assert (whole.weights, whole.cache, whole.rest) == (15_133_495_296, 131_072 * 3000, REST_BYTES)
-    small = estimated_memory(entry, "4bit")
+    whole = entry.memory("16bit", tokens=1000, at_once=3)
+    assert (whole.weights, whole.cache, whole.rest) == (15_133_495_296, 131_072 * 3000, 3 * 2**29)
+    small = entry.memory("4bit")
     assert small.weights == 2 * 587_159_552 + (7_566_747_648 - 587_159_552) * 9 // 16
-    assert small.cache == 131_072 * (2928 + PROMPT_TOKENS)
+    assert small.cache == 131_072 * (2928 + 2048)
     assert small.total == small.weights + small.cache + small.rest
 
 
 def test_a_quantisation_of_unknown_size_is_refused() -> None:
-    with pytest.raises(UsageError, match="no estimate for 'compressed-tensors'"):
-        estimated_memory(entry_of("qwen3-1.7b"), "compressed-tensors")
+    with pytest.raises(UsageError, match="cannot estimate memory for 'compressed-tensors'"):
+        entry_of("qwen3-1.7b").memory("compressed-tensors")
 
 
 def test_no_request_is_longer_than_the_context() -> None:
     entry = entry_of("llava-v1.6-vicuna-13b")
-    assert estimated_memory(entry, tokens=10**6).cache == estimated_memory(entry, tokens=4096).cache
+    assert entry.memory(tokens=10**6).cache == entry.memory(tokens=4096).cache
 
 
 @pytest.mark.parametrize(
@@ -79,7 +78,7 @@ def test_an_entry_of_another_form_is_refused(key: str, value: Any) -> None:
     entry_from("x", table)
     with pytest.raises(CorruptArtifact, match="catalog entry 'x'"):
         entry_from("x", {**table, key: value})
-    with pytest.raises(CorruptArtifact, match="lacks summary"):
+    with pytest.raises(CorruptArtifact, match="summary"):
         entry_from("x", {name: value for name, value in table.items() if name != "summary"})
 
 

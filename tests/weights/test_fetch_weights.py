@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from localmel.errors import BadInput
-from localmel.weights.find import model_folder
+from localmel.weights.find import find_model
 from localmel.weights.install import install_bundle
 from localmel.weights.manifest import read_record
 from tests.weights import hub, small
@@ -60,7 +60,7 @@ def test_a_repository_is_fetched_without_pickles_and_code_and_recorded(server: h
     assert {name: file.sha256 for name, file in record.files.items()} == {
         name: small.sha256(data) for name, data in FILES.items()
     }
-    assert model_folder(str(folder)) == folder
+    assert find_model(str(folder)).path == folder
 
 
 def test_the_bundle_of_a_catalog_model_installs_on_the_other_side(
@@ -73,7 +73,7 @@ def test_the_bundle_of_a_catalog_model_installs_on_the_other_side(
         assert done.returncode == 0, done.stderr
         assert {name for name, _ in server.downloads} == set(files)
     assert "no licence text" in done.stderr
-    with pytest.raises(BadInput, match=r"no clip-vit-b-32: its tensors hold 16 numbers, the catalog says"):
+    with pytest.raises(BadInput, match=r"is not clip-vit-b-32: its tensors hold 16 numbers, the catalog says"):
         install_bundle(tmp_path / "out" / "clip-vit-b-32.tar")
     assert not (own_home / "weights" / "clip-vit-b-32").exists()
     stands_for("clip-vit-b-32", parameters=16)
@@ -81,7 +81,7 @@ def test_the_bundle_of_a_catalog_model_installs_on_the_other_side(
     record = installed.record
     assert (record.name, record.licence, record.purpose) == ("clip-vit-b-32", "apache-2.0", "clip")
     assert (record.repository, record.revision) == (CLIP, COMMIT)
-    assert model_folder("clip-vit-b-32") == installed.folder
+    assert find_model("clip-vit-b-32").path == installed.folder
 
 
 def test_a_download_that_broke_off_goes_on_where_it_was(tmp_path: Path) -> None:

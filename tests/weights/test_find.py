@@ -9,35 +9,35 @@ import pytest
 
 from localmel.errors import CorruptArtifact, MissingWeights, UsageError
 from localmel.weights.catalog import MINILM, catalog
-from localmel.weights.complete import whole_model
 from localmel.weights.contents import UnsafeWeights
-from localmel.weights.find import model_facts, model_folder
+from localmel.weights.find import find_model
 from localmel.weights.install import install_bundle
 from localmel.weights.listing import described, listing
+from localmel.weights.model_folder import model_folder
 from localmel.weights.pack import pack
 from tests.weights import small
 
 
 def test_a_path_leads_to_itself(own_home: Path, model: Path) -> None:
-    assert model_folder(str(model)) == model
-    facts = model_facts(str(model))
-    assert (facts.model_type, facts.record, facts.weight_bytes > 0) == ("llama", None, True)
+    assert find_model(str(model)).path == model
+    found = find_model(str(model))
+    assert (found.folder.model_type, found.record, found.folder.weight_bytes > 0) == ("llama", None, True)
 
 
 def test_a_path_may_begin_at_home(own_home: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(model.parent))
-    assert model_folder("~/small") == model
+    assert find_model("~/small").path == model
 
 
 def test_the_packaged_encoder_has_a_name_too(own_home: Path) -> None:
-    facts = model_facts(MINILM.name)
+    facts = find_model(MINILM.name).folder
     assert (facts.architecture, facts.context) == ("BertModel", 512)
 
 
 @pytest.mark.parametrize("name", ["llava-v1.6-mistral-7b", "qwen2.5-vl-7b"])
 def test_a_model_of_the_catalog_that_is_not_here_says_how_to_get_it(own_home: Path, name: str) -> None:
     with pytest.raises(MissingWeights, match="in the catalog but not on this machine; installed: none") as caught:
-        model_folder(name)
+        find_model(name)
     assert caught.value.hint == "localmel weights install BUNDLE.tar"
 
 
@@ -47,18 +47,18 @@ def test_an_unknown_name_is_said_to_be_unknown_and_the_known_are_named(
     pack([f"{model}/"], tmp_path / "b.tar")
     install_bundle(tmp_path / "b.tar")
     with pytest.raises(MissingWeights, match="neither installed nor in the catalog; installed: small"):
-        model_folder("smal")
+        find_model("smal")
 
 
 @pytest.mark.parametrize("name", ["", "..", ".", "a b", "x" * 5000, "a\0b", "CON/../x\0"])
 def test_what_can_be_no_name_is_a_usage_error_or_missing(own_home: Path, name: str) -> None:
     with pytest.raises((UsageError, MissingWeights)):
-        model_folder(name)
+        find_model(name)
 
 
 def test_a_folder_with_a_manifest_of_something_else_is_read_all_the_same(own_home: Path, model: Path) -> None:
     (model / "manifest.json").write_text('{"kind": "run", "version": 7}', encoding="utf-8")
-    assert model_folder(str(model)) == model
+    assert find_model(str(model)).path == model
 
 
 def test_an_installed_folder_found_by_path_is_held_against_its_record(
@@ -68,8 +68,8 @@ def test_an_installed_folder_found_by_path_is_held_against_its_record(
     (installed,) = install_bundle(tmp_path / "b.tar")
     (installed.folder / "config.json").write_bytes((model / "config.json").read_bytes() + b" ")
     for name in ("small", str(installed.folder)):
-        with pytest.raises(CorruptArtifact, match="were recorded") as caught:
-            model_folder(name)
+        with pytest.raises(CorruptArtifact, match="its record says") as caught:
+            find_model(name)
         assert "--replace BUNDLE.tar" in caught.value.hint
 
 
@@ -78,21 +78,21 @@ def test_an_edited_configuration_of_the_same_length_is_noticed(own_home: Path, m
     (installed,) = install_bundle(tmp_path / "b.tar")
     config = installed.folder / "config.json"
     config.write_bytes(config.read_bytes().replace(b"64", b"65"))
-    with pytest.raises(CorruptArtifact, match="is not the file that was recorded"):
-        model_folder("small")
+    with pytest.raises(CorruptArtifact, match="differs from its record"):
+        find_model("small")
 
 
 def test_half_a_model_at_a_path_names_the_file_and_the_next_command(own_home: Path, model: Path) -> None:
     (model / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(MissingWeights, match="shard model-00002-of-00002") as caught:
-        model_folder(str(model))
+        find_model(str(model))
     assert caught.value.hint == "localmel weights install BUNDLE.tar"
 
 
 def test_remote_code_at_a_path_is_refused(own_home: Path, model: Path) -> None:
     (model / "config.json").write_text('{"auto_map": {}, "vocab_size": 8}', encoding="utf-8")
     with pytest.raises(UnsafeWeights):
-        model_folder(str(model))
+        find_model(str(model))
 
 
 def test_the_list_has_the_catalog_and_what_is_beside_it(
@@ -101,7 +101,7 @@ def test_the_list_has_the_catalog_and_what_is_beside_it(
     pack([f"{model}/"], tmp_path / "b.tar")
     install_bundle(tmp_path / "b.tar")
     pack([f"{small.write(tmp_path / 'x', small.language_model())}/"], tmp_path / "c.tar", name="qwen3-1.7b")
-    stands_for("qwen3-1.7b", model_type="llama", parameters=whole_model(tmp_path / "x").n_parameters)
+    stands_for("qwen3-1.7b", model_type="llama", parameters=model_folder(tmp_path / "x").n_parameters)
     (damaged,) = install_bundle(tmp_path / "c.tar")
     (damaged.folder / "config.json").unlink()
     found = {one.name: one for one in listing()}

@@ -20,7 +20,7 @@ from localmel.errors import BadInput, CorruptArtifact, LocalmelError, MissingWei
 from localmel.store.progress import Listener, listening
 from localmel.weights import install as installing
 from localmel.weights.contents import UnsafeWeights
-from localmel.weights.find import model_facts, model_folder
+from localmel.weights.find import find_model
 from localmel.weights.folders import installed_names, weights_home
 from localmel.weights.install import exclusive, install_bundle
 from localmel.weights.pack import pack
@@ -49,11 +49,12 @@ def test_what_was_packed_is_installed_and_found(own_home: Path, model: Path, tmp
     (installed,) = install_bundle(tmp_path / "b.tar")
     files = small.language_model(shards=2)
     assert {name: (installed.folder / name).read_bytes() for name in files} == files
-    assert model_folder("small") == installed.folder == weights_home() / "small"
-    facts = model_facts("small")
+    assert find_model("small").path == installed.folder == weights_home() / "small"
+    found = find_model("small")
+    facts = found.folder
     assert (facts.architecture, facts.context, facts.n_parameters) == ("LlamaForCausalLM", 64, 128)
-    assert facts.record is not None
-    assert facts.record.licence == "mit"
+    assert found.record is not None
+    assert found.record.licence == "mit"
     assert verify("small").findings == ()
     assert sorted(path.name for path in weights_home().iterdir()) == [".lock", "small"]
 
@@ -91,8 +92,8 @@ def test_another_model_of_that_name_is_replaced_only_when_asked(own_home: Path, 
         install_bundle(tmp_path / "c.tar")
     assert verify("small").findings == ()
     install_bundle(tmp_path / "c.tar", replace_installed=True)
-    assert (model_folder("small") / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
-    assert not (model_folder("small") / "model.safetensors.index.json").exists()
+    assert (find_model("small").path / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+    assert not (find_model("small").path / "model.safetensors.index.json").exists()
 
 
 BIG = {"shards": 2, "rows": 140_000}
@@ -170,12 +171,12 @@ def test_a_damaged_bundle_is_refused_though_its_model_is_installed(
         ("config.json", b'{"auto_map": {"AutoConfig": "evil.Config"}, "vocab_size": 8}', "'auto_map'"),
         ("processor_config.json", b'{"a": [{"auto_map": 1}]}', "'auto_map'"),
         ("vocab.txt", b"\x80\x04\x95.", "pickle"),
-        ("extra.safetensors", b"PK\x03\x04" + bytes(30), "no safetensors"),
+        ("extra.safetensors", b"PK\x03\x04" + bytes(30), "not a safetensors"),
         ("extra.json", b"\x7fELF", "a program"),
         ("tokenizer.model", b"PK\x03\x04", "zip"),
         ("../escape.json", b"{}", "lead out"),
         ("/etc/localmel.json", b"{}", "lead out"),
-        ("manifest.json", b"{}", "gives itself"),
+        ("manifest.json", b"{}", "only localmel itself may use"),
     ],
 )
 def test_what_has_no_place_in_a_model_is_refused_by_name(
@@ -189,9 +190,9 @@ def test_what_has_no_place_in_a_model_is_refused_by_name(
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("model.safetensors", small.tensors({"a": (2,)})[:-1], "no whole safetensors file"),
-        ("extra.safetensors", (9).to_bytes(8, "little") + b'{"a": 1} ', "no whole safetensors file"),
-        ("model.safetensors", b"", "no whole safetensors file"),
+        ("model.safetensors", small.tensors({"a": (2,)})[:-1], "not a complete safetensors file"),
+        ("extra.safetensors", (9).to_bytes(8, "little") + b'{"a": 1} ', "not a complete safetensors file"),
+        ("model.safetensors", b"", "not a complete safetensors file"),
         ("config.json", b"", "config.json"),
         ("config.json", b"{", "not JSON"),
     ],
@@ -264,11 +265,11 @@ Change = Callable[[dict[str, Any]], object]
     [
         (lambda table: table["files"].pop("config.json"), "does not name"),
         (lambda table: table["files"]["config.json"].update(bytes=1), "has 110 bytes"),
-        (lambda table: table["files"]["config.json"].update(bytes=-1), "no count"),
+        (lambda table: table["files"]["config.json"].update(bytes=-1), "-1 bytes"),
         (lambda table: table["files"]["config.json"].update(bytes=1 << 60), "bytes"),
         (lambda table: table["files"]["config.json"].update(sha256="0" * 64), "its sha256 is"),
-        (lambda table: table["files"]["config.json"].update(sha256="x"), "without size and sha256"),
-        (lambda table: table["files"]["config.json"].update(more=1), "without size and sha256"),
+        (lambda table: table["files"]["config.json"].update(sha256="x"), "no sha256"),
+        (lambda table: table["files"]["config.json"].update(more=1), "unknown field `more`"),
         (
             lambda table: table["files"].update({"none.json": {"bytes": 1, "sha256": "0" * 64}}),
             "lacks models/small/none",
@@ -282,11 +283,11 @@ Change = Callable[[dict[str, Any]], object]
         (lambda table: table.update(adopted="/etc"), "only the receiving machine"),
         (lambda table: table.update(signed_by="SHA256:me"), "only the receiving machine"),
         (lambda table: table.update(files={}), "0 files"),
-        (lambda table: table.update(files=[]), "no record"),
-        (lambda table: table.update(more="x"), "unknown key"),
-        (lambda table: table.update(licence=["x"]), "no short text"),
-        (lambda table: table.update(licence="x" * 3000), "no short text"),
-        (lambda table: table.pop("name"), "no record"),
+        (lambda table: table.update(files=[]), "Expected `object`"),
+        (lambda table: table.update(more="x"), "unknown field `more`"),
+        (lambda table: table.update(licence=["x"]), "Expected `str`"),
+        (lambda table: table.update(licence="x" * 3000), "longer than"),
+        (lambda table: table.pop("name"), "missing required field `name`"),
     ],
 )
 def test_a_manifest_that_lies_is_refused(own_home: Path, tmp_path: Path, change: Change, said: str) -> None:
@@ -329,7 +330,7 @@ def test_too_little_space_is_said_before_anything_is_written(
 ) -> None:
     pack([f"{model}/"], tmp_path / "b.tar")
     monkeypatch.setattr(installing.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 5))
-    with pytest.raises(OutOfSpace, match=r"more bytes are needed under .*, 5 are free"):
+    with pytest.raises(OutOfSpace, match=r"cannot install: .* more bytes, 5 are free"):
         install_bundle(tmp_path / "b.tar")
     assert [path for path in left_behind(own_home) if not path.startswith("weights/.incoming-")] == ["weights"]
     assert not [path for path in own_home.rglob("*") if path.is_file() and path.name != ".lock"]
@@ -450,7 +451,7 @@ def test_another_file_is_no_bundle_rather_than_half_of_one(own_home: Path, tmp_p
     with pytest.raises(CorruptArtifact) as caught:
         install_bundle(tmp_path / "random.jsonl")
     cut_off = data == b"manifest.json"  # as far as it goes, it is one
-    assert ("is cut off" in caught.value.fact, "is no bundle" in caught.value.fact) == (cut_off, not cut_off)
+    assert ("is cut off" in caught.value.fact, "is not a bundle" in caught.value.fact) == (cut_off, not cut_off)
     assert caught.value.hint.startswith("copy the bundle again" if cut_off else "localmel weights pack ")
 
 
@@ -463,7 +464,7 @@ def test_a_folder_in_place_of_a_bundle_can_be_adopted(own_home: Path, model: Pat
 def test_what_is_no_file_is_not_waited_for(own_home: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.tar")
     for path in (tmp_path / "pipe.tar", Path("/dev/zero")):
-        with pytest.raises(BadInput, match="no ordinary file"):
+        with pytest.raises(BadInput, match="not an ordinary file"):
             install_bundle(path)
     with pytest.raises(BadInput, match="cannot be read"):
         install_bundle(Path("a\0b"))

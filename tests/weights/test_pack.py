@@ -12,10 +12,10 @@ import pytest
 
 from localmel.errors import BadInput, CorruptArtifact, MissingWeights, OutOfSpace, UsageError
 from localmel.weights import pack as packing
-from localmel.weights.adopt import adopt
 from localmel.weights.folders import place_of
 from localmel.weights.install import install_bundle
 from localmel.weights.pack import pack
+from localmel.weights.sources import adopt
 from tests.weights import small
 
 
@@ -116,7 +116,7 @@ def test_a_licence_can_be_added_and_its_absence_is_said(own_home: Path, model: P
 
 def test_an_output_that_is_there_is_not_overwritten(own_home: Path, model: Path, tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_text("mine", encoding="utf-8")
-    with pytest.raises(BadInput, match="there already"):
+    with pytest.raises(BadInput, match="already exists"):
         pack([f"{model}/"], tmp_path / "a.tar")
     assert (tmp_path / "a.tar").read_text(encoding="utf-8") == "mine"
     pack([f"{model}/"], tmp_path / "a.tar", replace_output=True)
@@ -132,7 +132,7 @@ def test_too_little_space_is_said_before_writing(
 
 def test_two_models_of_one_name_do_not_fit_into_one_bundle(own_home: Path, model: Path, tmp_path: Path) -> None:
     other = small.write(tmp_path / "x" / "Small", small.language_model())
-    with pytest.raises(UsageError, match="called alike"):
+    with pytest.raises(UsageError, match="have the same name"):
         pack([f"{model}/", f"{other}/"], tmp_path / "a.tar")
 
 

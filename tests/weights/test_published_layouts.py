@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from localmel.weights.find import model_facts, model_folder
+from localmel.weights.find import find_model
 from localmel.weights.install import install_bundle
 from localmel.weights.pack import pack
 from localmel.weights.verify import verify
@@ -35,9 +34,14 @@ def test_a_published_layout_goes_the_whole_way(
     assert {path.name: path.read_bytes() for path in source.iterdir()} == {
         path.name: path.read_bytes() for path in installed.folder.iterdir() if path.name != "manifest.json"
     }
-    facts = model_facts(name)
+    facts = find_model(name).folder
     assert (facts.architecture, facts.context) == (architecture, context)
-    assert replace(facts, name=str(source), folder=source, record=None) == model_facts(str(source))
+    again = find_model(str(source)).folder
+    assert (again.config, again.n_parameters, again.weight_bytes) == (
+        facts.config,
+        facts.n_parameters,
+        facts.weight_bytes,
+    )
     assert verify(name).findings == ()
 
 
@@ -48,8 +52,8 @@ def test_what_was_installed_loads(own_home: Path, tiny_models: TinyModels, tmp_p
 
     pack([f"{tiny_models('tiny-llama')}/"], tmp_path / "b.tar")
     install_bundle(tmp_path / "b.tar")
-    folder = model_folder("tiny-llama")
+    folder = find_model("tiny-llama").path
     model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True)
     tokens = AutoTokenizer.from_pretrained(folder)("Messi scored.", return_tensors="pt")
     assert model(**tokens).logits.shape[1] == tokens["input_ids"].shape[1]
-    assert sum(tensor.numel() for tensor in model.parameters()) == model_facts("tiny-llama").n_parameters
+    assert sum(tensor.numel() for tensor in model.parameters()) == find_model("tiny-llama").folder.n_parameters

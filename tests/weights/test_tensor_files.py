@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from localmel.errors import CorruptArtifact
-from localmel.weights.tensor_files import n_parameters, read_header
+from localmel.weights.contents import read_header
 from tests.weights import small
 
 TYPES = (np.float16, np.float32, np.float64, np.int8, np.uint8, np.int64, np.bool_)
@@ -33,7 +33,7 @@ def test_what_the_library_writes_is_read_the_same(
     save_file(arrays, path, metadata=notes or None)
     found = read_header(path)
     assert {name: place.shape for name, place in found.items()} == {name: a.shape for name, a in arrays.items()}
-    assert n_parameters(found) == sum(array.size for array in arrays.values())
+    assert sum(place.n_numbers for place in found.values()) == sum(array.size for array in arrays.values())
     begin = 8 + int.from_bytes(path.read_bytes()[:8], "little")
     for name, place in found.items():
         assert path.read_bytes()[begin + place.start : begin + place.end] == arrays[name].tobytes()
@@ -83,19 +83,19 @@ def tensor(start: int, end: int, *, dtype: str = "U8", shape: list[Any] | None =
         (b"", "a header of 0 bytes in a file of 0"),
         (b"\xff" * 16, "a header of 18,446,744,073,709,551,615 bytes"),
         ((1 << 40).to_bytes(8, "little") + b"{}", "a header of"),
-        (with_header([], 0), "no table"),
+        (with_header([], 0), "not a table"),
         (with_header({"a": tensor(0, 4), "b": tensor(2, 6)}, 6), "begins at 2"),
         (with_header({"a": tensor(0, 4), "b": tensor(6, 8)}, 8), "begins at 6"),
-        (with_header({"a": tensor(0, 4)}, 5), "5 bytes of tensors"),
-        (with_header({"a": tensor(0, 4)}, 3), "3 bytes of tensors"),
-        (with_header({"a": tensor(0, 4, shape=[2, 1])}, 4), "of shape [2, 1] in 4 bytes"),
-        (with_header({"a": tensor(0, 4, shape=[-2, -2])}, 4), "no count"),
-        (with_header({"a": tensor(0, 4, shape=[True, 4])}, 4), "no count"),
-        (with_header({"a": tensor(4, 0, shape=[4])}, 4), "in -4 bytes"),
+        (with_header({"a": tensor(0, 4)}, 5), "the tensors have 5 bytes"),
+        (with_header({"a": tensor(0, 4)}, 3), "the tensors have 3 bytes"),
+        (with_header({"a": tensor(0, 4, shape=[2, 1])}, 4), "of shape [2, 1] takes 4 bytes"),
+        (with_header({"a": tensor(0, 4, shape=[-2, -2])}, 4), "not a count"),
+        (with_header({"a": tensor(0, 4, shape=[True, 4])}, 4), "not a count"),
+        (with_header({"a": tensor(4, 0, shape=[4])}, 4), "takes -4 bytes"),
         (with_header({"a": tensor(0, 4, dtype="PY")}, 4), "type 'PY'"),
-        (with_header({"a": {"dtype": "U8"}}, 0), "without dtype"),
+        (with_header({"a": {"dtype": "U8"}}, 0), "lacks dtype"),
         (with_header({"__metadata__": {"a": 1}}, 0), "not text"),
-        (b"\x1b\0\0\0\0\0\0\0" + b'{"a":{"x":1},"a":{"x":1}}  ', "stands twice"),
+        (b"\x1b\0\0\0\0\0\0\0" + b'{"a":{"x":1},"a":{"x":1}}  ', "appears twice"),
         (with_header({"a": tensor(0, 4)}, 4)[:-30], "bytes in a file of"),
         ((100_000).to_bytes(8, "little") + b'{"a":' + b"[" * 99_995, "recursion"),
     ],

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from localmel.errors import CorruptArtifact, MissingWeights
-from localmel.weights.adopt import adopt
 from localmel.weights.catalog import MINILM
-from localmel.weights.find import model_folder
+from localmel.weights.find import find_model
+from localmel.weights.sources import adopt
 from localmel.weights.tuned import CLIP, TunedCard, folder_named, is_minilm, tuned_card, write_tuned_card
 from tests.weights.tuned_folders import small_tuned_minilm
 
@@ -34,7 +34,7 @@ def test_files_beside_the_weights_are_held_against_the_card(tmp_path: Path) -> N
     assert tuned_card(tmp_path) == whole
     whole.check(tmp_path, CARD.sha256)
     (tmp_path / "config.json").write_text('{"a": 1}', encoding="utf-8")
-    with pytest.raises(CorruptArtifact, match=r"config\.json is not as it was tuned") as changed:
+    with pytest.raises(CorruptArtifact, match=r"config\.json has changed since it was tuned") as changed:
         whole.check(tmp_path, CARD.sha256)
     assert "--tune-encoder" in changed.value.hint
     (tmp_path / "config.json").unlink()
@@ -83,7 +83,7 @@ def test_which_model_a_setting_means(tmp_path: Path) -> None:
 )
 def test_what_is_no_card_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "encoder.json").write_text(text, encoding="utf-8")
-    with pytest.raises(CorruptArtifact, match="no card of a tuned encoder"):
+    with pytest.raises(CorruptArtifact, match=r"cannot read .*encoder\.json"):
         tuned_card(tmp_path)
 
 
@@ -91,5 +91,5 @@ def test_a_tuned_folder_without_weights_is_made_again_by_training(tmp_path: Path
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "encoder.json").write_text("{}")
     with pytest.raises(MissingWeights, match=r"model\.safetensors") as missing:
-        model_folder(str(tmp_path))
+        find_model(str(tmp_path))
     assert "--tune-encoder" in missing.value.hint

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from localmel.encode.mention_inputs import mention_text, vectors_of_files
 from localmel.encode.registry import Encoders
 from localmel.encode.space import MOST_WORDS
+from localmel.engines.open import open_model
 from localmel.matchers.dwe.choice import CLIP
 from localmel.matchers.features import laid_end_to_end
 from localmel.records import Mention
@@ -26,7 +27,6 @@ from localmel.see.identity import FACES, Likeness, Portraits, identities, identi
 from localmel.see.objects import objects_of_files
 from localmel.store import progress
 from localmel.store.journal import Journal
-from localmel.weights.open import open_model
 
 if TYPE_CHECKING:
     from localmel.matchers.dwe.sight import DweSight

@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from localmel.engines.open import open_model
 from localmel.errors import BadInput, CorruptArtifact, LocalmelError, MissingExtra, MissingWeights, shell_line
 from localmel.matchers.dwe.choice import VLM, DweChoice, choice_from
 from localmel.matchers.trained import CARD as FILE
 from localmel.see.detectors import open_detector, same_boxes
 from localmel.see.objects import Detector
-from localmel.weights.open import open_model
 
 CARD = "sees"
 "Where a card says it."

@@ -258,7 +258,7 @@ def test_a_configuration_that_was_changed_is_refused(which: str, kept: dict[str,
     assert files.keys() == {path.name for path in place.iterdir() if path.suffix != ".safetensors"} - {"encoder.json"}
     path = place / ("config.json" if which == "minilm" else "open_clip_config.json")
     path.write_text(path.read_text() + "\n")
-    with pytest.raises(CorruptArtifact, match=rf"{path.name} is not as it was tuned"):
+    with pytest.raises(CorruptArtifact, match=rf"{path.name} has changed since it was tuned"):
         open_encoder(EncodeSettings(model=str(place)))
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from localmel.errors import BadInput, CorruptArtifact, MissingWeights, UsageError
-from localmel.weights.adopt import adopt
 from localmel.weights.contents import UnsafeWeights
-from localmel.weights.find import model_facts, model_folder
+from localmel.weights.find import find_model
 from localmel.weights.folders import installed_names, place_of
+from localmel.weights.install import remove
 from localmel.weights.pack import pack
-from localmel.weights.remove import remove
+from localmel.weights.sources import adopt
 from localmel.weights.verify import verify
 from tests.weights import small
 
@@ -54,7 +54,7 @@ def detector(*, numbers: int = DETECTOR, **configuration: object) -> dict[str, b
 
 def test_a_folder_is_used_where_it_is(own_home: Path, model: Path) -> None:
     record = adopt(model)
-    assert model_folder("small") == model
+    assert find_model("small").path == model
     assert [path.name for path in place_of("small").iterdir()] == ["manifest.json"]
     assert record.files["config.json"].sha256 == small.sha256((model / "config.json").read_bytes())
     assert verify("small").findings == ()
@@ -67,8 +67,8 @@ def test_a_cache_gives_repository_revision_and_licence(own_home: Path, tmp_path:
     record = adopt(folder if way == "cache" else snapshot)
     assert (record.name, record.repository) == ("rtdetr-v2-r18", "PekingU/rtdetr_v2_r18vd")
     assert (record.revision, record.licence, record.purpose) == (COMMIT, "apache-2.0", "detector")
-    assert model_folder("rtdetr-v2-r18") == snapshot
-    assert model_facts("rtdetr-v2-r18").n_parameters == DETECTOR
+    assert find_model("rtdetr-v2-r18").path == snapshot
+    assert find_model("rtdetr-v2-r18").folder.n_parameters == DETECTOR
 
 
 def test_a_damaged_blob_of_a_cache_is_found_when_it_is_adopted(own_home: Path, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_cache_with_two_snapshots_and_no_main_is_not_guessed(own_home: Path, t
     (folder / "snapshots" / ("b" * 40)).mkdir()
     assert adopt(folder).revision == COMMIT
     (folder / "refs" / "main").unlink()
-    with pytest.raises(MissingWeights, match="no one snapshot"):
+    with pytest.raises(MissingWeights, match="cannot choose a snapshot"):
         adopt(folder, name="other")
 
 
@@ -112,7 +112,7 @@ def test_a_later_change_is_noticed_by_the_next_look(own_home: Path, model: Path,
     adopt(model)
     change(model / name)  # type: ignore[operator]
     with pytest.raises((CorruptArtifact, MissingWeights)) as caught:
-        model_folder("small")
+        find_model("small")
     assert str(model / name) in caught.value.fact
     assert "localmel weights" in caught.value.hint
 
@@ -121,10 +121,10 @@ def test_a_file_that_was_only_touched_verifies_and_can_be_adopted_again(own_home
     adopt(model)
     change_time(model / "config.json")
     assert verify("small").findings == ()
-    with pytest.raises(BadInput, match="weights are installed as 'small'"):
+    with pytest.raises(BadInput, match="weights are already installed as 'small'"):
         adopt(model)
     adopt(model, replace_installed=True)
-    assert model_folder("small") == model
+    assert find_model("small").path == model
 
 
 def test_a_new_file_beside_adopted_ones_is_the_owner_s_business_unless_it_asks_for_code(
@@ -135,7 +135,7 @@ def test_a_new_file_beside_adopted_ones_is_the_owner_s_business_unless_it_asks_f
     assert verify("small").findings == ()
     (model / "processor_config.json").write_text('{"auto_map": {}}', encoding="utf-8")
     with pytest.raises(UnsafeWeights, match="processor_config"):
-        model_folder("small")
+        find_model("small")
     assert [finding.kind for finding in verify("small").findings] == ["unusable"]
 
 
@@ -162,7 +162,7 @@ def test_a_name_of_the_catalog_is_for_that_model_only(
     folder = small.write(tmp_path / "some", layout())
     with pytest.raises(BadInput, match=said) as caught:
         adopt(folder, name=name)
-    assert f"{folder} is no {name}" in caught.value.fact
+    assert f"{folder} is not {name}" in caught.value.fact
     assert (caught.value.hint, caught.value.exit_code) == ("--name OTHER", 3)
     assert installed_names() == []
     assert adopt(folder, name="other").name == "other"
@@ -195,7 +195,7 @@ def test_a_folder_spelt_as_on_its_page_gets_the_name_of_the_catalog(own_home: Pa
 
 @pytest.mark.parametrize("name", ["Qwen2.5-7B-Instruct", "ALL-MINILM-L6-v2"])
 def test_a_name_that_differs_from_the_catalog_s_in_case_only_is_refused(own_home: Path, model: Path, name: str) -> None:
-    with pytest.raises(BadInput, match=f"'{name}' differs from '.*' of the catalog in upper and lower case") as caught:
+    with pytest.raises(BadInput, match=f"'{name}' and '.*' of the catalog differ in upper and lower case") as caught:
         adopt(model, name=name)
     assert "--name OTHER" in caught.value.hint
     assert installed_names() == []
@@ -203,7 +203,7 @@ def test_a_name_that_differs_from_the_catalog_s_in_case_only_is_refused(own_home
 
 def test_what_is_installed_already_cannot_be_adopted(own_home: Path, model: Path, tmp_path: Path) -> None:
     inside = small.write(place_of("other"), small.language_model())
-    with pytest.raises(UsageError, match="installed already"):
+    with pytest.raises(UsageError, match="already installed"):
         adopt(inside)
 
 
@@ -215,14 +215,14 @@ def test_a_name_that_would_not_do_is_refused(own_home: Path, model: Path, name: 
 
 
 def test_a_folder_that_is_none_is_bad_input(own_home: Path, model: Path) -> None:
-    for folder, said in ((model / "config.json", "is a file, no folder"), (model / "none", "there is no folder")):
+    for folder, said in ((model / "config.json", "it is a file, not a folder"), (model / "none", "there is no folder")):
         with pytest.raises(BadInput, match=said):
             adopt(folder)
 
 
 def test_what_cannot_be_adopted_says_what_can(own_home: Path, model: Path, tmp_path: Path) -> None:
     bundle = pack([f"{model}/"], tmp_path / "b.tar").path
-    with pytest.raises(BadInput, match="is a file, no folder") as caught:
+    with pytest.raises(BadInput, match="it is a file, not a folder") as caught:
         adopt(bundle)
     assert caught.value.hint == f"localmel weights install {bundle}"
     with pytest.raises(BadInput, match="there is no folder") as caught:

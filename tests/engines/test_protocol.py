@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from localmel.engines.messages import line_of, message_of, request_from, request_json, response_from, response_json
-from localmel.engines.protocol import Message, Request, Response
+from localmel.engines.protocol import Message, Request, Response, line_of, message_of, request_from, request_json
 
 TEXTS = st.text(max_size=20)
 PATHS = (
@@ -59,7 +59,7 @@ def test_a_request_survives_the_pipe(request: Request) -> None:
 
 @given(RESPONSES)
 def test_a_response_survives_the_pipe(response: Response) -> None:
-    assert response_from(message_of(line_of({"response": response_json(response)}))["response"]) == response
+    assert Response(**message_of(line_of({"response": asdict(response)}))["response"]) == response
 
 
 @given(st.dictionaries(TEXTS, TEXTS, min_size=1), st.data())

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from localmel.weights.bundle import sbom
 from localmel.weights.pack import pack
-from localmel.weights.sbom import sbom
 from tests.weights import small
 
 cyclonedx = pytest.importorskip(

@@ -9,7 +9,7 @@ import pytest
 
 from localmel.errors import MissingWeights, UsageError
 from localmel.weights.folders import installed_names, weights_home
-from localmel.weights.remove import removal, remove, remove_unfinished, unfinished
+from localmel.weights.install import removal, remove, remove_unfinished, unfinished
 from tests.weights import small
 
 
