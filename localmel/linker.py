@@ -39,7 +39,7 @@ from localmel.rerank.choice import NO_CANDIDATE, link_of
 from localmel.rerank.llm import choose
 from localmel.rerank.questions import QuestionWriter, Retrieved
 from localmel.rerank.scorer import EvidenceScorer
-from localmel.rerank.weighing import Spoken, Weighed, Weigher, retrieved
+from localmel.rerank.weighing import DescribedMention, Weighed, Weigher, retrieved
 from localmel.retrieve.candidates import CandidateFinder, Finder
 from localmel.retrieve.profile_models import ProfileModels, open_models, ready_for
 from localmel.settings import EngineSettings, Profile, go_offline, load_profile
@@ -136,16 +136,16 @@ class Linker:
 
         Each caption comes with the lines read in its picture; the picture itself is not opened."""
         spoken = (
-            Spoken(mention=mention, description=stated_by(mention, lines))
+            DescribedMention(mention=mention, description=stated_by(mention, lines))
             for number, (caption, lines) in enumerate(captions)
             for mention in self._mentions(number, caption)
         )
         yield from self._weigh(spoken, {})
 
-    def retrieve(self, spoken: Iterable[Spoken]) -> Iterator[Retrieved]:
+    def retrieve(self, spoken: Iterable[DescribedMention]) -> Iterator[Retrieved]:
         """Rank the candidates of mentions that are described already, in order, with the evidence scorer."""
         for weighed in self._weigh(spoken, {}):
-            yield retrieved(weighed.spoken, self._weigher.rank(weighed, self._top_k))
+            yield retrieved(weighed.described, self._weigher.rank(weighed, self._top_k))
 
     @property
     def _uses_models(self) -> bool:
@@ -168,7 +168,7 @@ class Linker:
             asks = self.profile.generate.backend == "vlm" and mentions
             said = self._asked_about(mentions, notes) if asks else {}
             spoken = [
-                Spoken(mention=mention, description=statements.describe(mention, said.get(mention.id)))
+                DescribedMention(mention=mention, description=statements.describe(mention, said.get(mention.id)))
                 for mention in mentions
             ]
         answers: list[list[LinkedMention]] = [[] for _ in captions]
@@ -220,7 +220,7 @@ class Linker:
             notes[_number_of(mention)] += _notes_on(answers[mention.id])
         return {key: one.result for key, one in answers.items()}
 
-    def _weigh(self, spoken: Iterable[Spoken], seconds: dict[str, float]) -> Iterator[Weighed]:
+    def _weigh(self, spoken: Iterable[DescribedMention], seconds: dict[str, float]) -> Iterator[Weighed]:
         remaining = iter(spoken)
         while batch := list(islice(remaining, _MENTIONS_AT_ONCE)):
             with _timed(seconds, "encode"):
@@ -232,7 +232,7 @@ class Linker:
                     weighed = self._weigher.weigh(one, candidates, context)
                 yield weighed
 
-    def _vectors_of(self, spoken: Sequence[Spoken]) -> tuple[list[NDArray[Any]], Any]:
+    def _vectors_of(self, spoken: Sequence[DescribedMention]) -> tuple[list[NDArray[Any]], Any]:
         """Encode each different text once.
 
         Returns for each mention a (1 + n_triples, width) array, its own text first, and what the finder takes."""
@@ -247,7 +247,7 @@ class Linker:
             return found
 
         shown = self._finder.shown(mentions, stated, encoded)
-        return [encoded(one.said) for one in spoken], shown
+        return [encoded(one.texts) for one in spoken], shown
 
     def _scored(self, weighed: Iterable[Weighed], seconds: dict[str, float]) -> Iterator[LinkedMention]:
         """Link each mention as the evidence scorer decides."""
@@ -257,7 +257,7 @@ class Linker:
                 best = ranked.ranking.candidates[0].score if ranked.entities else 0.0
                 said = bool(ranked.entities) and (ranked.nil < self.profile.rerank.nil_from or ranked.nil < best)
                 link = Link(
-                    mention_id=one.spoken.mention.id,
+                    mention_id=one.described.mention.id,
                     entity_id=ranked.entities[0].id if said else None,
                     probability=best if said else ranked.nil,
                     decided_by=EVIDENCE_SCORER if ranked.entities else NO_CANDIDATE,
@@ -276,7 +276,7 @@ class Linker:
         if not kept:
             return
         with _timed(seconds, "rerank"):
-            questions = list(writer.questions(retrieved(one.spoken, ranked) for one, ranked in kept))
+            questions = list(writer.questions(retrieved(one.described, ranked) for one, ranked in kept))
             with self._open_engine(settings.model) as engine:
                 if calibration:
                     check_fits(calibration, engine.facts(), settings)
@@ -288,7 +288,7 @@ class Linker:
 
     def _linked(self, weighed: Weighed, link: Link, entities: Sequence[Entity], nil: float) -> LinkedMention:
         known = {entity.id: entity for entity in entities}
-        spoken = weighed.spoken
+        spoken = weighed.described
         triples = described(spoken.mention, spoken.description.triples, self._weigher.induced(weighed)).triples
         return LinkedMention(
             mention=spoken.mention,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from localmel.errors import BadInput
 from localmel.evaluate.metrics import area_under_roc, expected_calibration_error
 from localmel.evaluate.resamples import Estimate, Resamples, ratio
-from localmel.records import EntityId, Link, MentionId, Ranking
+from localmel.records import EntityId, MentionId, Ranking
 
 TieRule = Literal["mean", "pessimistic", "optimistic"]
 """Which of the ranks that equal scores share the gold gets: the mean, the last or the first.
@@ -192,35 +192,6 @@ def metric_names(settings: EvaluationSettings) -> tuple[str, ...]:
     hits = (f"hits@{k}" for k in settings.hits_at)
     nil = ("nil_precision", "nil_recall", "nil_f1", "nil_auroc")
     return (*hits, "mrr", f"recall@{settings.k}", "accuracy", *nil, "ece")
-
-
-def outcome_of(
-    link: Link,
-    settings: EvaluationSettings,
-    *,
-    gold: EntityId | None,
-    cluster: str,
-    facts: Facts | None = None,
-    nil_probability: float | None = None,
-    outside: float = math.inf,
-) -> Outcome:
-    """Pair an answer with its gold.  `outside`: the rank of a gold that is no candidate (see `rank_in`).
-
-    Raises BadInput where the link ranks more candidates than the settings' K."""
-    n_ranked = len(link.ranking.candidates)
-    if n_ranked > settings.k:
-        raise BadInput(f"mention {link.mention_id!r} ranks {n_ranked} candidates; the protocol says {settings.k}")
-    return Outcome(
-        mention_id=link.mention_id,
-        cluster=cluster,
-        gold=gold,
-        rank=rank_in(link.ranking, gold, ties=settings.ties, outside=outside),
-        among_candidates=gold is not None and any(gold == one.entity_id for one in link.ranking.candidates),
-        predicted=link.entity_id,
-        probability=link.probability,
-        nil_probability=nil_probability,
-        facts=facts or Facts(),
-    )
 
 
 def counted_rank(outcome: Outcome, settings: EvaluationSettings) -> float:

@@ -32,6 +32,11 @@ class Estimate:
         low, high = (None if bound is None else -bound for bound in (self.high, self.low))
         return Estimate(value=-self.value, low=low, high=high, n=self.n)
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the estimate for programs, six decimals; `low` and `high` are null without an interval."""
+        low, high = (None if bound is None else round(bound, 6) for bound in (self.low, self.high))
+        return {"value": round(self.value, 6), "low": low, "high": high, "n": self.n}
+
     def __str__(self) -> str:
         if self.low is None or self.high is None:
             return f"{self.value:.3f}"

@@ -12,7 +12,6 @@ from typing import Any
 from localmel.evaluate.answer_details import Costs
 from localmel.evaluate.comparison import Compared, ComparedDataset, ComparedSlice, Disagreement
 from localmel.evaluate.position_bias import PositionBias
-from localmel.evaluate.resamples import Estimate
 from localmel.evaluate.significance import PairedTest
 from localmel.evaluate.triple_quality import TripleQuality
 from localmel.records import EntityId, MentionId
@@ -131,7 +130,7 @@ def _dataset(one: ComparedDataset, report: ComparisonReport) -> dict[str, Any]:
         "n_sentences": one.n_sentences,
         "leader": one.leader,
         "systems": {
-            name: {metric: _estimate(found) for metric, found in metrics.items()}
+            name: {metric: found.as_json() for metric, found in metrics.items()}
             for name, metrics in one.metrics.items()
         },
         "pairs": [_pair(test, report) for test in one.pairs],
@@ -156,9 +155,9 @@ def _pair(test: PairedTest, report: ComparisonReport) -> dict[str, Any]:
     return {
         "first": test.first,
         "second": test.second,
-        "hits@1": _estimate(test.hits_at_1),
-        "mrr": _estimate(test.mrr),
-        "accuracy": _estimate(test.accuracy),
+        "hits@1": test.hits_at_1.as_json(),
+        "mrr": test.mrr.as_json(),
+        "accuracy": test.accuracy.as_json(),
         "only_first": test.only_first,
         "only_second": test.only_second,
         "mcnemar_p": _p(test.mcnemar),
@@ -179,13 +178,9 @@ def _slice(one: ComparedSlice) -> dict[str, Any]:
         "n_in_kb": one.n_in_kb,
         "n_sentences": one.n_sentences,
         "metric": one.metric,
-        "systems": {name: _estimate(found) for name, found in one.values.items()},
-        "differences": {name: _estimate(found) for name, found in one.differences.items()},
+        "systems": {name: found.as_json() for name, found in one.values.items()},
+        "differences": {name: found.as_json() for name, found in one.differences.items()},
     }
-
-
-def _estimate(one: Estimate) -> dict[str, Any]:
-    return {"value": _rounded(one.value), "low": _rounded(one.low), "high": _rounded(one.high), "n": one.n}
 
 
 def _p(value: float) -> float:

@@ -167,19 +167,12 @@ def _slice(one: Slice, settings: EvaluationSettings) -> dict[str, Any]:
         "n_in_kb": one.n_in_kb,
         "n_nil": one.n_nil,
         "n_sentences": one.n_sentences,
-        "metrics": {name: estimate_json(one.metrics.get(name)) for name in metric_names(settings)},
+        "metrics": {name: _estimate(one.metrics.get(name)) for name in metric_names(settings)},
     }
 
 
-def estimate_json(one: Estimate | None) -> dict[str, Any] | None:
-    """Return an estimate with six decimals; `low` and `high` are null where there is no interval."""
-    if one is None:
-        return None
-    return {"value": _rounded(one.value), "low": _rounded(one.low), "high": _rounded(one.high), "n": one.n}
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
+def _estimate(one: Estimate | None) -> dict[str, Any] | None:
+    return None if one is None else one.as_json()
 
 
 def _comparison(one: Comparison) -> dict[str, Any]:
@@ -188,8 +181,8 @@ def _comparison(one: Comparison) -> dict[str, Any]:
         "second": one.second,
         "n": one.n,
         "n_sentences": one.n_sentences,
-        "hits@1": estimate_json(one.hits_at_1),
-        "mrr": estimate_json(one.mrr),
+        "hits@1": one.hits_at_1.as_json(),
+        "mrr": one.mrr.as_json(),
         "only_first": one.only_first,
         "only_second": one.only_second,
         "mcnemar_p": float(f"{one.p:.6g}"),
@@ -304,9 +297,9 @@ def fuzzy_json(counts: Mapping[str, FuzzyCounts], *, left_out: int) -> dict[str,
         "systems": {
             name: {
                 "n": one.n,
-                f"recall@{CANDIDATES}": estimate_json(one.recall),
-                "top": {f"T@{k}": estimate_json(share) for k, share in one.top.items()},
-                "top_given": {f"T@{k}": estimate_json(share) for k, share in one.top_given.items()},
+                f"recall@{CANDIDATES}": _estimate(one.recall),
+                "top": {f"T@{k}": share.as_json() for k, share in one.top.items()},
+                "top_given": {f"T@{k}": share.as_json() for k, share in one.top_given.items()},
             }
             for name, one in counts.items()
         },

@@ -27,14 +27,14 @@ from localmel.settings import Profile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spoken:
+class DescribedMention:
     """A mention with its description, taken from its sentence, its picture or a model."""
 
     mention: Mention
     description: Description
 
     @property
-    def said(self) -> list[str]:
+    def texts(self) -> list[str]:
         """The texts to compare with the KB: the mention in its context, then the tails of its triples."""
         return [mention_text(self.mention), *(triple.tail for triple in self.description.triples)]
 
@@ -43,7 +43,7 @@ class Spoken:
 class Weighed:
     """One mention with its n candidates and the evidence for each."""
 
-    spoken: Spoken
+    described: DescribedMention
     rows: NDArray[Any]  # (n,) the candidates' rows in the KB
     by_name: int
     "How many of them were found by name; they come first."
@@ -66,9 +66,11 @@ class Ranked:
     "Position of the first of them in `Weighed.rows`; None without candidates."
 
 
-def retrieved(spoken: Spoken, ranked: Ranked) -> Retrieved:
+def retrieved(described: DescribedMention, ranked: Ranked) -> Retrieved:
     """Return the input of the next stage."""
-    return Retrieved(mention=spoken.mention, description=spoken.description, ranking=ranked.ranking, nil=ranked.nil)
+    return Retrieved(
+        mention=described.mention, description=described.description, ranking=ranked.ranking, nil=ranked.nil
+    )
 
 
 class Weigher:
@@ -80,13 +82,13 @@ class Weigher:
         self._kb, self._packed, self._vectors = kb, packed, vectors
         self._scorer, self._profile = scorer, profile
 
-    def weigh(self, spoken: Spoken, candidates: Candidates, vectors: NDArray[Any]) -> Weighed:
-        """Compute the candidates' features.  vectors: those of `spoken.said`, (1 + n_triples, width), unit rows."""
-        words = [word for text in spoken.said for word in fold(text).split()]
-        context = context_of(spoken.mention.surface, words, vectors, self._packed)
+    def weigh(self, described: DescribedMention, candidates: Candidates, vectors: NDArray[Any]) -> Weighed:
+        """Compute the candidates' features.  vectors: of `described.texts`, (1 + n_triples, width), unit rows."""
+        words = [word for text in described.texts for word in fold(text).split()]
+        context = context_of(described.mention.surface, words, vectors, self._packed)
         support = support_of(context, candidates.positions, self._packed, self._vectors)
         return Weighed(
-            spoken=spoken,
+            described=described,
             rows=self._packed.rows[candidates.positions],
             by_name=sum(match is not None for match in candidates.matches),
             support=support,
@@ -102,7 +104,7 @@ class Weigher:
         scores = [float(judgement.probabilities[place]) for place in order]
         candidates = (Candidate(entity_id=one.id, score=score) for one, score in zip(entities, scores, strict=True))
         return Ranked(
-            ranking=Ranking(mention_id=weighed.spoken.mention.id, candidates=tuple(candidates)),
+            ranking=Ranking(mention_id=weighed.described.mention.id, candidates=tuple(candidates)),
             nil=judgement.nil,
             entities=entities,
             best=int(order[0]) if len(order) else None,
@@ -115,9 +117,9 @@ class Weigher:
         return evidence_for(
             ranked.best,
             ranked.entities[0].label,
-            weighed.spoken.mention.surface,
-            weighed.spoken.mention.context,
-            weighed.spoken.description.triples,
+            weighed.described.mention.surface,
+            weighed.described.mention.context,
+            weighed.described.description.triples,
             weighed.support,
             self._packed,
             self._kb,
@@ -129,7 +131,7 @@ class Weigher:
         """Return phrases of the candidates found by name that the context confirms, as triples of the mention."""
         settings = self._profile.generate
         return induced_triples(
-            weighed.spoken.mention.surface,
+            weighed.described.mention.surface,
             weighed.by_name,
             weighed.support,
             self._packed,

@@ -24,7 +24,7 @@ from localmel.matchers.registry import kind_of
 from localmel.records import Candidate, Description, Mention, MentionId, Ranking, Span, Triple
 from localmel.rerank.questions import Retrieved
 from localmel.rerank.scorer import scorer_sha256
-from localmel.rerank.weighing import Spoken
+from localmel.rerank.weighing import DescribedMention
 from localmel.retrieve.profile_models import ProfileModels, open_models
 from localmel.runs.folder import Stage, finished_stage, make_stage, read_lines, typed
 from localmel.runs.generate import GENERATE, mentions_sha256, read_descriptions
@@ -73,7 +73,7 @@ def retrieve_stage(
         descriptions = statements.describe_all(mentions, said)
         if without_triples:
             descriptions = [replace(one, triples=()) for one in descriptions]
-        spoken = [Spoken(mention=one, description=of) for one, of in zip(mentions, descriptions, strict=True)]
+        spoken = [DescribedMention(mention=one, description=of) for one, of in zip(mentions, descriptions, strict=True)]
         progress.begin("retrieving", len(mentions))
         counts = {"mentions": 0, "candidates": 0, "without_candidates": 0, "with_triples": 0}
         with failed_writes_are_reported(folder), (folder / RANKINGS).open("w", encoding="utf-8") as file:

@@ -25,10 +25,9 @@ from localmel.evaluate.protocol import (
     counted_rank,
     evaluate,
     metric_names,
-    outcome_of,
     rank_in,
 )
-from localmel.records import Candidate, Link, Ranking
+from localmel.records import Candidate, Ranking
 
 Make = Callable[..., Outcome]
 Draw = Callable[..., list[Outcome]]
@@ -249,27 +248,6 @@ def test_an_outcome_that_contradicts_itself_is_refused(outcome: Make, given: dic
 def test_settings_that_mean_nothing_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"must be 1 or more|ascending order"):
         EvaluationSettings(**given)
-
-
-def linked(*scores: float, answer: str | None) -> Link:
-    candidates = tuple(Candidate(entity_id=f"Q{place}", score=score) for place, score in enumerate(scores, 1))
-    ranking = Ranking(mention_id="m", candidates=candidates)
-    return Link(mention_id="m", entity_id=answer, probability=0.5, decided_by="test", evidence=(), ranking=ranking)
-
-
-def test_a_link_beside_its_gold_is_an_outcome() -> None:
-    link = linked(3.0, 2.0, 2.0, 1.0, answer="Q1")
-    facts = Facts(has_image=True)
-    tied = outcome_of(link, QUICK, gold="Q2", cluster="s", facts=facts)
-    assert (tied.rank, tied.among_candidates, tied.predicted, tied.facts) == (2.5, True, "Q1", facts)
-    last = outcome_of(link, EvaluationSettings(ties="pessimistic"), gold="Q2", cluster="s")
-    assert last.rank == 3.0
-    outside = outcome_of(link, QUICK, gold="Q77", cluster="s", outside=41.0)
-    assert (outside.rank, outside.among_candidates) == (41.0, False)
-    nil = outcome_of(link, QUICK, gold=None, cluster="s", nil_probability=0.2)
-    assert (nil.rank, nil.among_candidates, nil.nil_probability) == (math.inf, False, 0.2)
-    with pytest.raises(BadInput, match="'m' ranks 4 candidates; the protocol says 3"):
-        outcome_of(link, EvaluationSettings(k=3), gold="Q1", cluster="s")
 
 
 # --- the rank of the gold -------------------------------------------------------------------------------------------
