@@ -1,4 +1,4 @@
-"""What every reader of a benchmark gives: named splits, and a note of everything odd about them.
+"""The common result of all benchmark readers: named splits, and a note of everything odd about them.
 
 In: mentions as a file has them.  Out: `Benchmark`.  Knows no file format."""
 
@@ -25,7 +25,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remarks:
-    """What a Split no longer shows of the files it was read from."""
+    """Facts about the files that their Split no longer shows."""
 
     not_in_sentence: tuple[MentionId, ...] = ()
     "Mentions that were put in front of their sentence because they are not in it."

@@ -31,19 +31,7 @@ LONGEST_SUMMARY = 240
 LONGEST_TAIL = 80
 "Characters."
 _SAYS_NOTHING = frozenset(
-    (
-        "",
-        "unknown",
-        "none",
-        "n/a",
-        "na",
-        "null",
-        "nothing",
-        "unspecified",
-        "not specified",
-        "not applicable",
-        "no triple",
-    )
+    ",unknown,none,n/a,na,null,nothing,unspecified,not specified,not applicable,no triple".split(",")
 )
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 EvidenceSource = Literal["text", "image"]
@@ -68,7 +56,7 @@ class SaidTriple:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """What an answer says of one name."""
+    """The statements of an answer about one name."""
 
     entity_type: str = ""
     summary: str = ""

@@ -39,7 +39,7 @@ _SCATTERED = "(n.entity * 2654435761) & 4294967295, n.name"
 "Breaks ties by a fixed shuffle, so that the order of the import never favours an entity."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class NameMatch:
     """One entity by its best matching name."""
 
@@ -47,9 +47,9 @@ class NameMatch:
     name: str
     folded: str
     is_label: bool
-    kind: Kind
     popularity: float | None
     n_triples: int
+    kind: Kind
     similarity: float
     "Between 0 and 1: 1 for the whole name, else the share of its letters that the surface has."
 
@@ -174,16 +174,7 @@ def _keep(found: dict[int, NameMatch], matches: Iterable[NameMatch], limit: int)
 
 def _match(values: tuple[Any, ...], kind: Kind, similarity: float) -> NameMatch:
     row, name, folded, is_label, popularity, n_triples = values
-    return NameMatch(
-        row=row,
-        name=name,
-        folded=folded,
-        is_label=bool(is_label),
-        kind=kind,
-        popularity=popularity,
-        n_triples=n_triples,
-        similarity=similarity,
-    )
+    return NameMatch(row, name, folded, bool(is_label), popularity, n_triples, kind, similarity)
 
 
 def _quoted(word: str) -> str:

@@ -24,6 +24,8 @@ KIND, VERSION = "packed KB", 2
 _FOLDER, _FILE = "packed", "packed.safetensors"
 _TEXT_TRIPLES = 8
 "How many triples are in the text that an entity is embedded by."
+_LISTS = {"phrases": "i", "phrase_words": "I", "description_words": "I", "label_words": "I", "label_text": "B"}
+"The lists of PackedKb and the type codes of their values."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -112,23 +114,12 @@ def load_packed(kb: KnowledgeBase) -> PackedKb:
 
 
 def _packed(found: dict[str, NDArray[Any]], fingerprint: str) -> PackedKb:
-    def lists(name: str) -> Lists:
-        return Lists(starts=found[f"{name}.starts"], values=found[f"{name}.values"])
-
-    return PackedKb(
-        fingerprint=fingerprint,
-        rows=found["rows"],
-        popularity=found["popularity"],
-        phrases=lists("phrases"),
-        phrase_words=lists("phrase_words"),
-        description_words=lists("description_words"),
-        label_words=lists("label_words"),
-        label_text=lists("label_text"),
-        phrase_triple=found["phrase_triple"],
-        phrase_relation=found["phrase_relation"],
-        stems=found["stems"],
-        stem_entities=found["stem_entities"],
-    )
+    lists: dict[str, Any] = {
+        name: Lists(starts=found[f"{name}.starts"], values=found[f"{name}.values"]) for name in _LISTS
+    }
+    names = ("rows", "popularity", "phrase_triple", "phrase_relation", "stems", "stem_entities")
+    arrays: dict[str, Any] = {name: found[name] for name in names}
+    return PackedKb(fingerprint=fingerprint, **arrays, **lists)
 
 
 def pack(kb: KnowledgeBase, on_entities: Callable[[int], None] = lambda _: None) -> PackedKb:
@@ -209,16 +200,7 @@ class _Packing:
         self._numbers: dict[tuple[int, str], int] = {}
         self._phrase_stems: list[tuple[int, ...]] = []
         self._stem_entities: dict[int, int] = {}
-        self._lists = {
-            name: (array("q", [0]), array(code))
-            for name, code in (
-                ("phrases", "i"),
-                ("phrase_words", "I"),
-                ("description_words", "I"),
-                ("label_words", "I"),
-                ("label_text", "B"),
-            )
-        }
+        self._lists = {name: (array("q", [0]), array(code)) for name, code in _LISTS.items()}
 
     def add(self, row: int, label: str, description: str, popularity: float | None, triples: _TripleWords) -> None:
         self._rows.append(row)

@@ -19,7 +19,7 @@ from localmel.records import Entity, EntityId, Triple
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KbFacts:
-    """What `localmel kb info` prints."""
+    """The counts that `localmel kb info` prints."""
 
     name: str
     path: str

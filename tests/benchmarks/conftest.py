@@ -58,21 +58,6 @@ def write() -> Callable[[Path, object], Path]:
     return put
 
 
-@pytest.fixture(scope="session")
-def mention_row() -> Callable[..., Row]:
-    return mimic_row
-
-
-@pytest.fixture(scope="session")
-def entity_row() -> Callable[..., Row]:
-    return mimic_entity
-
-
-@pytest.fixture(scope="session")
-def sentence_row() -> Callable[..., Row]:
-    return kgmel_sentence
-
-
 @pytest.fixture
 def mimic(tmp_path: Path) -> Callable[..., Path]:
     """`mimic({"train": [row], "dev": [...]}, stem="WIKIMEL", entities=[...], files=["kb_image/Q1_0.jpg"])`."""

@@ -11,26 +11,27 @@ import pytest
 
 from localmel.benchmarks import BenchmarkReport, check_benchmark, read_benchmark
 from localmel.kb.store import KnowledgeBase
+from tests.benchmarks.conftest import kgmel_sentence, mimic_row
 
 Make = Callable[..., Any]
 
 
 @pytest.fixture
-def report(mimic: Make, mention_row: Make, change_kb: Make) -> BenchmarkReport:
+def report(mimic: Make, change_kb: Make) -> BenchmarkReport:
     """A MIMIC folder with one of everything that can be wrong."""
     train = [
-        mention_row("1-0", sentence="Ada met Bob.", mentions="Ada", answer="Q1", imgPath="1.jpg"),
-        mention_row("1-1", sentence="Ada met Bob.", mentions="bob", answer="Q2", imgPath="1.jpg"),
-        mention_row("1-2", sentence="Ada met Bob.", mentions="Ada", answer="Q1", imgPath="1.jpg"),
-        mention_row("2-0", sentence="Carl sat.", mentions="Karl", answer="nil"),
-        mention_row("2-0", sentence="Carl sat.", mentions="Carl", answer="Q9"),
-        mention_row("3-0", mentions=""),
+        mimic_row("1-0", sentence="Ada met Bob.", mentions="Ada", answer="Q1", imgPath="1.jpg"),
+        mimic_row("1-1", sentence="Ada met Bob.", mentions="bob", answer="Q2", imgPath="1.jpg"),
+        mimic_row("1-2", sentence="Ada met Bob.", mentions="Ada", answer="Q1", imgPath="1.jpg"),
+        mimic_row("2-0", sentence="Carl sat.", mentions="Karl", answer="nil"),
+        mimic_row("2-0", sentence="Carl sat.", mentions="Carl", answer="Q9"),
+        mimic_row("3-0", mentions=""),
     ]
     test = [
-        mention_row("1-0", sentence="Ada met Bob.", mentions="Ada", answer="Q1", imgPath="gone.png"),
-        mention_row("4-0", sentence="Ada  met Bob.", mentions="met", answer="Q3", imgPath="gone.png"),
-        mention_row("5-0", sentence="Dora ran.", mentions="Dora", answer="Q4"),
-        mention_row("6-0", sentence="Eve ran.", mentions="Eve", answer="nil"),
+        mimic_row("1-0", sentence="Ada met Bob.", mentions="Ada", answer="Q1", imgPath="gone.png"),
+        mimic_row("4-0", sentence="Ada  met Bob.", mentions="met", answer="Q3", imgPath="gone.png"),
+        mimic_row("5-0", sentence="Dora ran.", mentions="Dora", answer="Q4"),
+        mimic_row("6-0", sentence="Eve ran.", mentions="Eve", answer="nil"),
     ]
     folder = mimic({"train": train, "test": test}, files=["mention_image/1.jpg"])
     kb_folder = change_kb([{"id": one, "label": one} for one in ("Q1", "Q2", "Q3")], name="known")
@@ -91,8 +92,8 @@ def test_the_report_is_json(report: BenchmarkReport) -> None:
     assert value["findings"] == list(report.findings)
 
 
-def test_nothing_is_found_where_nothing_is_wrong(mimic: Make, mention_row: Make) -> None:
-    folder = mimic({"train": [mention_row(1)], "dev": [mention_row(2)], "test": []})
+def test_nothing_is_found_where_nothing_is_wrong(mimic: Make) -> None:
+    folder = mimic({"train": [mimic_row(1)], "dev": [mimic_row(2)], "test": []})
     report = check_benchmark(read_benchmark(folder))
     assert report.findings == ()
     assert report.kb is None
@@ -105,11 +106,11 @@ def test_nothing_is_found_where_nothing_is_wrong(mimic: Make, mention_row: Make)
     ]
 
 
-def test_sentences_in_two_splits_are_found_in_the_layout_of_kgmel(kgmel: Make, sentence_row: Make) -> None:
+def test_sentences_in_two_splits_are_found_in_the_layout_of_kgmel(kgmel: Make) -> None:
     rows = [
-        sentence_row(1, ["Ada", "Bob", "Bobby"], ["Q1", "Q2", "Q2"]),
-        sentence_row(2, ["Carl"], ["Q3"]),
-        sentence_row(3, ["Dora"], ["Q4"]),
+        kgmel_sentence(1, ["Ada", "Bob", "Bobby"], ["Q1", "Q2", "Q2"]),
+        kgmel_sentence(2, ["Carl"], ["Q3"]),
+        kgmel_sentence(3, ["Dora"], ["Q4"]),
     ]
     report = check_benchmark(read_benchmark(kgmel(rows, {"train": [1, 2], "val": [2], "test": [1, "3"]})))
     found = [(leak.earlier, leak.later, len(leak.mention_ids), leak.of, leak.sentences) for leak in report.leaks]
@@ -117,8 +118,8 @@ def test_sentences_in_two_splits_are_found_in_the_layout_of_kgmel(kgmel: Make, s
     assert [split.published_keys for split in report.splits] == [3, 1, 3]
 
 
-def test_a_picture_with_a_name_that_no_disk_takes_is_not_there(mimic: Make, mention_row: Make) -> None:
-    rows = [mention_row(1, imgPath="x" * 5000), mention_row(2, imgPath="a\0b"), mention_row(3, imgPath="\ud800")]
+def test_a_picture_with_a_name_that_no_disk_takes_is_not_there(mimic: Make) -> None:
+    rows = [mimic_row(1, imgPath="x" * 5000), mimic_row(2, imgPath="a\0b"), mimic_row(3, imgPath="\ud800")]
     (test,) = check_benchmark(read_benchmark(mimic({"test": json.dumps(rows)}))).splits
     assert test.image_not_there.count == 3
 

@@ -16,17 +16,18 @@ from localmel.errors import BadInput, ImportProblem
 from localmel.kb.importers import Problems
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import build_kb
+from tests.benchmarks.conftest import kgmel_sentence
 
 Make = Callable[..., Any]
 SPLIT = {"train": [1], "val": ["2"], "test": [3]}
 
 
 @pytest.fixture
-def three(sentence_row: Make) -> list[dict[str, Any]]:
+def three() -> list[dict[str, Any]]:
     return [
-        sentence_row(1, ["Ada", "Bob"], ["Q1", "Q2"]),
-        sentence_row("2", ["Carl"], ["Q3"]),
-        sentence_row(3, ["Dora"], ["nil"]),
+        kgmel_sentence(1, ["Ada", "Bob"], ["Q1", "Q2"]),
+        kgmel_sentence("2", ["Carl"], ["Q3"]),
+        kgmel_sentence(3, ["Dora"], ["nil"]),
     ]
 
 
@@ -49,16 +50,14 @@ def test_mentions_are_called_after_sentence_and_place(kgmel: Make, three: list[A
 
 
 @pytest.mark.parametrize("blank", [[1], ["1"], [" 1"]])
-def test_the_blank_picture_is_none_whether_ids_are_numbers_or_texts(
-    kgmel: Make, sentence_row: Make, blank: list[Any]
-) -> None:
+def test_the_blank_picture_is_none_whether_ids_are_numbers_or_texts(kgmel: Make, blank: list[Any]) -> None:
     for item in (1, "1"):
-        folder = kgmel([sentence_row(item, ["Ada"], ["Q1"])], {"test": [1]}, mappings={"ids_blank_image.json": blank})
+        folder = kgmel([kgmel_sentence(item, ["Ada"], ["Q1"])], {"test": [1]}, mappings={"ids_blank_image.json": blank})
         assert read_benchmark(folder).splits["test"].mentions[0].image is None
 
 
-def test_a_sentence_without_a_picture_and_one_with_dots_in_its_name(kgmel: Make, sentence_row: Make) -> None:
-    rows = [sentence_row(1, ["Ada"], ["Q1"], imgPath="a/m.x.png"), sentence_row(2, ["Ada"], ["Q1"])]
+def test_a_sentence_without_a_picture_and_one_with_dots_in_its_name(kgmel: Make) -> None:
+    rows = [kgmel_sentence(1, ["Ada"], ["Q1"], imgPath="a/m.x.png"), kgmel_sentence(2, ["Ada"], ["Q1"])]
     del rows[1]["imgPath"]
     mentions = read_benchmark(kgmel(rows, {"test": [1, 2]})).splits["test"].mentions
     assert [mention.image and mention.image.name for mention in mentions] == ["m.jpg", None]
@@ -93,8 +92,8 @@ def test_a_sentence_in_two_splits_is_in_both(kgmel: Make, three: list[Any]) -> N
     }
 
 
-def test_two_mentions_with_one_gold_stay_two_and_have_one_published_key(kgmel: Make, sentence_row: Make) -> None:
-    rows = [sentence_row(7, ["Jordan", "Jordan", "MJ"], ["Q41421"] * 3, sentence="Jordan, then Jordan.")]
+def test_two_mentions_with_one_gold_stay_two_and_have_one_published_key(kgmel: Make) -> None:
+    rows = [kgmel_sentence(7, ["Jordan", "Jordan", "MJ"], ["Q41421"] * 3, sentence="Jordan, then Jordan.")]
     split = read_benchmark(kgmel(rows, {"test": [7]})).splits["test"]
     assert [(one.id, one.span.start) for one in split.mentions] == [("7-0", 0), ("7-1", 13), ("7-2", 0)]
     assert {published_key(one.id, split.gold[one.id]) for one in split.mentions} == {"7-Q41421"}
@@ -105,8 +104,8 @@ def test_a_published_key_keeps_dashes_of_the_sentence_id() -> None:
     assert published_key("7#2-0", None) == "7-nil"
 
 
-def test_a_sentence_id_that_comes_again_gets_a_number_and_is_remarked(kgmel: Make, sentence_row: Make) -> None:
-    rows = [sentence_row(1, ["Ada"], ["Q1"]), sentence_row("1", ["Bob"], ["Q2"])]
+def test_a_sentence_id_that_comes_again_gets_a_number_and_is_remarked(kgmel: Make) -> None:
+    rows = [kgmel_sentence(1, ["Ada"], ["Q1"]), kgmel_sentence("1", ["Bob"], ["Q2"])]
     benchmark = read_benchmark(kgmel(rows, {"test": [1, "1"]}))
     assert dict(benchmark.splits["test"].gold) == {"1-0": "Q1", "1#2-0": "Q2"}
     assert benchmark.remarks["test"].repeated_ids == ("1",)
@@ -167,10 +166,8 @@ def test_a_split_map_without_the_dataset_says_what_it_has(kgmel: Make, three: li
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(surfaces=st.lists(st.text("aAb ", min_size=0, max_size=4), max_size=5), sentence=st.text("aAb .", max_size=20))
-def test_any_sentence_gives_a_mention_per_name(
-    kgmel: Make, sentence_row: Make, surfaces: list[str], sentence: str
-) -> None:
-    rows = [sentence_row(1, surfaces, ["Q1"] * len(surfaces), sentence=sentence)]
+def test_any_sentence_gives_a_mention_per_name(kgmel: Make, surfaces: list[str], sentence: str) -> None:
+    rows = [kgmel_sentence(1, surfaces, ["Q1"] * len(surfaces), sentence=sentence)]
     benchmark = read_benchmark(kgmel(rows, {"test": [1]}))
     split, remarks = benchmark.splits["test"], benchmark.remarks["test"]
     assert len(split.mentions) + len(remarks.empty) == len(surfaces)

@@ -12,6 +12,7 @@ import pytest
 from localmel.benchmarks import benchmark_kb, find_benchmark, read_benchmark
 from localmel.errors import BadInput
 from localmel.kb.importers import Problems
+from tests.benchmarks.conftest import mimic_row
 
 Make = Callable[..., Any]
 LINE = '{"id": "m1", "sentence": "Ada sat.", "mention": "ada", "answer": "Q1", "image": "p/a.jpg"}\n'
@@ -52,11 +53,9 @@ def test_the_kb_of_json_lines_stands_beside_them_or_in_kb(tmp_path: Path, tables
     assert [row.tail for row in source.triples()] == ["Bob"]
 
 
-def test_several_datasets_in_one_folder_are_listed_and_one_can_be_named(
-    tmp_path: Path, write: Make, mention_row: Make
-) -> None:
+def test_several_datasets_in_one_folder_are_listed_and_one_can_be_named(tmp_path: Path, write: Make) -> None:
     for folder, stem in (("WikiMEL", "WIKIMEL"), ("RichpediaMEL", "RichpediaMEL"), ("WikiDiverse", "wiki_diverse")):
-        write(tmp_path / folder / f"{stem}_train.json", [mention_row("a")])
+        write(tmp_path / folder / f"{stem}_train.json", [mimic_row("a")])
     with pytest.raises(BadInput, match="holds 3 datasets") as caught:
         read_benchmark(tmp_path)
     for name in ("WikiMEL (MIMIC)", "RichpediaMEL (MIMIC)", "WikiDiverse (MIMIC)"):
@@ -68,20 +67,18 @@ def test_several_datasets_in_one_folder_are_listed_and_one_can_be_named(
         read_benchmark(tmp_path, "FB15k")
 
 
-def test_two_spellings_of_one_dataset_are_told_apart_only_as_they_are_written(
-    tmp_path: Path, write: Make, mention_row: Make
-) -> None:
-    write(tmp_path / "WikiDiverse_test.json", [mention_row("a")])
-    write(tmp_path / "wiki_diverse_test.json", [mention_row("b")])
+def test_two_spellings_of_one_dataset_are_told_apart_only_as_they_are_written(tmp_path: Path, write: Make) -> None:
+    write(tmp_path / "WikiDiverse_test.json", [mimic_row("a")])
+    write(tmp_path / "wiki_diverse_test.json", [mimic_row("b")])
     for name in (None, "wikidiverse"):
         with pytest.raises(BadInput, match="holds 2 datasets"):
             find_benchmark(tmp_path, name)
     assert list(read_benchmark(tmp_path, "wiki_diverse").splits["test"].gold) == ["b"]
 
 
-def test_different_layouts_in_one_folder_are_several_datasets(tmp_path: Path, write: Make, mention_row: Make) -> None:
+def test_different_layouts_in_one_folder_are_several_datasets(tmp_path: Path, write: Make) -> None:
     own(tmp_path)
-    write(tmp_path / "WIKIMEL_dev.json", [mention_row("a")])
+    write(tmp_path / "WIKIMEL_dev.json", [mimic_row("a")])
     write(tmp_path / "data" / "dataset" / "WikiDiverse.json", [])
     with pytest.raises(BadInput, match="holds 3 datasets"):
         find_benchmark(tmp_path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -37,7 +39,7 @@ class MemorySource:
             yield TripleRow(head, f"P-{relation}", relation, tail_id, tail, "triples", line)
 
 
-def entity(
+def new_entity(
     entity_id: str,
     label: str,
     *aliases: str,
@@ -51,27 +53,27 @@ def entity(
 
 
 PEOPLE = (
-    entity("Q41421", "Michael Jordan", "Jordan", "MJ", popularity=0.9, description="American basketball player"),
-    entity("Q810", "Jordan", "Hashemite Kingdom of Jordan", popularity=0.8, description="country in Western Asia"),
-    entity("Q1", "Jordan", popularity=0.1, description="a river"),
-    entity("Q892", "J. R. R. Tolkien", "Tolkien", "John Ronald Reuel Tolkien", popularity=0.7),
-    entity("Q23", "George Washington", popularity=0.9),
-    entity("Q1223", "Washington", popularity=0.5, description="state"),
-    entity("Q224", "Croatia", popularity=0.6),
-    entity("Q36153", "Beyoncé", "Beyoncé Knowles-Carter", popularity=0.8),
-    entity("Q5593", "Pablo Picasso", popularity=0.8),
-    entity("Q90", "Paris", "City of Light", "パリ", "巴黎", popularity=0.95),
-    entity("Q956", "北京", "Beijing", popularity=0.8),
-    entity("Q1490", "東京", "Tokyo", popularity=0.8),
-    entity("Q219", "محمد صلاح", "Mohamed Salah", popularity=0.6),
-    entity("Q30", "United States of America", "U.S.", "US", popularity=1.0),
-    entity("Q7", 'The "Near" Society', popularity=0.1),
-    entity("Q8", "Not And Or", popularity=0.1),
-    entity("Q9", "1984", popularity=0.3),
-    entity("Q11", "AT&T", popularity=0.3),
-    entity("Q12", "!!!", popularity=0.1),
-    entity("Q13", "apple", popularity=0.4, description="fruit"),
-    entity("Q14", "The Who", popularity=0.4),
+    new_entity("Q41421", "Michael Jordan", "Jordan", "MJ", popularity=0.9, description="American basketball player"),
+    new_entity("Q810", "Jordan", "Hashemite Kingdom of Jordan", popularity=0.8, description="country in Western Asia"),
+    new_entity("Q1", "Jordan", popularity=0.1, description="a river"),
+    new_entity("Q892", "J. R. R. Tolkien", "Tolkien", "John Ronald Reuel Tolkien", popularity=0.7),
+    new_entity("Q23", "George Washington", popularity=0.9),
+    new_entity("Q1223", "Washington", popularity=0.5, description="state"),
+    new_entity("Q224", "Croatia", popularity=0.6),
+    new_entity("Q36153", "Beyoncé", "Beyoncé Knowles-Carter", popularity=0.8),
+    new_entity("Q5593", "Pablo Picasso", popularity=0.8),
+    new_entity("Q90", "Paris", "City of Light", "パリ", "巴黎", popularity=0.95),
+    new_entity("Q956", "北京", "Beijing", popularity=0.8),
+    new_entity("Q1490", "東京", "Tokyo", popularity=0.8),
+    new_entity("Q219", "محمد صلاح", "Mohamed Salah", popularity=0.6),
+    new_entity("Q30", "United States of America", "U.S.", "US", popularity=1.0),
+    new_entity("Q7", 'The "Near" Society', popularity=0.1),
+    new_entity("Q8", "Not And Or", popularity=0.1),
+    new_entity("Q9", "1984", popularity=0.3),
+    new_entity("Q11", "AT&T", popularity=0.3),
+    new_entity("Q12", "!!!", popularity=0.1),
+    new_entity("Q13", "apple", popularity=0.4, description="fruit"),
+    new_entity("Q14", "The Who", popularity=0.4),
 )
 FACTS: Facts = (
     ("Q41421", "occupation", "Q3665646", "basketball player"),
@@ -87,20 +89,19 @@ MakeKb = Callable[..., Path]
 OpenKb = Callable[[Path], KnowledgeBase]
 
 
+def in_mount_namespace(mount: str, script: str, folder: Path, root: Path) -> subprocess.CompletedProcess[str]:
+    """Run a Python script on `folder` after the shell line `mount`, in a mount namespace of its own."""
+    command = ["unshare", "-m", "sh", "-c", mount, "sh", sys.executable, "-c", script, str(folder)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode and "Traceback" not in done.stderr:
+        pytest.skip(f"mount namespaces are not permitted here: {done.stderr.strip()}")
+    return done
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout; scripts started by a test run there."""
     return ROOT
-
-
-@pytest.fixture(scope="session")
-def new_entity() -> Callable[..., Entity]:
-    return entity
-
-
-@pytest.fixture(scope="session")
-def new_source() -> Callable[..., MemorySource]:
-    return MemorySource
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,6 +18,7 @@ from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import Changed, build_kb
 from localmel.records import Entity
 from localmel.store.progress import Listener, listening
+from tests.kb.conftest import MemorySource, new_entity
 
 
 def bytes_of(folder: Path) -> tuple[bytes, bytes]:
@@ -28,7 +28,6 @@ def bytes_of(folder: Path) -> tuple[bytes, bytes]:
 def test_the_files_say_what_the_kb_holds_and_nothing_that_is_empty(
     make_kb: Callable[..., Path],
     open_kb: Callable[[Path], KnowledgeBase],
-    new_entity: Callable[..., Entity],
     tmp_path: Path,
 ) -> None:
     given = [
@@ -89,14 +88,13 @@ sources = st.tuples(
 def test_whatever_the_import_accepts_comes_back_from_its_export(
     drawn: tuple[list[Entity], list[tuple[int, str, str, str]]],
     tmp_path_factory: pytest.TempPathFactory,
-    new_source: Callable[..., Any],
 ) -> None:
     folder = tmp_path_factory.mktemp("export")
     entities = drawn[0]
     facts = [(entities[head % len(entities)].id, *rest) for head, *rest in drawn[1]]
     skipping = Problems(on_problem=lambda problem: None)
     try:
-        build_kb(folder / "one", new_source(entities, facts), skipping)
+        build_kb(folder / "one", MemorySource(entities, facts), skipping)
     except BadInput:
         return  # nothing of it could be used
     with closing(KnowledgeBase(folder / "one")) as kb:

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,8 +15,8 @@ from localmel.kb.importers import Problems
 from localmel.kb.locate import STARTER, kb_folder, list_kbs, open_kb, prepare_starter, starter_folder
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import build_kb
-from localmel.records import Entity
 from localmel.settings import HOME
+from tests.kb.conftest import MemorySource, new_entity
 
 
 @pytest.fixture(autouse=True)
@@ -57,12 +56,10 @@ def test_the_name_of_the_starter_kb_is_taken() -> None:
         kb_folder(STARTER)
 
 
-def test_an_unknown_kb_is_told_with_those_there_are(
-    home: Path, new_source: Callable[..., Any], new_entity: Callable[..., Entity]
-) -> None:
+def test_an_unknown_kb_is_told_with_those_there_are(home: Path) -> None:
     assert list_kbs() == [STARTER]
     for name in ("wiki", "art", "starter-kit", f"{STARTER}-0123456789"):
-        build_kb(home / "kb" / name, new_source([new_entity("Q1", "one")]), Problems())
+        build_kb(home / "kb" / name, MemorySource([new_entity("Q1", "one")]), Problems())
     (home / "kb" / "no-kb").mkdir()
     (home / "kb" / ".wiki.0a1b2c3d").mkdir()
     (home / "kb" / ".wiki.0a1b2c3d" / "kb.sqlite").touch()

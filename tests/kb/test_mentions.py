@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from localmel.errors import BadInput, BadMention
 from localmel.kb.mentions import MOST_CHARACTERS, check_text, detected_mentions, listed_mentions, marked_mentions
 from localmel.kb.store import KnowledgeBase
-from localmel.records import Entity, Mention, Span
+from localmel.records import Mention, Span
+from tests.kb.conftest import new_entity
 
 NAMES = (
     "Jordan Michael Paris Washington Tolkien J. R. U.S. The Who Not And apple 1984 AT&T 北京 パリ巴黎 محمد صلاح Beyoncé"
@@ -183,7 +184,7 @@ def test_names_of_the_kb_are_detected_the_longest_first(people: KnowledgeBase, t
 
 
 def test_a_word_in_lower_case_is_a_name_where_the_kb_knows_a_proper_name_beside_it(
-    make_kb: Callable[..., Path], open_kb: Callable[[Path], KnowledgeBase], new_entity: Callable[..., Entity]
+    make_kb: Callable[..., Path], open_kb: Callable[[Path], KnowledgeBase]
 ) -> None:
     kb = open_kb(make_kb([new_entity("Q1", "jaguar"), new_entity("Q2", "Jaguar"), new_entity("Q3", "apple")], []))
     text = "a jaguar ate an apple. Jaguars"

@@ -14,7 +14,7 @@ from localmel.kb.importers import Problems
 from localmel.kb.names import NameIndex
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import add_to_kb, remove_from_kb
-from localmel.records import Entity
+from tests.kb.conftest import MemorySource, new_entity
 
 
 def found(kb: KnowledgeBase, surface: str, *, limit: int = 64, use_counts: bool = True) -> list[tuple[str, str]]:
@@ -57,7 +57,6 @@ def test_bearers_of_one_name_come_by_popularity_then_by_what_the_kb_knows(
     people: KnowledgeBase,
     make_kb: Callable[..., Path],
     open_kb: Callable[[Path], KnowledgeBase],
-    new_entity: Callable[..., Entity],
 ) -> None:
     assert found(people, "Jordan")[:3] == [("Q41421", "exact"), ("Q810", "exact"), ("Q1", "exact")]
     same = [new_entity(f"Q{number}", "Springfield") for number in range(1, 5)]
@@ -66,7 +65,7 @@ def test_bearers_of_one_name_come_by_popularity_then_by_what_the_kb_knows(
 
 
 def test_without_counts_neither_popularity_nor_triples_speak(
-    make_kb: Callable[..., Path], open_kb: Callable[[Path], KnowledgeBase], new_entity: Callable[..., Entity]
+    make_kb: Callable[..., Path], open_kb: Callable[[Path], KnowledgeBase]
 ) -> None:
     plain = [new_entity(f"Q{number}", "Springfield") for number in range(1, 40)]
     known = [new_entity(f"Q{number}", "Springfield", popularity=number / 40) for number in range(1, 40)]
@@ -165,7 +164,7 @@ def test_a_surface_of_ten_thousand_characters_is_answered_at_once(people: Knowle
 
 
 def test_a_very_long_name_is_found_when_it_is_exactly_this_one(
-    make_kb: Callable[..., Path], open_kb: Callable[[Path], KnowledgeBase], new_entity: Callable[..., Entity]
+    make_kb: Callable[..., Path], open_kb: Callable[[Path], KnowledgeBase]
 ) -> None:
     title = "The Private Memoirs " * 100
     kb = open_kb(make_kb([new_entity("Q1", title)], []))
@@ -183,15 +182,13 @@ def test_at_most_limit_entities_come_back_the_best_ones_each_once(people: Knowle
 def test_answers_remembered_are_forgotten_when_the_kb_changes(
     make_kb: Callable[..., Path],
     open_kb: Callable[[Path], KnowledgeBase],
-    new_source: Callable[..., object],
-    new_entity: Callable[..., Entity],
 ) -> None:
     folder = make_kb()
     kb = open_kb(folder)
     names = NameIndex(kb)
     before = names.find("Jordan")
     assert names.find("Jordan") is before
-    add_to_kb(folder, new_source([new_entity("Q500", "Jordan", popularity=1.0)]), Problems())  # type: ignore[arg-type]
+    add_to_kb(folder, MemorySource([new_entity("Q500", "Jordan", popularity=1.0)]), Problems())  # type: ignore[arg-type]
     assert kb.entities_at([names.find("Jordan")[0].row])[0].id == "Q500"
     remove_from_kb(folder, ["Q500"])
     assert [match.row for match in names.find("Jordan")] == [match.row for match in before]

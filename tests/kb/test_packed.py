@@ -22,6 +22,7 @@ from localmel.kb.words import stems
 from localmel.kb.write import add_to_kb, build_kb, remove_from_kb
 from localmel.records import Entity
 from localmel.store.artifacts import MANIFEST
+from tests.kb.conftest import MemorySource, new_entity
 
 texts = st.sampled_from(
     ["", "Jordan", "Paris in France", "the painter", "Painters of Paris", "北京", "!!!", "1881-10-25", "river"]
@@ -50,12 +51,12 @@ kbs = st.lists(
 
 
 @pytest.fixture(scope="session")
-def random_kb(tmp_path_factory: pytest.TempPathFactory, new_source: Callable[..., Any]) -> Callable[..., Any]:
+def random_kb(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """Build a KB, take some entities out of it, open it."""
 
     def make(drawn: tuple[list[Entity], Any], removed: list[str] | None = None) -> closing[KnowledgeBase]:
         folder = tmp_path_factory.mktemp("packed") / "kb"
-        build_kb(folder, new_source(*drawn), Problems())
+        build_kb(folder, MemorySource(*drawn), Problems())
         if removed:
             remove_from_kb(folder, removed)
         return closing(KnowledgeBase(folder))
@@ -128,7 +129,7 @@ def test_lists_of_some_owners_are_their_lists_end_to_end(values: list[list[int]]
 
 
 def test_an_entity_is_embedded_by_its_label_description_and_first_facts_without_bare_dates(
-    make_kb: Callable[..., Path], open_kb: Callable[[Path], KnowledgeBase], new_entity: Callable[..., Entity]
+    make_kb: Callable[..., Path], open_kb: Callable[[Path], KnowledgeBase]
 ) -> None:
     facts = [("Q1", "date of birth", "", "1881-10-25")] + [
         ("Q1", "work", "", f"painting {number}") for number in range(9)
@@ -149,11 +150,9 @@ def test_what_was_packed_is_loaded_and_packing_twice_gives_the_same_bytes(
     assert {path.name: path.read_bytes() for path in (kb.folder / "packed").iterdir()} == files
 
 
-def test_arrays_of_another_state_of_the_kb_are_not_served(
-    packed_people: tuple[KnowledgeBase, PackedKb], new_source: Callable[..., Any], new_entity: Callable[..., Entity]
-) -> None:
+def test_arrays_of_another_state_of_the_kb_are_not_served(packed_people: tuple[KnowledgeBase, PackedKb]) -> None:
     kb, packed = packed_people
-    add_to_kb(kb.folder, new_source([new_entity("Q500", "Somebody")]), Problems())
+    add_to_kb(kb.folder, MemorySource([new_entity("Q500", "Somebody")]), Problems())
     with pytest.raises(FileNotFoundError, match="another state"):
         load_packed(kb)
     for rows in ([kb.row("Q500")], [kb.row("Q90"), kb.row("Q500")], [0]):
@@ -198,7 +197,7 @@ def test_damaged_arrays_are_a_corrupt_artifact(packed_people: tuple[KnowledgeBas
 
 
 def test_a_kb_without_any_triple_or_any_popularity_packs(
-    make_kb: Callable[..., Path], open_kb: Callable[[Path], KnowledgeBase], new_entity: Callable[..., Entity]
+    make_kb: Callable[..., Path], open_kb: Callable[[Path], KnowledgeBase]
 ) -> None:
     packed = pack(open_kb(make_kb([new_entity("Q1", "!!!")], [])))
     assert (len(packed.rows), len(packed.phrase_triple), len(packed.stems)) == (1, 0, 0)
@@ -207,7 +206,7 @@ def test_a_kb_without_any_triple_or_any_popularity_packs(
 
 
 def test_progress_adds_up_to_what_was_done_in_thousands(
-    make_kb: Callable[..., Path], open_kb: Callable[[Path], KnowledgeBase], new_entity: Callable[..., Entity]
+    make_kb: Callable[..., Path], open_kb: Callable[[Path], KnowledgeBase]
 ) -> None:
     told: list[int] = []
     pack(open_kb(make_kb([new_entity(f"Q{number}", "name") for number in range(2500)], [])), told.append)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 from localmel.errors import BadInput, CorruptArtifact, KbBusy, LocalmelError, OutOfSpace
 from localmel.kb.schema import DATABASE, VERSION, connect, create, translated
 from localmel.kb.store import KnowledgeBase
+from tests.kb.conftest import in_mount_namespace
 
 
 def set_version(folder: Path, version: int) -> None:
@@ -149,10 +148,7 @@ def test_a_kb_on_a_read_only_medium_reads_and_refuses_to_be_written(make_kb: Cal
         "    except BadInput as error: print(type(error).__name__, error.fact)\n"
     )
     mount = f'mount --bind "{folder}" "{folder}" && mount -o remount,ro,bind "{folder}" && exec "$@"'
-    command = ["unshare", "-m", "sh", "-c", mount, "sh", sys.executable, "-c", script, str(folder)]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    if done.returncode and "Traceback" not in done.stderr:
-        pytest.skip(f"mount namespaces are not permitted here: {done.stderr.strip()}")
+    done = in_mount_namespace(mount, script, folder, root)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "Paris 1 21"

@@ -15,12 +15,11 @@ from localmel.kb.importers import Problems
 from localmel.kb.schema import DATABASE
 from localmel.kb.store import KnowledgeBase
 from localmel.kb.write import add_to_kb, remove_from_kb
-from localmel.records import Entity, Triple
+from localmel.records import Triple
+from tests.kb.conftest import MemorySource, new_entity
 
 
-def test_an_entity_comes_back_whole(
-    make_kb: Callable[..., Path], open_kb: Callable[[Path], KnowledgeBase], new_entity: Callable[..., Entity]
-) -> None:
+def test_an_entity_comes_back_whole(make_kb: Callable[..., Path], open_kb: Callable[[Path], KnowledgeBase]) -> None:
     whole = new_entity("Q1", "Beyoncé", "B", "Queen B", popularity=0.25, description='says "hi"', image="a/b.jpg")
     bare = new_entity("x:2", "🌍")
     kb = open_kb(make_kb([whole, bare], []))
@@ -47,7 +46,7 @@ def test_an_unknown_id_is_bad_input_wherever_it_is_asked_for(people: KnowledgeBa
 
 
 def test_entities_come_in_the_order_asked_for_and_more_than_one_batch(
-    make_kb: Callable[..., Path], open_kb: Callable[[Path], KnowledgeBase], new_entity: Callable[..., Entity]
+    make_kb: Callable[..., Path], open_kb: Callable[[Path], KnowledgeBase]
 ) -> None:
     many = [new_entity(f"Q{number}", f"name {number}", f"alias {number}") for number in range(1, 1203)]
     kb = open_kb(make_kb(many, []))
@@ -96,14 +95,12 @@ def test_a_kb_without_its_fingerprint_is_corrupt(
 def test_a_reader_inside_reading_sees_one_state_while_another_process_writes(
     make_kb: Callable[[], Path],
     open_kb: Callable[[Path], KnowledgeBase],
-    new_source: Callable[..., object],
-    new_entity: Callable[..., Entity],
 ) -> None:
     folder = make_kb()
     kb = open_kb(folder)
     with kb.reading():
         before, fingerprint = len(kb), kb.fingerprint
-        add_to_kb(folder, new_source([new_entity("Q500", "Somebody")]), Problems())  # type: ignore[arg-type]
+        add_to_kb(folder, MemorySource([new_entity("Q500", "Somebody")]), Problems())  # type: ignore[arg-type]
         assert (len(kb), kb.fingerprint) == (before, fingerprint)
     assert len(kb) == before + 1
     assert kb.fingerprint != fingerprint

@@ -30,6 +30,7 @@ from localmel.kb.texts import (
 )
 from localmel.kb.write import add_to_kb, build_kb, remove_from_kb
 from localmel.store.progress import Listener, listening
+from tests.kb.conftest import MemorySource, new_entity
 
 MakeKb = Callable[..., Path]
 
@@ -215,29 +216,25 @@ def test_a_kb_without_texts_is_read_as_ever(people: KnowledgeBase) -> None:
     assert entity_texts(people, [people.row("Q892")])[0].static == "J. R. R. Tolkien"
 
 
-def test_texts_go_with_their_entity_and_stay_through_an_update(
-    kb: Path, new_entity: Callable[..., Any], new_source: Callable[..., Any]
-) -> None:
+def test_texts_go_with_their_entity_and_stay_through_an_update(kb: Path) -> None:
     abstracts(kb, {"id": "Q14", "abstract": "a band"}, {"id": "Q90", "abstract": "a city"})
     written(kb, "Q14", "Rock.")
     with closing(KnowledgeBase(kb)) as base:
         last = max(row for (row,) in base.select("SELECT row FROM entities"))
         assert base.row("Q14") == last, "the next entity takes the row again"
     remove_from_kb(kb, ["Q14"])
-    add_to_kb(kb, new_source([new_entity("Q15", "Somebody Else")]), Problems())
-    add_to_kb(kb, new_source([new_entity("Q90", "Paris", "Lutetia")]), Problems(), update=True)
+    add_to_kb(kb, MemorySource([new_entity("Q15", "Somebody Else")]), Problems())
+    add_to_kb(kb, MemorySource([new_entity("Q90", "Paris", "Lutetia")]), Problems(), update=True)
     with closing(KnowledgeBase(kb)) as base:
         assert base.row("Q15") == last
         assert texts_of(base, "Q15") == []
         assert [one.text for one in texts_of(base, "Q90")] == ["a city"]
 
 
-def test_answers_of_models_outlive_a_kb_that_is_built_again(
-    kb: Path, new_entity: Callable[..., Any], new_source: Callable[..., Any]
-) -> None:
+def test_answers_of_models_outlive_a_kb_that_is_built_again(kb: Path) -> None:
     (kb / "journals").mkdir()
     (kb / "journals" / "describe.jsonl").write_text("kept")
-    build_kb(kb, new_source([new_entity("Q1", "One")]), Problems(), replace=True)
+    build_kb(kb, MemorySource([new_entity("Q1", "One")]), Problems(), replace=True)
     assert (kb / "journals" / "describe.jsonl").read_text() == "kept"
 
 

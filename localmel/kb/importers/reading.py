@@ -1,4 +1,4 @@
-"""What every reader of the import shares: rows with their place, one policy for bad lines, and files as numbered lines.
+"""Parts shared by all importers: rows with their place, one policy for bad lines, and files as numbered lines.
 
 In: a path; plain text, gzip, bzip2 or zstandard.  Out: clean lines in order, in bounded memory.  A line that is not
 UTF-8 is a problem and comes out empty; a file that is cut off, damaged or in another encoding is an error that names
