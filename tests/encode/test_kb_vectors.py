@@ -1,4 +1,4 @@
-"""A KB's vectors: what is encoded after a change, after a kill, and what is never served.
+"""The vectors of a KB's texts: what is encoded after a change, after a kill, and what is never served.
 
 The encoder is scripted: it makes a vector from a hash of the text, and remembers what it was asked.  What these tests
 are about is the bookkeeping around it."""
@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from localmel.encode.kb_vectors import drop_index, index_kb, load_vectors
+from localmel.encode.kb_vectors import drop_index, index_kb, index_texts, load_texts, load_vectors
 from localmel.encode.minilm import MiniLM
 from localmel.encode.space import Space
-from localmel.errors import BadInput, CorruptArtifact
+from localmel.errors import BadInput, CorruptArtifact, UsageError
 from localmel.kb.packed import entity_texts, phrase_texts, relation_texts
 from localmel.kb.store import KnowledgeBase
+from localmel.kb.texts import ABSTRACT, WRITTEN, KeptText, keep_texts, named_texts
 from localmel.kb.write import remove_from_kb
 from localmel.store.progress import Listener, listening
 
@@ -46,6 +47,15 @@ class Scripted:
         seed = int.from_bytes(hashlib.sha256((self.space.weights_sha256 + text).encode()).digest()[:8], "little")
         values = np.random.default_rng(seed).standard_normal(WIDTH).astype(np.float32)
         return values / np.linalg.norm(values)
+
+
+class Failing(Scripted):
+    """Fails at its second call, as a run does whose machine loses power."""
+
+    def encode(self, texts: Sequence[str], on_texts: Callable[[int], None] = lambda _: None) -> Any:
+        if self.asked:
+            raise RuntimeError("the power is gone")
+        return super().encode(texts, on_texts)
 
 
 ENTITIES = [
@@ -258,12 +268,6 @@ def test_a_killed_run_goes_on_where_it_was(change_kb: ChangeKb, open_kb: Any) ->
 
 
 def test_a_record_of_an_unfinished_run_of_other_weights_is_not_used(change_kb: ChangeKb, open_kb: Any) -> None:
-    class Failing(Scripted):
-        def encode(self, texts: Sequence[str], on_texts: Callable[[int], None] = lambda _: None) -> Any:
-            if self.asked:
-                raise RuntimeError("the power is gone")
-            return super().encode(texts, on_texts)
-
     kb = open_kb(change_kb(ENTITIES, FACTS))
     with pytest.raises(RuntimeError):
         index_kb(kb, Failing())
@@ -285,3 +289,73 @@ def test_a_vector_from_the_cache_has_the_bytes_of_a_new_one(change_kb: ChangeKb,
     _, made = load_vectors(open_kb(whole), encoder.space)
     assert np.abs(grown.entities.astype(np.float32) - made.entities.astype(np.float32)).max() < 2e-3
     assert np.abs(grown.phrases.astype(np.float32) - made.phrases.astype(np.float32)).max() < 2e-3
+
+
+# --- abstracts and written descriptions ---------------------------------------------------------
+
+
+@pytest.fixture
+def with_abstracts(change_kb: ChangeKb, open_kb: Any) -> KnowledgeBase:
+    folder = change_kb([{"id": f"Q{n}", "label": f"Name {n}"} for n in range(5)])
+    keep_texts(folder, ABSTRACT, "", [KeptText(entity_id="Q1", text="one"), KeptText(entity_id="Q3", text="three")])
+    kb: KnowledgeBase = open_kb(folder)
+    return kb
+
+
+def test_there_is_a_unit_row_for_each_text_and_zero_for_none(with_abstracts: KnowledgeBase) -> None:
+    encoder = Scripted()
+    assert index_texts(with_abstracts, encoder, ABSTRACT) == 2
+    found = load_texts(with_abstracts, encoder.space, ABSTRACT)
+    assert found.vectors.shape == (5, WIDTH)
+    assert found.has_text(np.arange(5)).tolist() == [False, True, False, True, False]
+    texts = list(named_texts(with_abstracts, ABSTRACT))
+    assert encoder.asked == [texts[1], texts[3]] == ["Name 1: one", "Name 3: three"]
+    np.testing.assert_allclose(found.vectors[[1, 3]], Scripted().encode([texts[1], texts[3]]), atol=1e-3)
+
+
+def test_only_new_texts_are_encoded_and_stale_vectors_are_refused(with_abstracts: KnowledgeBase) -> None:
+    encoder = Scripted()
+    index_texts(with_abstracts, encoder, ABSTRACT)
+    keep_texts(with_abstracts.folder, ABSTRACT, "", [KeptText(entity_id="Q0", text="zero")])
+    with pytest.raises(BadInput, match="have another texts"):
+        load_texts(with_abstracts, encoder.space, ABSTRACT)
+    assert index_texts(with_abstracts, encoder, ABSTRACT) == 1
+    assert load_texts(with_abstracts, encoder.space, ABSTRACT).has_text(np.arange(5)).sum() == 3
+    with pytest.raises(BadInput, match="have another weights_sha256") as caught:
+        load_texts(with_abstracts, Scripted(weights="b" * 64).space, ABSTRACT)
+    assert "localmel kb texts" in caught.value.hint
+
+
+def test_each_source_has_its_own_folder_and_its_own_model(with_abstracts: KnowledgeBase) -> None:
+    encoder = Scripted()
+    with pytest.raises(BadInput, match="has no descriptions that a model wrote") as caught:
+        index_texts(with_abstracts, encoder, WRITTEN)
+    assert "localmel kb describe" in caught.value.hint
+    keep_texts(with_abstracts.folder, WRITTEN, "llama", [KeptText(entity_id="Q0", text="by llama")])
+    assert index_texts(with_abstracts, encoder, WRITTEN) == 1
+    keep_texts(with_abstracts.folder, WRITTEN, "qwen", [KeptText(entity_id="Q0", text="by qwen")])
+    with pytest.raises(UsageError, match="2 models wrote"):
+        load_texts(with_abstracts, encoder.space, WRITTEN)
+    assert load_texts(with_abstracts, encoder.space, WRITTEN, model="llama").model == "llama"
+    with pytest.raises(BadInput, match="have another texts, model"):
+        load_texts(with_abstracts, encoder.space, WRITTEN, model="qwen")
+    folders = sorted(path.name for path in (with_abstracts.folder / "vectors").iterdir())
+    assert folders == ["scripted.written"]
+
+
+def test_an_interrupted_run_goes_on_and_damage_is_named(
+    with_abstracts: KnowledgeBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("localmel.encode.kb_vectors._TEXTS_AT_ONCE", 2)
+    encoder = Failing()
+    with pytest.raises(RuntimeError):
+        index_texts(with_abstracts, encoder, ABSTRACT)
+    with pytest.raises(BadInput, match="has no vectors of its abstracts"):
+        load_texts(with_abstracts, encoder.space, ABSTRACT)
+    assert index_texts(with_abstracts, Scripted(), ABSTRACT) == 1, "the other was kept"
+    file = with_abstracts.folder / "vectors" / "scripted.abstracts" / "vectors.safetensors"
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(CorruptArtifact) as caught:
+        load_texts(with_abstracts, encoder.space, ABSTRACT)
+    assert "localmel kb texts" in caught.value.hint
+    assert index_texts(with_abstracts, Scripted(), ABSTRACT) == 2
