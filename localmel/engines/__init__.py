@@ -1,1 +1,1 @@
-"""What runs models and opens what they look at."""
+"""Run models and open the pictures they look at."""

@@ -1,1 +1,1 @@
-"""Which open weights there are, and whether the bytes here are those."""
+"""List open weights, check their bytes, pack and install them."""

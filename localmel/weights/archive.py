@@ -153,7 +153,7 @@ def read_member(file: BinaryIO, member: Member) -> bytes:
 
 
 def _member(block: bytes, start: int, path: Path) -> Member:
-    """Return the member of one header.  Raises CorruptArtifact or UnsafeWeights with the reason why it is none."""
+    """Return the member of one header.  Raises CorruptArtifact or UnsafeWeights with the reason."""
     raw_name, raw_folder = block[:100].rstrip(b"\0"), block[345:500].rstrip(b"\0")
     shown = b"/".join(part for part in (raw_folder, raw_name) if part).decode("utf-8", "backslashreplace")
     try:
