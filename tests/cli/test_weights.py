@@ -313,7 +313,7 @@ def test_ctrl_c_leaves_no_half_install_and_the_next_one_goes_on(
     assert "interrupted" in errors
     assert "Traceback" not in errors
     assert not (place / "big").exists()
-    assert "interrupted installs hold" in weights("list", "--here").stderr
+    assert "interrupted installs take up" in weights("list", "--here").stderr
     assert weights("install", tmp_path / "b.tar").returncode == 0
     assert weights("verify", "big").returncode == 0
     assert sorted(path.name for path in place.iterdir()) == [".lock", "big"]

@@ -297,7 +297,7 @@ def test_a_model_larger_than_the_memory_is_refused_before_it_is_loaded(
         list(engine.generate([asked(1, "hello")]))
     assert "the weights of huge take about 14901.2 GiB" in stop.value.fact
     assert "free" in stop.value.fact
-    assert "take a smaller model" in stop.value.hint
+    assert "use a smaller model" in stop.value.hint
     assert workers() == []
 
 
