@@ -132,7 +132,7 @@ class Stream:
     problem: str = ""
 
     def take(self, event: Mapping[str, Any]) -> None:
-        """Take one chunk, or the complete answer of a server that does not stream.  Raises BadInput for anything else."""
+        """Take one chunk, or all of an answer that is not streamed.  Raises BadInput for anything else."""
         try:
             if error := event.get("error"):
                 self.problem = message_of(error)
