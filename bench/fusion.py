@@ -27,8 +27,9 @@ from torch.nn import functional as F
 
 from bench.published import PaddedBatch, PublishedRetriever, published_loss
 from bench.run import ROOT, Figure
-from localmel.matchers.kgmel.losses import LossSettings, contrastive_losses
+from localmel.matchers.kgmel.losses import contrastive_losses
 from localmel.matchers.kgmel.network import FusionNetwork, PackedTriples, from_published
+from localmel.matchers.train.settings import LossSettings
 
 WIDTH, BATCH, RATE = 512, 512, 1e-3
 ENTITIES, TRIPLES, RELATIONS, MENTIONS = 20_000, 512_000, 1433, 8192

@@ -18,12 +18,13 @@ from bench.world_drawings import WIDTH, WORLDS, Drawing, Rows, World, packed_row
 from localmel.matchers.dwe.features import DweFeatures
 from localmel.matchers.dwe.losses import DweLossSettings, dwe_losses
 from localmel.matchers.dwe.network import Dwe, DweSettings
-from localmel.matchers.kgmel.losses import LossSettings, contrastive_losses
+from localmel.matchers.kgmel.losses import contrastive_losses
 from localmel.matchers.kgmel.matcher import FusionMatcher
 from localmel.matchers.kgmel.network import FusionNetwork, FusionSettings
 from localmel.matchers.m3el.losses import M3elLossSettings, m3el_losses
 from localmel.matchers.m3el.network import M3el, M3elSettings
 from localmel.matchers.protocol import Side, Tokens
+from localmel.matchers.train.settings import LossSettings
 
 __all__ = ["CHANCE", "N_ENTITIES", "WAYS", "WIDTH", "WORLDS", "Recovery", "World", "hits_at_1", "recover", "trained"]
 

@@ -31,13 +31,13 @@ from localmel.matchers.kgmel.folder import load_network
 from localmel.matchers.kgmel.network import FusionNetwork
 from localmel.matchers.kgmel.ranking import embed_entities, embed_mentions
 from localmel.matchers.registry import kind_in, load_matcher
+from localmel.matchers.search_quality import found_for, searched
 from localmel.matchers.train.loop import start_processes
-from localmel.matchers.train.matcher_learner import found_for, searched
 from localmel.matchers.train.settings import TrainingSettings
 from localmel.settings import load_profile
 from localmel.training.data import read_datasets
 from localmel.training.recipe import Recipe
-from localmel.training.trainees import FusionTrainee, MatcherTrainee, prepare_trainee
+from localmel.training.trainee import Trainee, prepare_trainee
 
 NEAR = 64
 "Of each matcher this many candidates are put together."
@@ -81,12 +81,8 @@ def main(arguments: list[str] | None = None) -> None:
             recipe = Recipe(data=given.data, training=TrainingSettings(), matcher=matcher, mentions=sizes[0],
                             validation_mentions=sizes[1], visible_text=0.0, drop_leaked=True)  # fmt: skip
             run = networks[way][0].parents[1]
-            trainees[way] = prepare_trainee(
-                recipe, kb, encoders.text, run / "encode", start_processes(), tokens=encoders
-            )
+            trainees[way] = prepare_trainee(recipe, kb, encoders, run / "encode", start_processes())
     fused, matched = trainees["kgmel"], trainees["other"]
-    assert isinstance(fused, FusionTrainee)
-    assert isinstance(matched, MatcherTrainee)
     split = read_datasets(given.data, drop=True, most=(sizes[0], sizes[1])).validation
     rows = np.flatnonzero(matched.inputs.validation_gold >= 0)
     gold = matched.inputs.validation_gold[rows]
@@ -114,13 +110,13 @@ def _networks(runs: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _by_fusion(trainee: FusionTrainee, folder: Path, rows: NDArray[Any]) -> Scored:
+def _by_fusion(trainee: Trainee, folder: Path, rows: NDArray[Any]) -> Scored:
     stored = load_network(folder)
-    network = FusionNetwork(stored.settings)
-    network.load_state_dict({name: torch.from_numpy(value) for name, value in stored.weights.items()})
-    entities = embed_entities(network.eval(), trainee.prepared.entities)
+    network = FusionNetwork(stored.network.settings)
+    network.load_state_dict({name: torch.from_numpy(value) for name, value in stored.network.weights.items()})
+    entities = embed_entities(network.eval(), trainee.inputs.entities)
     started = time.process_time()
-    scores = embed_mentions(network, trainee.prepared.validation, rows) @ entities.T
+    scores = embed_mentions(network, trainee.inputs.validation, rows) @ entities.T
     best = scores.topk(NEAR, dim=1)
     return Scored(
         scores=best.values.numpy(),
@@ -131,7 +127,7 @@ def _by_fusion(trainee: FusionTrainee, folder: Path, rows: NDArray[Any]) -> Scor
     )
 
 
-def _by_matcher(trainee: MatcherTrainee, folder: Path, rows: NDArray[Any]) -> Scored:
+def _by_matcher(trainee: Trainee, folder: Path, rows: NDArray[Any]) -> Scored:
     kept = load_matcher(folder)
     kept.check_spaces(trainee.encoders.text.space, trainee.encoders.image_space)  # not tuned with another
     network: Any = kept.network

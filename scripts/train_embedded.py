@@ -18,13 +18,16 @@ import numpy as np
 
 from localmel.cli.output import print_note, progress_bar
 from localmel.encode.minilm import MiniLM
+from localmel.encode.registry import Encoders
 from localmel.encode.space import Space
 from localmel.kb.locate import open_kb
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kgmel.folder import KgmelMatcher, load_network, save_network
-from localmel.matchers.kgmel.losses import LossSettings
-from localmel.matchers.train.settings import TrainingSettings
-from localmel.training.run import Outcome, Prepared, Recipe, prepare, train_networks, validate
+from localmel.matchers.train.learner import Alone
+from localmel.matchers.train.settings import LossSettings, TrainingSettings
+from localmel.training.recipe import Recipe
+from localmel.training.run import Outcome, train_networks
+from localmel.training.trainee import Trainee, prepare_trainee
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMAND = "python scripts/train_embedded.py --kb KB --data FOLDER"
@@ -50,12 +53,19 @@ def main(arguments: list[str] | None = None) -> None:
     recipe = Recipe(data=given.data, training=training, seeds=SEEDS, drop_leaked=True, command=COMMAND)
     encoder, kb = MiniLM(method="torch"), open_kb(given.kb)
     with progress_bar():
-        outcome = train_networks(recipe, kb, encoder, given.runs / "full", on_epoch=_tell)
+        outcome = train_networks(recipe, kb, Encoders(text=encoder, image=None), given.runs / "full", on_epoch=_tell)
         pack(outcome, recipe, kb, encoder, given.runs / "full" / "encode", given.out)
         for fold in range(FOLDS):
             apart = replace(recipe, seeds=(0,), fold=(fold, FOLDS))
             encoded = given.runs / "full" / "encode"
-            train_networks(apart, kb, encoder, given.runs / f"fold-{fold}", encoded=encoded, on_epoch=_tell)
+            train_networks(
+                apart,
+                kb,
+                Encoders(text=encoder, image=None),
+                given.runs / f"fold-{fold}",
+                encoded=encoded,
+                on_epoch=_tell,
+            )
 
 
 def pack(outcome: Outcome, recipe: Recipe, kb: KnowledgeBase, encoder: MiniLM, encoded: Path, out: Path) -> None:
@@ -67,10 +77,10 @@ def pack(outcome: Outcome, recipe: Recipe, kb: KnowledgeBase, encoder: MiniLM, e
         return
     from localmel.matchers.train.loop import start_processes
 
-    prepared = prepare(recipe, kb, encoder, encoded, start_processes())
-    halves = {name: value.astype(np.float16) for name, value in best.weights.items()}
-    lost = _lost(best, halves, prepared)
-    weights = halves if lost <= NO_LOSS else best.weights
+    trainee = prepare_trainee(recipe, kb, Encoders(text=encoder, image=None), encoded, start_processes())
+    halves = {name: value.astype(np.float16) for name, value in best.network.weights.items()}
+    lost = _lost(best, halves, trainee)
+    weights = halves if lost <= NO_LOSS else best.network.weights
     size = sum(value.nbytes for value in weights.values())
     if size > MOST_BYTES:
         sys.exit(f"the network has {size:,} bytes; at most {MOST_BYTES:,} ship")
@@ -84,24 +94,24 @@ def pack(outcome: Outcome, recipe: Recipe, kb: KnowledgeBase, encoder: MiniLM, e
     }
     card["lost_by_rounding"] = lost
     space = Space(name=card.pop("space"), width=encoder.space.width, weights_sha256=card.pop("space_sha256"))
-    save_network(out, weights, best.settings, space, card)
+    save_network(out, weights, best.network.settings, space, card)
     (out / "README.md").write_text(_words(card, size), encoding="utf-8")
     print_note(f"wrote {out}: seed {outcome.best.seed}, {size:,} bytes, {card['precision']}")
 
 
-def _lost(best: KgmelMatcher, halves: dict[str, Any], prepared: Prepared) -> float:
+def _lost(best: KgmelMatcher, halves: dict[str, Any], trainee: Trainee) -> float:
     """The largest change of HITS@1, HITS@16 or MRR on val when weights are rounded to float16."""
     import torch
 
     from localmel.matchers.kgmel.network import FusionNetwork
 
     def numbers(weights: dict[str, Any]) -> list[float]:
-        network = FusionNetwork(best.settings)
+        network = FusionNetwork(best.network.settings)
         network.load_state_dict({name: torch.from_numpy(value.astype(np.float32)) for name, value in weights.items()})
-        ranks = validate(network, prepared)["all"]
+        ranks = trainee.validated(network, Alone())[0]["all"]
         return [ranks.hits_at_1, ranks.hits_at_16, ranks.mrr]
 
-    return float(np.abs(np.subtract(numbers(best.weights), numbers(halves))).max())
+    return float(np.abs(np.subtract(numbers(best.network.weights), numbers(halves))).max())
 
 
 def _words(card: dict[str, Any], size: int) -> str:

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from localmel.cli.dwe_arguments import (
-    Ask,
-    Attributes,
-    Detector,
-    Faces,
-    Identity,
-    Threshold,
-    Written,
-    WrittenBy,
-    dwe_choice,
-)
+from localmel.cli.matcher_options import options_from, with_matcher_options
 from localmel.cli.options import command_line
 from localmel.cli.output import print_json, print_note, print_table, progress_bar
-from localmel.cli.tuning_options import EncoderRate, Recompute, TuneEncoder, tuning
 from localmel.errors import UsageError
 
 if TYPE_CHECKING:
     from localmel.encode.space import TextEncoder
     from localmel.kb.store import KnowledgeBase
     from localmel.matchers.train.loop import Epoch
-    from localmel.training.run import Outcome, Recipe
+    from localmel.training.recipe import Recipe
+    from localmel.training.run import Outcome
 
 _NUMBERS = {"hits_at_1": "HITS@1", "hits_at_16": "HITS@16", "mrr": "MRR"}
 
 
+@with_matcher_options
 def train_command(
     data: Annotated[Path, typer.Argument(help="A benchmark: MIMIC's or KGMEL's layout, or NAME-train/val.jsonl.")],
     kb: Annotated[str, typer.Option("--kb", help="Name or path of the KB that the golds are in.")],
@@ -56,9 +48,6 @@ def train_command(
     width: Annotated[
         int | None, typer.Option("--width", min=1, help="Length of the vectors compared; kgmel: 384, m3el: 96.")
     ] = None,
-    tune_encoder: TuneEncoder = False,
-    encoder_rate: EncoderRate = None,
-    gradient_checkpointing: Recompute = False,
     precision: Annotated[str, typer.Option("--precision", help="float32 or bfloat16.")] = "float32",
     accumulate: Annotated[int, typer.Option("--accumulate", min=1, help="Batches to a step.")] = 1,
     hard_negatives: Annotated[
@@ -82,21 +71,14 @@ def train_command(
     fold: Annotated[
         str | None, typer.Option("--fold", help="I/N: train without the sentences whose CRC-32 leaves I divided by N.")
     ] = None,
-    detector: Detector = None,
-    faces: Faces = None,
-    attributes: Attributes = None,
-    ask: Ask = None,
-    identity: Identity = False,
-    identity_threshold: Threshold = None,
-    written: Written = None,
-    written_by: WrittenBy = None,
     profile: Annotated[str, typer.Option("--profile", help="Whose encoders make the vectors.")] = "embedded",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
+    *,
+    typed: Mapping[str, Any],
 ) -> None:
     """Train a network for each seed; validation chooses its epoch."""
-    from localmel.matchers.kgmel.losses import LossSettings
-    from localmel.matchers.train.settings import TrainingSettings
-    from localmel.training.run import Recipe
+    from localmel.matchers.train.settings import LossSettings, TrainingSettings
+    from localmel.training.recipe import Recipe
 
     training = TrainingSettings(
         epochs=epochs,
@@ -113,22 +95,10 @@ def train_command(
         datasets=tuple(dataset or ()),
         training=training,
         matcher=matcher,
-        dwe=dwe_choice(
-            matcher,
-            profile,
-            detector=detector,
-            faces=faces,
-            attributes=attributes,
-            ask=ask,
-            identity=identity,
-            threshold=identity_threshold,
-            written=written,
-            written_by=written_by,
-        ),
+        options=options_from(typed, matcher, profile),
         mentions=mentions,
         validation_mentions=validation_mentions,
         seeds=_numbers("--seeds", seeds, ","),
-        tuning=tuning(tune=tune_encoder, rate=encoder_rate, recompute=gradient_checkpointing),
         width=width,
         without=tuple(dict.fromkeys(without or ())),
         drop_leaked=drop_leaked,
@@ -143,7 +113,6 @@ def train_command(
 
 def _trained(recipe: Recipe, kb: str, out: Path, profile: str) -> Outcome:
     from localmel.encode.registry import open_encoder
-    from localmel.matchers.registry import KGMEL
     from localmel.settings import load_profile
     from localmel.training.run import train_networks
 
@@ -155,13 +124,11 @@ def _trained(recipe: Recipe, kb: str, out: Path, profile: str) -> Outcome:
 
     chosen = load_profile(profile).encode
     encoders = open_encoder(chosen, method="torch")
-    tokens = None if recipe.matcher == KGMEL else encoders
-    text, image = encoders.text, encoders.image
-    recipe.dwe.check_pictures(seen=image is not None and "image" not in recipe.without, encoder=text.space.name)
+    seen = encoders.image is not None and "image" not in recipe.without
+    recipe.options.check_pictures(seen=seen, encoder=encoders.text.space.name)
     try:
         with progress_bar():
-            opened = _opened(kb, text)
-            return train_networks(recipe, opened, text, out, images=image, tokens=tokens, on_epoch=tell)
+            return train_networks(recipe, _opened(kb, encoders.text), encoders, out, on_epoch=tell)
     except KeyboardInterrupt:
         print_note("run the same command to go on behind the last finished epoch")
         raise

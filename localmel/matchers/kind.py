@@ -7,26 +7,33 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from localmel.encode.kb_images import KbImages, index_images, load_images
 from localmel.encode.kb_vectors import KbVectors, index_kb, load_vectors
 from localmel.encode.registry import Encoders
+from localmel.encode.space import Space
 from localmel.index import LARGE_FROM, Recall
 from localmel.index.settings import AUTO
 from localmel.kb.packed import PackedKb
 from localmel.kb.store import KnowledgeBase
+from localmel.matchers.options import MatcherOptions
+from localmel.matchers.train.learner import TrainingInputs, Validated, Workers
+from localmel.matchers.train.material import Material
+from localmel.matchers.train.settings import TrainingSettings
 from localmel.matchers.trained import MatcherCard, TrainedMatcher
 from localmel.records import Alike, Mention, Triple
 from localmel.store import progress
 
 if TYPE_CHECKING:
-    pass
+    import torch
+    from torch import Tensor, nn
 
 SCAN, INT8 = "scan", "int8"
 
@@ -103,9 +110,22 @@ class MatcherKind(ABC):
     def texts_state(self, kb: KnowledgeBase) -> dict[str, Any]:
         """Return the state of texts that the matcher reads and the KB's fingerprint does not cover, if any."""
 
-    @abstractmethod
     def index_features(self, kb: KnowledgeBase, encoders: Encoders) -> int:
         """Encode all that any matcher of this kind looks at.  Returns how many texts and pictures were encoded."""
+        encoded, packed, _, images = index_wholes(kb, encoders)
+        return encoded + self.index_parts(kb, packed, encoders, images)
+
+    def index_parts(self, kb: KnowledgeBase, packed: PackedKb, encoders: Encoders, images: KbImages | None) -> int:
+        """Encode what this kind looks at beyond whole texts and pictures.  Returns how many were encoded."""
+        return 0
+
+    def bound_to_kb(
+        self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None
+    ) -> MatcherKind:
+        """Return this kind with what it compares mentions with in this KB before anything is scored.
+
+        Raises BadInput where the KB was not indexed for that, or has changed since."""
+        return self
 
     @abstractmethod
     def index(self, kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str) -> Indexed:
@@ -132,6 +152,72 @@ class MatcherKind(ABC):
     @abstractmethod
     def check_indexed(self, kb: KnowledgeBase, matcher: MatcherCard, index: str) -> None:
         """Raise BadInput or CorruptArtifact unless the KB is ready.  Loads no torch, and reads no more than it must."""
+
+    # --- training ---
+
+    reads_triples: ClassVar[bool] = False
+    "Whether a training moves pieces of sentences into pictures, as triples of what is read there."
+
+    removable: ClassVar[tuple[str, ...]] = ("image",)
+    "What a network of this kind can be trained without."
+
+    def chosen(self, options: MatcherOptions) -> MatcherKind:
+        """Return this kind with what a person chose.  Raises where a detector or model cannot be used here."""
+        return self
+
+    @abstractmethod
+    def new(self, encoders: Encoders, *, width: int | None, without: Collection[str] = ()) -> nn.Module:
+        """Return an untrained network for what these encoders make; torch draws its weights.
+
+        width: of the vectors that are compared; None takes the kind's own.  without: parts it is trained without."""
+
+    @abstractmethod
+    def facts(self, network: nn.Module) -> dict[str, Any]:
+        """Return its settings and those of its loss: what a run depends on besides data and schedule."""
+
+    @abstractmethod
+    def training_inputs(self, material: Material) -> tuple[TrainingInputs, dict[str, Any]]:
+        """Return the features of both sides, and what they were made from beyond texts and the KB's pictures."""
+
+    @abstractmethod
+    def batch(
+        self,
+        side: Any,
+        rows: NDArray[np.int64],
+        *,
+        bare: NDArray[np.bool_] | None,
+        blind: NDArray[np.bool_],
+        device: torch.device,
+    ) -> Any:
+        """Return features of rows (b,) of one side: no triples where `bare` is true, no pictures where `blind` is."""
+
+    @abstractmethod
+    def loss(
+        self,
+        network: nn.Module,
+        mentions: Any,
+        entities: Any,
+        gold: Tensor,
+        entity_ids: Tensor,
+        settings: TrainingSettings,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the loss, and the term of it that tells mentions' entities apart; both without axes.
+
+        gold: (m,) row of each mention's entity among the n; entity_ids: (n,), equal where rows are one entity."""
+
+    @abstractmethod
+    def validate(self, network: nn.Module, inputs: TrainingInputs, workers: Workers, *, nearest: int) -> Validated:
+        """Rank the validation mentions, during training; see `Learner.validate`."""
+
+    @abstractmethod
+    def appraise(self, network: nn.Module, inputs: TrainingInputs, workers: Workers) -> tuple[Tensor, dict[str, Any]]:
+        """Rank the validation mentions (m,) at the end, and return what else the card is to say."""
+
+    @abstractmethod
+    def save(
+        self, folder: Path, network: nn.Module, text_space: Space, image_space: Space | None, facts: Mapping[str, Any]
+    ) -> None:
+        """Write the folder of a trained network, with `facts` in its card."""
 
 
 def index_wholes(kb: KnowledgeBase, encoders: Encoders) -> tuple[int, PackedKb, KbVectors, KbImages | None]:

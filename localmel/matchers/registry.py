@@ -1,65 +1,57 @@
 """The kinds of matchers by name, and the folders of trained ones.
 
-In: a name, or a folder.  Out: a kind, or a trained matcher of any kind.  A new kind is a class below
-`kind.MatcherKind` and one line in `_KINDS`.  Loads no torch until a matcher that needs it is loaded."""
+In: a name, or a folder.  Out: a kind, or a trained matcher of any kind.  A new kind is a folder with a class below
+`kind.MatcherKind` and one line in `_KINDS`.  Loads neither torch nor numpy until a kind is asked for."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from localmel.encode.registry import Encoders
 from localmel.errors import BadInput, CorruptArtifact, MissingWeights, UsageError, shell_line
-from localmel.kb.store import KnowledgeBase
 from localmel.matchers.dwe.choice import DweChoice
-from localmel.matchers.kgmel.folder import CARD as NETWORK_CARD
-from localmel.matchers.kind import Indexed, KbSearch, MatcherKind
-from localmel.matchers.trained import CARD, MatcherCard, TrainedMatcher
-from localmel.matchers.two_step_kind import TwoStepKind
+from localmel.matchers.m3el.options import M3elOptions
+from localmel.matchers.options import MatcherOptions
+
+if TYPE_CHECKING:  # `--help` names the kinds, and must not load numpy
+    from localmel.encode.registry import Encoders
+    from localmel.kb.store import KnowledgeBase
+    from localmel.matchers.kind import Indexed, KbSearch, MatcherKind
+    from localmel.matchers.trained import MatcherCard, TrainedMatcher
 
 KGMEL, DWE = "kgmel", "dwe"
 
-
-def _kgmel() -> MatcherKind:
-    from localmel.matchers.kgmel.kind import KgmelKind
-
-    return KgmelKind()
-
-
-def _m3el() -> TwoStepKind:
-    from localmel.matchers.m3el.kind import M3elKind
-
-    return M3elKind()
-
-
-def _dwe() -> TwoStepKind:
-    from localmel.matchers.dwe.kind import DweKind
-
-    return DweKind()
-
-
-_KINDS: Mapping[str, Callable[[], MatcherKind]] = {KGMEL: _kgmel, "m3el": _m3el, DWE: _dwe}
+_KINDS: Mapping[str, tuple[str, type[MatcherOptions]]] = {
+    KGMEL: ("localmel.matchers.kgmel.kind:KgmelKind", MatcherOptions),
+    "m3el": ("localmel.matchers.m3el.kind:M3elKind", M3elOptions),
+    DWE: ("localmel.matchers.dwe.kind:DweKind", DweChoice),
+}
+"Where each kind is, and what can be chosen for it."
 
 MATCHERS = tuple(_KINDS)
 "All that `--matcher` can name."
 
 
-def dwe_seeing(choice: DweChoice) -> TwoStepKind:
-    """DWE+ that sees what was chosen.  Raises where a detector or model cannot be used here, as `open_sight`."""
-    from localmel.matchers.dwe.kind import DweKind
-    from localmel.matchers.dwe.sight import open_sight
+def options_of(name: str) -> type[MatcherOptions]:
+    """Return what can be chosen for a kind.  Raises UsageError for an unknown one."""
+    _check(name)
+    return _KINDS[name][1]
 
-    return DweKind(open_sight(choice))
+
+def _check(name: str) -> None:
+    if name not in _KINDS:
+        raise UsageError(f"there is no matcher {name!r}; there are {', '.join(_KINDS)}", hint=f"--matcher {KGMEL}")
 
 
 def matcher_kind(name: str) -> MatcherKind:
     """Return the kind of that name.  Raises UsageError for an unknown one."""
-    if name not in _KINDS:
-        fact = f"there is no matcher {name!r}; there are {', '.join(_KINDS)}"
-        raise UsageError(fact, hint=f"--matcher {KGMEL}")
-    return _KINDS[name]()
+    _check(name)
+    module, _, made = _KINDS[name][0].partition(":")
+    kind: MatcherKind = getattr(import_module(module), made)()
+    return kind
 
 
 def kind_of(matcher: TrainedMatcher[Any]) -> MatcherKind:
@@ -69,6 +61,9 @@ def kind_of(matcher: TrainedMatcher[Any]) -> MatcherKind:
 
 def kind_in(folder: Path) -> str:
     """Return the kind of the matcher in a folder.  Raises MissingWeights, BadInput or CorruptArtifact."""
+    from localmel.matchers.kgmel.folder import CARD as NETWORK_CARD
+    from localmel.matchers.trained import CARD
+
     if not folder.is_dir():
         raise MissingWeights(
             f"there is no matcher at {folder.absolute()}: it is trained on your own mentions",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,9 @@ from localmel.errors import BadInput, CorruptArtifact, UsageError, shell_line
 from localmel.index import ExactSettings, choose
 from localmel.kb.packed import PackedKb
 from localmel.kb.store import KnowledgeBase
-from localmel.matchers.kind import SCAN, Found, Indexed, MatcherKind, index_kind, index_wholes, kb_state
+from localmel.matchers.kind import SCAN, Found, Indexed, MatcherKind, index_kind, kb_state
+from localmel.matchers.train.learner import TrainingInputs, Validated, Workers
+from localmel.matchers.train.material import Material
 from localmel.matchers.trained import SIDES_KIND, SIDES_VERSION, MatcherCard, TrainedMatcher, read_card
 from localmel.records import Alike, Mention, Triple
 from localmel.see.identity import Likeness
@@ -32,9 +34,9 @@ from localmel.store.artifacts import read_manifest
 from localmel.weights.catalog import MINILM
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
-    from localmel.encode.space import Space
     from localmel.matchers.prepared import PreparedSides
     from localmel.matchers.protocol import EntityFeatures, Side
     from localmel.matchers.two_step import TwoStepSearch
@@ -49,57 +51,29 @@ class TwoStepKind(MatcherKind):
     # --- what each kind says for itself ---
 
     @abstractmethod
-    def new(self, encoders: Encoders, *, width: int | None) -> nn.Module:
-        """A network that nobody has trained, with weights drawn by torch, for what these encoders make.
-
-        width: of what is compared; None takes the kind's own."""
-
-    @abstractmethod
-    def facts(self, network: nn.Module) -> dict[str, Any]:
-        """Its settings and those of its loss: what a run hangs on beside data and schedule."""
-
-    @abstractmethod
-    def loss(
-        self, network: nn.Module, mentions: Any, entities: Any, gold: Tensor, entity_ids: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The loss, and the part of it that tells mentions' entities apart; both without axes.
-
-        gold: (m,) row of each mention's entity among the n; entity_ids: (n,), the same where rows are one entity."""
-
-    @abstractmethod
     def without_pictures(self, given: Any, blind: Tensor) -> Any:
-        """The same features, but rows where `blind` (b,) is true show no picture."""
-
-    @abstractmethod
-    def index_parts(self, kb: KnowledgeBase, packed: PackedKb, encoders: Encoders, images: KbImages | None) -> int:
-        """Make what `entities` wants beyond the vectors of whole texts and pictures.  Returns how many were encoded."""
+        """Return the same features, but rows where `blind` (b,) is true show no picture."""
 
     @abstractmethod
     def entities(
         self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None
     ) -> EntityFeatures[Any]:
-        """Of a KB's entities.  Raises BadInput, with the command, where something was never made."""
+        """Return the features of a KB's entities.  Raises BadInput, with the command, where something is missing."""
 
     @abstractmethod
     def mentions(
         self, mentions: Sequence[Mention], encoders: Encoders, *, folder: Path | None = None
     ) -> EntityFeatures[Any]:
-        """Of some mentions.  With a folder they are kept there, and taken from there the next time."""
-
-    @abstractmethod
-    def save(
-        self, folder: Path, network: nn.Module, text_space: Space, image_space: Space | None, facts: Mapping[str, Any]
-    ) -> None:
-        """See `save_matcher`."""
+        """Return the features of mentions.  With a folder they are kept there, and taken from there the next time."""
 
     def bound_to(self, matcher: TrainedMatcher[Any]) -> TwoStepKind:
         """Return this kind; one with choices takes those of the matcher."""
         return self
 
-    def beside(self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None) -> TwoStepKind:
-        """Return this kind with what it compares mentions with in this KB before anything is scored.
-
-        Raises BadInput where `index` was not run, or the KB has changed since."""
+    def bound_to_kb(
+        self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None
+    ) -> TwoStepKind:
+        """Return this kind; one that compares portraits takes those of the KB."""
         return self
 
     def likenesses(self, given: Any) -> Sequence[Sequence[Likeness]]:
@@ -110,16 +84,59 @@ class TwoStepKind(MatcherKind):
         """Return nothing; a kind that reads further texts names their state."""
         return {}
 
+    # --- training ---
+
+    def training_inputs(self, material: Material) -> tuple[TrainingInputs, dict[str, Any]]:
+        """Return the kind's features of both sides; those of mentions are kept with the run."""
+        folder = material.folder.with_name(f"{material.folder.name}.{self.name}")
+        parts = {
+            part: self.mentions(split.mentions, material.encoders, folder=folder / part)
+            for part, split in material.splits.items()
+        }
+        train, validation = material.encoded["train"], material.encoded["validation"]
+        inputs = TrainingInputs(
+            mentions=parts["train"],
+            validation=parts["validation"],
+            entities=self.entities(material.kb, material.packed, material.vectors, material.images),
+            gold=train.gold,
+            validation_gold=validation.gold,
+            candidates=train.candidates,
+        )
+        return inputs, self.texts_state(material.kb)
+
+    def batch(
+        self,
+        side: Any,
+        rows: NDArray[np.int64],
+        *,
+        bare: NDArray[np.bool_] | None,
+        blind: NDArray[np.bool_],
+        device: torch.device,
+    ) -> Any:
+        """Return the features of some rows; there are no triples to hide."""
+        import torch
+
+        return self.without_pictures(side.of(rows), torch.from_numpy(blind))
+
+    def validate(self, network: nn.Module, inputs: TrainingInputs, workers: Workers, *, nearest: int) -> Validated:
+        """Rank by a search in two steps."""
+        from localmel.matchers.search_quality import validated
+
+        return validated(network, inputs, workers, nearest=nearest)
+
+    def appraise(self, network: nn.Module, inputs: TrainingInputs, workers: Workers) -> tuple[Tensor, dict[str, Any]]:
+        """Rank by the search that answers are found with, and say how true that is to the scores of all pairs."""
+        from localmel.matchers.search_quality import appraised
+
+        ranks, quality = appraised(network, inputs)
+        progress.note(quality.note(len(inputs.entities)))
+        return ranks, {"search": asdict(quality)}
+
     # --- a kind of matcher ---
 
     def read_card(self, folder: Path) -> MatcherCard:
         """Read the card alone."""
         return read_card(folder)
-
-    def index_features(self, kb: KnowledgeBase, encoders: Encoders) -> int:
-        """Encode whole texts and pictures, and their parts."""
-        encoded, packed, _, images = index_wholes(kb, encoders)
-        return encoded + self.index_parts(kb, packed, encoders, images)
 
     def index(self, kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str) -> Indexed:
         """Encode what the kind looks at, and keep what this matcher makes of every entity."""
@@ -160,7 +177,7 @@ class TwoStepKind(MatcherKind):
                 f"kb {kb.name!r} has changed since it was made ready for {matcher.folder}", hint=again
             ) from None
         try:
-            kind = self.beside(kb, known.packed, known.vectors, known.images)
+            kind = self.bound_to_kb(kb, known.packed, known.vectors, known.images)
         except (BadInput, CorruptArtifact) as error:
             raise type(error)(error.fact, hint=again) from None
         chosen = index_kind(index, len(sides))

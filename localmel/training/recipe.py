@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localmel.errors import UsageError
-from localmel.matchers.dwe.choice import DweChoice
-from localmel.matchers.registry import DWE, KGMEL, MATCHERS
-from localmel.matchers.train.tuning_settings import EncoderTuning
+from localmel.matchers.options import MatcherOptions
+from localmel.matchers.registry import KGMEL, MATCHERS, options_of
 
 if TYPE_CHECKING:
     from localmel.matchers.train.settings import TrainingSettings
 
-TUNABLE = ("m3el",)
-"Matchers whose features can be made anew in every step, by an encoder that is trained with them."
 ABLATIONS = ("triples", "gate", "text", "image")
 "What a network can be trained without, to see what it is good for."
 
@@ -39,10 +36,8 @@ class Recipe:
     "Train on so many mentions at most, those whose sentences have the smallest CRC-32; 0 takes all."
     validation_mentions: int = 0
     "Choose the epoch by so many validation mentions at most, drawn likewise; 0 takes all."
-    dwe: DweChoice = field(default_factory=DweChoice)
-    "What is seen, where the matcher is dwe."
-    tuning: EncoderTuning | None = None
-    "How the encoder is trained together with the matcher; None leaves it as it is."
+    options: MatcherOptions = field(default_factory=MatcherOptions)
+    "Those of the matcher's kind; the base class takes their defaults."
     width: int | None = None
     "Length of the vectors that are compared; None takes what suits the matcher (384 for kgmel)."
     without: tuple[str, ...] = ()
@@ -61,11 +56,11 @@ class Recipe:
             raise UsageError(
                 f"there is no matcher {self.matcher!r}; there are {', '.join(MATCHERS)}", hint=f"--matcher {KGMEL}"
             )
-        if self.matcher != DWE and self.dwe != DweChoice():
-            raise UsageError(f"what is to be seen is chosen for {DWE}, not for {self.matcher}", hint=f"--matcher {DWE}")
-        if self.tuning is not None and self.matcher not in TUNABLE:
-            fact = f"an encoder is tuned together with {' or '.join(TUNABLE)}, not with {self.matcher}"
-            raise UsageError(fact, hint=f"--matcher {TUNABLE[0]}")
+        if type(self.options) is MatcherOptions:
+            object.__setattr__(self, "options", options_of(self.matcher)())
+        elif type(self.options) is not options_of(self.matcher):
+            named = next(name for name in MATCHERS if options_of(name) is type(self.options))
+            raise UsageError(f"options of {named} were given for {self.matcher}", hint=f"--matcher {named}")
         if min(self.mentions, self.validation_mentions) < 0:
             fact = f"{self.mentions} mentions and {self.validation_mentions} of validation cannot be drawn; 0 takes all"
             raise UsageError(fact)

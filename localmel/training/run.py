@@ -15,23 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from localmel.encode.registry import Encoders
-from localmel.encode.space import ImageEncoder, TextEncoder
 from localmel.errors import BadInput, CorruptArtifact, MissingExtra
 from localmel.kb.store import KnowledgeBase
+from localmel.matchers.registry import load_matcher
+from localmel.matchers.train.learner import Ranks
 from localmel.store import progress
 from localmel.store.artifacts import behind_links, failed_writes_are_reported
 from localmel.training.curve import write_history
-from localmel.training.inputs import Prepared, prepare
 from localmel.training.recipe import Recipe
-from localmel.training.trainees import Trainee, card_of, prepare_trainee, ranks_by_dataset
-from localmel.training.tuning import check_encoder_beside
+from localmel.training.trainee import Trainee, check_tuned_encoder, prepare_trainee
 
 if TYPE_CHECKING:
-    from localmel.matchers.kgmel.network import FusionNetwork
-    from localmel.matchers.kgmel.ranking import Ranks, Workers
-    from localmel.matchers.train.loop import Epoch, Together
-
-__all__ = ["Outcome", "Prepared", "Recipe", "SeedResult", "prepare", "train_networks", "validate"]
+    from localmel.matchers.train.loop import Epoch, Processes
 
 
 OnEpoch = Callable[[int, "Epoch"], None]
@@ -81,54 +76,40 @@ class Outcome:
 def train_networks(
     recipe: Recipe,
     kb: KnowledgeBase,
-    encoder: TextEncoder,
+    encoders: Encoders,
     folder: Path,
     *,
-    images: ImageEncoder | None = None,
-    tokens: Encoders | None = None,
     encoded: Path | None = None,
     on_epoch: OnEpoch = lambda _seed, _epoch: None,
 ) -> Outcome:
     """Train a network for each seed of the recipe in `folder`.  `encoded` may be shared by runs on the same mentions.
 
-    With `images` the networks see the pictures of mentions and entities.  tokens: what a matcher other than kgmel
-    encodes with, in place of both.
+    With an encoder of pictures the networks see those of mentions and entities.
 
     Raises MissingExtra before anything is made, BadInput where data, KB or an earlier run do not fit."""
     if find_spec("matplotlib") is None:
         raise MissingExtra("training draws its curve with matplotlib", hint="pip install 'localmel[train]'")
     from localmel.matchers.train.loop import start_processes
 
-    together = start_processes()
+    processes = start_processes()
     folder = behind_links(folder)
-    with _alone_in(folder, together), nullcontext() if together.leads else progress.silence():
-        trainee = prepare_trainee(
-            recipe, kb, encoder, encoded or folder / "encode", together, images=images, tokens=tokens
-        )
+    with _alone_in(folder, processes), nullcontext() if processes.leads else progress.silence():
+        trainee = prepare_trainee(recipe, kb, encoders, encoded or folder / "encode", processes)
         results = []
         for seed in recipe.seeds:
-            results.append(_one_seed(recipe, seed, trainee, folder, together, on_epoch))
-            if together.leads:
-                cards = [card_of(result.network) for result in results]
+            results.append(_one_seed(recipe, seed, trainee, folder, processes, on_epoch))
+            if processes.leads:
+                cards = [load_matcher(result.network).card for result in results]
                 write_history(folder, cards, new=not all(one.was_there for one in results))
-        return Outcome(seeds=tuple(results), dropped=trainee.dropped, leads=together.leads)
-
-
-def validate(network: FusionNetwork, prepared: Prepared, workers: Workers | None = None) -> dict[str, Ranks]:
-    """How a network ranks the validation mentions: `all`, and each dataset."""
-    from localmel.matchers.kgmel.ranking import embed_entities, gold_ranks
-
-    vectors = embed_entities(network, prepared.entities, workers)
-    ranks = gold_ranks(network, prepared.validation, vectors, workers).cpu()
-    return ranks_by_dataset(ranks, prepared.validation_sets)
+        return Outcome(seeds=tuple(results), dropped=trainee.dropped, leads=processes.leads)
 
 
 @contextmanager
-def _alone_in(folder: Path, together: Together) -> Iterator[None]:
+def _alone_in(folder: Path, processes: Processes) -> Iterator[None]:
     """Two runs in one folder at once would undo each other's checkpoints."""
     from filelock import FileLock, Timeout
 
-    if not together.leads:
+    if not processes.leads:
         yield
         return
     with failed_writes_are_reported(folder):
@@ -148,20 +129,20 @@ def _alone_in(folder: Path, together: Together) -> Iterator[None]:
 
 
 def _one_seed(
-    recipe: Recipe, seed: int, trainee: Trainee, folder: Path, together: Together, on_epoch: OnEpoch
+    recipe: Recipe, seed: int, trainee: Trainee, folder: Path, processes: Processes, on_epoch: OnEpoch
 ) -> SeedResult:
     from localmel.matchers.train.checkpoint import refuse_other_facts
     from localmel.matchers.train.loop import facts_of, train_learner
 
     settings = replace(recipe.training, seed=seed)
-    facts = facts_of(trainee.facts(), settings, trainee.made_from, together)
+    facts = facts_of(trainee.facts(), settings, trainee.made_from, processes)
     network = folder / f"seed-{seed}" / "network"
     there = network.is_dir()
-    together.wait()  # all have looked before the first one writes
+    processes.wait()  # all have looked before the first one writes
     if there:
-        card = card_of(network)
+        card = load_matcher(network).card
         refuse_other_facts(network, card.get("run", {}), facts)
-        check_encoder_beside(network, card)
+        check_tuned_encoder(network, card)
         return _result(seed, network, card, was_there=True)
     trained = train_learner(
         trainee.new(),
@@ -171,7 +152,7 @@ def _one_seed(
         on_epoch=lambda epoch: on_epoch(seed, epoch),
         on_step=_Steps(f"training seed {seed}"),
     )
-    found, more = trainee.validated(trained.network, together)
+    found, more = trainee.validated(trained.network, processes)
     card = {
         "seed": seed,
         "data": trainee.made_from["datasets"],
@@ -185,9 +166,9 @@ def _one_seed(
         "run": facts,
         **more,
     }
-    if together.leads:
+    if processes.leads:
         trainee.save(network, trained.network, card)
-    together.wait()
+    processes.wait()
     return _result(seed, network, card, was_there=False)
 
 
@@ -206,8 +187,6 @@ class _Steps:
 
 
 def _result(seed: int, network: Path, card: Mapping[str, Any], *, was_there: bool) -> SeedResult:
-    from localmel.matchers.kgmel.ranking import Ranks
-
     try:
         return SeedResult(
             seed=seed,

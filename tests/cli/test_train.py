@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 
 from localmel.encode.minilm import MiniLM
+from localmel.encode.registry import Encoders
 from localmel.errors import BadInput, MissingExtra, UsageError
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kgmel.folder import load_network
 from localmel.matchers.train.settings import TrainingSettings
 from localmel.store.progress import Listener, listening
 from localmel.training.data import checksum_of, encoded_splits, read_datasets
-from localmel.training.run import Outcome, Recipe, train_networks
+from localmel.training.recipe import Recipe
+from localmel.training.run import Outcome, train_networks
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("--epochs", "2", "--batch", "8", "--width", "16")
@@ -85,7 +87,7 @@ def recipe(data: Path, **more: Any) -> Recipe:
 def trained(chosen: Recipe, kb: Path, encoder: Any, folder: Path, **more: Any) -> Outcome:
     base = KnowledgeBase(kb)
     try:
-        return train_networks(chosen, base, encoder, folder, **more)
+        return train_networks(chosen, base, Encoders(text=encoder, image=None), folder, **more)
     finally:
         base.close()
 

@@ -25,7 +25,7 @@ from localmel.encode.space import MOST_WORDS
 from localmel.encode.tunable import TunableEncoder
 from localmel.engines.pictures import open_picture
 from localmel.errors import BadInput, CorruptArtifact, MissingWeights, UsageError
-from localmel.matchers.train.tuning_learner import encoder_weights
+from localmel.matchers.learner import encoder_weights
 from localmel.matchers.train.tuning_settings import EncoderTuning
 from localmel.settings import EncodeSettings
 from localmel.weights.catalog import MINILM, verified_folder

@@ -20,8 +20,12 @@ from numpy.typing import NDArray
 from localmel.kb.packed import Lists
 from localmel.matchers.kgmel.inputs import EntityVectors, MentionVectors
 from localmel.matchers.kgmel.kb_triples import KbTriples, TripleArrays
+from localmel.matchers.kgmel.kind import KgmelKind
+from localmel.matchers.kgmel.network import FusionNetwork
 from localmel.matchers.kgmel.settings import FusionSettings
-from localmel.matchers.train.loop import Epoch, Trained, train
+from localmel.matchers.learner import MatcherLearner
+from localmel.matchers.train.learner import TrainingInputs
+from localmel.matchers.train.loop import Epoch, Trained, train_learner
 from localmel.matchers.train.settings import TrainingSettings
 
 WIDTH, GROUPS, ALIKE = 16, 16, 4
@@ -82,9 +86,19 @@ def planted(told_apart_by: str, *, n_train: int = 256, n_validation: int = 96, s
 def trained_on(
     world: World, settings: TrainingSettings, folder: Path, *, fusion: FusionSettings = FUSION, **more: Any
 ) -> Trained:
-    return train(
-        fusion, settings, world.mentions, world.validation, world.entities, folder, made_from={"seed": 0}, **more
+    inputs = TrainingInputs(
+        mentions=world.mentions,
+        validation=world.validation,
+        entities=world.entities,
+        gold=world.mentions.gold,
+        validation_gold=world.validation.gold,
+        candidates=world.mentions.candidates,
     )
+
+    def new(chosen: TrainingSettings) -> MatcherLearner:
+        return MatcherLearner(KgmelKind(), lambda: FusionNetwork(fusion), chosen, inputs)
+
+    return train_learner(new, settings, folder, made_from={"seed": 0}, **more)
 
 
 def main(folder: Path, *, accumulate: int = 1, epochs: int = 3, stop_after: int = 0) -> None:

@@ -14,10 +14,11 @@ import numpy as np
 
 from localmel.encode.clip import Clip
 from localmel.encode.registry import Encoders
+from localmel.matchers.learner import MatcherLearner
 from localmel.matchers.m3el.kind import M3elKind
+from localmel.matchers.train.learner import TrainingInputs
 from localmel.matchers.train.loop import Epoch, Trained, train_learner
 from localmel.matchers.train.settings import TrainingSettings
-from localmel.matchers.train.tuning_learner import TuningInputs, TuningLearner
 from localmel.matchers.train.tuning_rows import Rows
 from localmel.matchers.train.tuning_settings import EncoderTuning
 from tests.encode.clip_folders import ROOT
@@ -29,12 +30,12 @@ QUICK = TrainingSettings(epochs=2, batch=8, rate=1e-3, hard_negatives=1, without
 TUNING = EncoderTuning(rate=1e-4)
 
 
-def people(broken: Path | None = None, *, every: int = 2) -> TuningInputs:
+def people(broken: Path | None = None, *, every: int = 2) -> TrainingInputs:
     """One in `every` has a picture, and the last mention has the broken one."""
     shown = [PICTURES[number % 3] if number % every == 1 else None for number in range(len(PEOPLE))]
     gold = np.arange(len(PEOPLE))
     gold[2] = -1
-    return TuningInputs(
+    return TrainingInputs(
         mentions=Rows(texts=[f"{name}: {name}, the {trade}" for name, trade in PEOPLE], pictures=[*shown[:-1], broken]),
         validation=Rows(texts=[f"{name}: the {trade} {name}" for name, trade in PEOPLE], pictures=shown),
         entities=Rows(texts=[f"{name}: a {trade}" for name, trade in PEOPLE], pictures=[*shown[1:], None]),
@@ -46,7 +47,7 @@ def people(broken: Path | None = None, *, every: int = 2) -> TuningInputs:
 
 def trained_on(
     clip: Clip,
-    inputs: TuningInputs,
+    inputs: TrainingInputs,
     folder: Path,
     settings: TrainingSettings = QUICK,
     tuning: EncoderTuning = TUNING,
@@ -55,9 +56,9 @@ def trained_on(
 ) -> Trained:
     kind, encoders = M3elKind(), Encoders(text=clip, image=clip)
 
-    def new(chosen: TrainingSettings) -> TuningLearner:
+    def new(chosen: TrainingSettings) -> MatcherLearner:
         encoder = clip.tunable(sees=True, recompute=tuning.recompute)
-        return TuningLearner(kind, lambda: kind.new(encoders, width=8), encoder, tuning, chosen, inputs)
+        return MatcherLearner(kind, lambda: kind.new(encoders, width=8), chosen, inputs, (encoder, tuning))
 
     made_from = {"people": len(PEOPLE)}
     return train_learner(new, settings, folder, made_from=made_from, on_epoch=on_epoch, on_step=on_step)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from localmel.training.pictures import encoded_pictures
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -28,8 +29,8 @@ from localmel.matchers.train.settings import TrainingSettings
 from localmel.records import Mention, Span
 from localmel.store.progress import Listener, listening
 from localmel.training.data import read_datasets
-from localmel.training.pictures import encoded_pictures
-from localmel.training.run import Outcome, Recipe, train_networks
+from localmel.training.recipe import Recipe
+from localmel.training.run import Outcome, train_networks
 from tests.encode.colours import Colours
 
 N = 24
@@ -96,7 +97,9 @@ def data(tmp_path: Path) -> Path:
 
 def trained(data: Path, kb: KnowledgeBase, clip: Clip, folder: Path, **more: Any) -> Outcome:
     training = TrainingSettings(epochs=12, batch=48, rate=3e-3, hard_negatives=0, without_image=0.1)
-    return train_networks(Recipe(data=data, training=training, width=64, **more), kb, clip, folder, images=clip)
+    return train_networks(
+        Recipe(data=data, training=training, width=64, **more), kb, Encoders(text=clip, image=clip), folder
+    )
 
 
 def test_what_only_the_picture_tells_is_learnt_from_it_and_from_nothing_else(
@@ -135,7 +138,7 @@ def test_without_image_is_refused_where_nothing_looks_at_pictures(
 ) -> None:
     recipe = Recipe(data=data, training=TrainingSettings(epochs=1), without=("image",))
     with pytest.raises(UsageError, match="cannot be trained without image"):
-        train_networks(recipe, kb, clip, tmp_path / "run")
+        train_networks(recipe, kb, Encoders(text=clip, image=None), tmp_path / "run")
 
 
 def test_pictures_are_encoded_once_and_again_when_one_has_changed(data: Path, tmp_path: Path) -> None:
@@ -168,7 +171,7 @@ def test_pictures_that_cannot_be_read_are_counted_and_their_mentions_are_trained
     notes: list[str] = []
     recipe = Recipe(data=data, training=TrainingSettings(epochs=1, batch=48), width=16)
     with listening(Listener(on_note=notes.append)):
-        train_networks(recipe, kb, clip, tmp_path / "run", images=clip)
+        train_networks(recipe, kb, Encoders(text=clip, image=clip), tmp_path / "run")
     assert [note for note in notes if note.startswith("2 of 96 train mentions name a picture")]
     assert [note for note in notes if note.startswith("1 of 48 val mentions name a picture")]
     assert [note for note in notes if "the KB names: 24, missing: 1, broken: 0" in note]

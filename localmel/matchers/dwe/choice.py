@@ -5,45 +5,63 @@ reads nothing: that is `dwe_sight.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from localmel.errors import UsageError
-from localmel.kb.texts import ABSTRACT, WRITTEN, TextSource
-from localmel.see.attributes import AttributeSettings
-from localmel.see.identity import IdentitySettings
+from localmel.matchers.options import Flag, MatcherOptions
 from localmel.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from localmel.see.attributes import AttributeSettings
+    from localmel.see.identity import IdentitySettings
+    from localmel.settings import Profile
 
 TILES, NONE = "tiles", "none"
 CLIP, VLM = "clip", "vlm"
+ABSTRACT, WRITTEN = "abstract", "written"
 TEXTS = (ABSTRACT, WRITTEN)
 "Texts about entities beside their descriptions, as `localmel kb texts` names them."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DweChoice:
+class DweChoice(MatcherOptions):
     """Everything beyond names, sentences, words and whole pictures, and what finds it."""
 
-    detector: str = ""
+    detector: Annotated[
+        str, Flag("--detector", "dwe: what cuts objects out: tiles, faces, weights or a path, with +; or none.")
+    ] = ""
     "What cuts objects out of pictures, as `open_detector` takes it; `none`: nothing.  Empty: tiles."
-    faces: str = ""
+    faces: Annotated[
+        str, Flag("--faces", "dwe: faces as a part of their own, found by: faces (OpenCV), or weights.")
+    ] = ""
     "What finds faces, a part of their own: `faces` (OpenCV's cascade), or weights.  Empty: nothing."
-    attributes: str = ""
+    attributes: Annotated[
+        str, Flag("--attributes", "dwe: what pictures show, as clip or the profile's vlm says it.")
+    ] = ""
     "Who says what a picture shows: `clip` or `vlm`.  Empty: nobody."
-    asked: tuple[str, ...] = ()
+    asked: Annotated[
+        tuple[str, ...], Flag("--ask", "dwe: ask for this attribute (repeatable); else all but those off.")
+    ] = ()
     "Names of attributes.toml; none: all but those that are off."
     least: float = 0.5
     "CLIP's answer counts where its share among the attribute's choices is above this."
     model: EngineSettings | None = None
     "The vision-language model of `vlm`."
-    identity: bool = False
+    identity: Annotated[
+        bool, Flag("--identity", "dwe: look for the nearest portraits among the KB's own pictures.")
+    ] = False
     "Whether the nearest portraits of the KB are looked for: faces where something finds them, else whole pictures."
-    threshold: float = 0.5
+    threshold: Annotated[
+        float, Flag("--identity-threshold", "dwe: cosine a portrait must exceed; 0.5 unless given.")
+    ] = 0.5
     "Cosine that a portrait must exceed."
-    written: tuple[TextSource, ...] = ()
+    written: Annotated[
+        tuple[str, ...], Flag("--written", "dwe: beside an entity's text: written, abstract (repeatable).")
+    ] = ()
     "Of TEXTS: what is taken beside an entity's own text; of several the mean counts."
-    written_by: str = ""
+    written_by: Annotated[str, Flag("--written-by", "dwe: whose written texts, where several models wrote.")] = ""
     "The model whose texts are meant by `written`, where several wrote."
 
     def __post_init__(self) -> None:
@@ -79,6 +97,25 @@ class DweChoice:
             fact = f"CLIP cannot say {', '.join(unheard)}: there is nothing to choose from"
             raise UsageError(fact, hint=f"--attributes {VLM}")
 
+    @classmethod
+    def typed(cls, given: Mapping[str, Any], profile: Callable[[], Profile]) -> DweChoice:
+        """Return the choice, with the profile's vision-language model where that is asked."""
+        if empty := [flag.name for name, _, flag in cls.flags() if given.get(name) in ("", ())]:
+            raise UsageError(f"{', '.join(empty)} names nothing", hint="leave it out")
+        if "threshold" in given and not given.get("identity"):
+            threshold = given["threshold"]
+            raise UsageError(
+                f"no portraits are looked for above {threshold}", hint=f"--identity-threshold {threshold} --identity"
+            )
+        if given.get("attributes") != VLM:
+            return cls(**given)
+        if not (model := profile().generate.model).engine:
+            raise UsageError(
+                f"profile {profile().name!r} has no vision-language model to ask",
+                hint="--attributes clip, or --profile paper",
+            )
+        return cls(**given, model=model)
+
     @property
     def objects(self) -> str:
         """The detector of objects; empty where none is used."""
@@ -87,11 +124,15 @@ class DweChoice:
     @property
     def attribute_settings(self) -> AttributeSettings | None:
         """What is asked of pictures, if anything is.  Raises UsageError for a name that is none."""
+        from localmel.see.attributes import AttributeSettings
+
         return AttributeSettings(asked=self.asked, least=self.least) if self.attributes else None
 
     @property
     def identity_settings(self) -> IdentitySettings:
-        """Whether and when a portrait counts."""
+        """Return whether and when a portrait counts."""
+        from localmel.see.identity import IdentitySettings
+
         return IdentitySettings(on=self.identity, threshold=self.threshold)
 
     @property

@@ -6,10 +6,10 @@ left out unless they are chosen (`dwe_choice.py`).  What was chosen stands in th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 
@@ -26,7 +26,9 @@ from localmel.matchers.dwe.losses import DweLossSettings, dwe_losses
 from localmel.matchers.dwe.mentions import dwe_entities, dwe_mentions
 from localmel.matchers.dwe.network import Dwe, DweSettings
 from localmel.matchers.dwe.sight import CARD, DweSight, open_sight, sight_of_card
+from localmel.matchers.options import MatcherOptions
 from localmel.matchers.protocol import Tokens
+from localmel.matchers.train.settings import TrainingSettings
 from localmel.matchers.trained import TrainedMatcher
 from localmel.matchers.two_step_kind import TwoStepKind
 from localmel.records import Mention
@@ -52,7 +54,7 @@ class DweKind(TwoStepKind):
         """sight: what is to be seen, tiles alone where none is given; own: the portraits of the KB beside it."""
         self._sight, self._own = sight or open_sight(DweChoice()), own
 
-    def new(self, encoders: Encoders, *, width: int | None) -> Dwe:
+    def new(self, encoders: Encoders, *, width: int | None, without: Collection[str] = ()) -> Dwe:
         """With pictures where they are encoded, else the text half alone.  As wide as texts unless `width` is given."""
         text = encoders.text.space.width
         width = width or text
@@ -69,6 +71,10 @@ class DweKind(TwoStepKind):
         assert isinstance(network, Dwe)
         return {"dwe": asdict(network.settings), "loss": asdict(self.loss_settings), "pictures": self._sight.facts()}
 
+    def chosen(self, options: MatcherOptions) -> DweKind:
+        """Return DWE+ that sees what was chosen."""
+        return DweKind(open_sight(options)) if isinstance(options, DweChoice) else self
+
     def bound_to(self, matcher: TrainedMatcher[Any]) -> DweKind:
         """Seeing what this one was trained to see; see `sight_of_card`."""
         kind = DweKind(sight_of_card(matcher.folder, matcher.card))
@@ -77,7 +83,7 @@ class DweKind(TwoStepKind):
             raise CorruptArtifact(f"the card of {matcher.folder} names parts that its network does not have")
         return kind
 
-    def beside(self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None) -> DweKind:
+    def bound_to_kb(self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None) -> DweKind:
         """With the portraits of this KB, where identities are looked for.  Raises BadInput where they are not ready."""
         sight = self._with_writer(kb)
         if not sight.choice.identity or images is None:
@@ -96,7 +102,13 @@ class DweKind(TwoStepKind):
         return {"texts": texts} if texts else {}
 
     def loss(
-        self, network: nn.Module, mentions: DweFeatures, entities: DweFeatures, gold: Tensor, entity_ids: Tensor
+        self,
+        network: nn.Module,
+        mentions: DweFeatures,
+        entities: DweFeatures,
+        gold: Tensor,
+        entity_ids: Tensor,
+        settings: TrainingSettings,
     ) -> tuple[Tensor, Tensor]:
         """The weighted sum, and the triplet term."""
         assert isinstance(network, Dwe)
@@ -156,7 +168,10 @@ class DweKind(TwoStepKind):
         """Which ones are taken, and who wrote them."""
         choice = self._sight.choice
         try:
-            return [(one, the_model(kb, choice.written_by) if one == WRITTEN else "") for one in choice.written]
+            return [
+                (cast("TextSource", one), the_model(kb, choice.written_by) if one == WRITTEN else "")
+                for one in choice.written
+            ]
         except UsageError as error:
             raise UsageError(error.fact, hint=error.hint.replace("--model", "--written-by")) from None
 

@@ -30,6 +30,10 @@ class MentionVectors:
     def __len__(self) -> int:
         return len(self.text)
 
+    def triples_of(self, rows: NDArray[Any], *, without: NDArray[Any] | None = None) -> TripleArrays:
+        """Return the triples of some mentions.  `without` is for entities only."""
+        return rows_of(self.triples, rows)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EntityVectors:
@@ -39,6 +43,10 @@ class EntityVectors:
     triples: KbTriples
     image: NDArray[Any] | None = None  # (n, image width)
     has_image: NDArray[Any] | None = None  # (n,) bool
+
+    def triples_of(self, rows: NDArray[Any], *, without: NDArray[Any] | None = None) -> TripleArrays:
+        """Return the triples of some entities, (b,); none for rows where `without` (b,) is true."""
+        return self.triples.of(rows, without=without)
 
 
 class NoTriples(KbTriples):

@@ -6,9 +6,6 @@ Several processes share the pieces and get the same results as one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,51 +16,10 @@ from localmel.errors import BadInput
 from localmel.matchers.kgmel.inputs import EntityVectors, MentionVectors, fusion_inputs, rows_of
 from localmel.matchers.kgmel.kb_triples import pieces_of
 from localmel.matchers.kgmel.network import FusionNetwork
+from localmel.matchers.train.learner import Alone, Workers
 
 _ROWS_AT_ONCE = 4096
 _MENTIONS_AT_ONCE = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ranks:
-    """How well vectors alone rank the golds of n mentions among all entities.  Ties count half."""
-
-    n: int
-    hits_at_1: float
-    hits_at_16: float
-    mrr: float
-
-    @staticmethod
-    def of(ranks: Tensor) -> Ranks | None:
-        """From (n,) ranks; None where there are none."""
-        if not len(ranks):
-            return None
-        return Ranks(
-            n=len(ranks),
-            hits_at_1=float((ranks <= 1).double().mean()),
-            hits_at_16=float((ranks <= 16).double().mean()),
-            mrr=float((1.0 / ranks.double()).mean()),
-        )
-
-
-class Workers(Protocol):
-    """Processes that share work; each knows its number and can add up tensors with the others."""
-
-    number: int
-    of: int
-
-    def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes, in each of them."""
-
-
-class Alone:
-    """One process that does everything itself."""
-
-    number, of = 0, 1
-
-    def sum(self, values: Tensor) -> Tensor:
-        """What this process has is all there is."""
-        return values
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from localmel.matchers.m3el.kb_tokens import index_patches, index_words, kb_feat
 from localmel.matchers.m3el.losses import M3elLossSettings, m3el_losses
 from localmel.matchers.m3el.mention_tokens import mention_features
 from localmel.matchers.m3el.network import M3el, M3elSettings
+from localmel.matchers.train.settings import TrainingSettings
 from localmel.matchers.two_step_kind import TwoStepKind
 from localmel.records import Mention
 
@@ -38,7 +39,7 @@ class M3elKind(TwoStepKind):
     name = KIND
     loss_settings = M3elLossSettings()
 
-    def new(self, encoders: Encoders, *, width: int | None) -> M3el:
+    def new(self, encoders: Encoders, *, width: int | None, without: Collection[str] = ()) -> M3el:
         """With pictures where they are encoded, else the text half alone.
 
         Scores of wholes begin as cosines over _TEMPERATURE.  As published their norms begin at 1: scores of frozen
@@ -62,7 +63,13 @@ class M3elKind(TwoStepKind):
         return {"m3el": asdict(network.settings), "loss": asdict(self.loss_settings)}
 
     def loss(
-        self, network: nn.Module, mentions: Features, entities: Features, gold: Tensor, entity_ids: Tensor
+        self,
+        network: nn.Module,
+        mentions: Features,
+        entities: Features,
+        gold: Tensor,
+        entity_ids: Tensor,
+        settings: TrainingSettings,
     ) -> tuple[Tensor, Tensor]:
         """The joint loss, and that of the score."""
         assert isinstance(network, M3el)

@@ -1,7 +1,7 @@
-"""What can be trained by `training.py`: a network, its loss on some mentions and entities, and how good it is.
+"""What the training loop asks of the network that it trains, and of the processes that share the work.
 
-In: which rows are contrasted.  Out: numbers.  The schedule, the choice of the epoch and the checkpoint are training's;
-what a network looks at, and how it is searched, is the learner's."""
+In: which rows are contrasted.  Out: losses, and ranks of the validation mentions.  The schedule, the choice of the
+epoch and the checkpoint belong to `loop.py`; what a network looks at, and how it is searched, to its kind."""
 
 from __future__ import annotations
 
@@ -11,16 +11,72 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
+from localmel.matchers.train.settings import TrainingSettings
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from localmel.matchers.kgmel.ranking import Workers
-    from localmel.matchers.train.settings import TrainingSettings
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranks:
+    """How well a network ranks the golds of n mentions.  Ties count half."""
+
+    n: int
+    hits_at_1: float
+    hits_at_16: float
+    mrr: float
+
+    @staticmethod
+    def of(ranks: Tensor) -> Ranks | None:
+        """Return the measures of (n,) ranks; None where there are none."""
+        if not len(ranks):
+            return None
+        return Ranks(
+            n=len(ranks),
+            hits_at_1=float((ranks <= 1).double().mean()),
+            hits_at_16=float((ranks <= 16).double().mean()),
+            mrr=float((1.0 / ranks.double()).mean()),
+        )
+
+
+class Workers(Protocol):
+    """Processes that share work; each knows its number and can add up tensors with the others."""
+
+    number: int
+    of: int
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum over all processes, in each of them."""
+
+
+class Alone:
+    """One process that does everything itself."""
+
+    number, of = 0, 1
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the values: there is no other process."""
+        return values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainingInputs:
+    """What a matcher is trained and validated on.  The features of each side are the kind's own."""
+
+    mentions: Any
+    validation: Any
+    entities: Any
+    gold: NDArray[Any]
+    "(m,) int64 positions of the train mentions' golds, -1 where there is none."
+    validation_gold: NDArray[Any]
+    "The same for the validation mentions."
+    candidates: NDArray[Any]
+    "(m, k) int64 positions of entities that bear each train mention's name, -1 beyond."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Validated:
-    """How a network ranks the validation mentions, and what it finds for those of train."""
+    """How a network ranks the validation mentions, and what it finds for the train mentions."""
 
     ranks: Tensor
     "(m,) of each validation mention's gold among all entities; infinity where it was not ranked, 0 without a gold."
@@ -29,7 +85,7 @@ class Validated:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class WeightsApart:
+class WeightGroup:
     """Weights of a network that move at a rate of their own."""
 
     weights: Sequence[nn.Parameter]
@@ -41,48 +97,25 @@ class WeightsApart:
 
 
 class Learner(Protocol):
-    """A network on its way, and what it is trained and validated on."""
+    """A network in training, and what it is trained and validated on."""
 
-    @property
-    def network(self) -> nn.Module:
-        """Whose weights are trained, chosen and kept."""
-        ...
-
-    @property
-    def step(self) -> nn.Module:
-        """`step(part)` gives the loss of a `Part`, and the part of it that tells mentions' entities apart.
-
-        It holds the network: processes that share a step wrap this."""
-        ...
-
-    @property
-    def gold(self) -> NDArray[Any]:
-        """(m,) int64 position of each train mention's gold, -1 where it has none."""
-        ...
-
-    @property
-    def validation_gold(self) -> NDArray[Any]:
-        """The same of the validation mentions."""
-        ...
-
-    @property
-    def candidates(self) -> NDArray[Any]:
-        """(m, k) int64 positions of entities that bear each train mention's name, -1 beyond."""
-        ...
-
-    @property
-    def apart(self) -> Sequence[WeightsApart]:
-        """Weights to which rate and decay of the settings do not apply; none for most."""
-        ...
+    network: nn.Module
+    "Holds all weights that are trained, chosen and kept."
+    step: nn.Module
+    """`step(part)` gives the loss of a `Part`, and the term of it that tells mentions' entities apart.  It holds the
+    network: processes that share a step wrap this."""
+    inputs: TrainingInputs
+    groups: Sequence[WeightGroup]
+    "Weights to which rate and decay of the settings do not apply; none for most."
 
     def facts(self) -> dict[str, Any]:
-        """Settings of network and loss by name: what a run hangs on beside its inputs and the schedule."""
+        """Return the settings of network and loss by name: what a run depends on besides inputs and schedule."""
         ...
 
     def validate(self, workers: Workers, *, nearest: int) -> Validated:
-        """With `nearest` above 0 also that many entities nearest to each train mention."""
+        """Rank the validation mentions; with `nearest` above 0 also find that many entities for each train mention."""
         ...
 
 
-NewLearner = Callable[["TrainingSettings"], Learner]
-"Makes one; its weights are drawn by torch, whose seed training has set."
+NewLearner = Callable[[TrainingSettings], Learner]
+"Makes a learner; torch draws its weights, with the seed that training has set."

@@ -20,29 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from localmel.errors import BadInput, MissingExtra
-from localmel.matchers.kgmel.inputs import EntityVectors, MentionVectors
-from localmel.matchers.kgmel.learner import FusionLearner
-from localmel.matchers.kgmel.ranking import Ranks
-from localmel.matchers.kgmel.settings import FusionSettings
 from localmel.matchers.train.batches import Batches, Part
 from localmel.matchers.train.checkpoint import broken, load_checkpoint, save_checkpoint
-from localmel.matchers.train.learner import Learner, NewLearner
+from localmel.matchers.train.learner import Learner, NewLearner, Ranks
 from localmel.matchers.train.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-__all__ = [
-    "Epoch",
-    "Together",
-    "Trained",
-    "TrainingSettings",
-    "epoch_from",
-    "facts_of",
-    "start_processes",
-    "train",
-    "train_learner",
-]
 
 _LOOK = 10
 "Steps after which the loss is fetched from the device, told, and checked to be a number."
@@ -73,31 +57,6 @@ class Trained:
     history: tuple[Epoch, ...]
 
 
-def train(
-    fusion: FusionSettings,
-    settings: TrainingSettings,
-    mentions: MentionVectors,
-    validation: MentionVectors,
-    entities: EntityVectors,
-    folder: Path,
-    *,
-    made_from: Mapping[str, Any],
-    on_epoch: Callable[[Epoch], None] = lambda _: None,
-    on_step: Callable[[int, int, float], None] = lambda _step, _steps, _loss: None,
-) -> Trained:
-    """The fusion network, by `train_learner`.
-
-    Source: KGMEL, section 3.2; negatives, schedule and selection are ours."""
-    return train_learner(
-        lambda chosen: FusionLearner(fusion, chosen, mentions, validation, entities),
-        settings,
-        folder,
-        made_from=made_from,
-        on_epoch=on_epoch,
-        on_step=on_step,
-    )
-
-
 def train_learner(
     new: NewLearner,
     settings: TrainingSettings,
@@ -120,7 +79,7 @@ def train_learner(
         return run.go(on_epoch, on_step)
 
 
-class Together:
+class Processes:
     """The processes of this launch, as `ranking.Workers`; one where there was no launch."""
 
     def __init__(self, accelerator: Accelerator) -> None:
@@ -146,7 +105,7 @@ class Together:
             yield
 
 
-def start_processes() -> Together:
+def start_processes() -> Processes:
     """Find the other processes of the launch, and the device.  Asked again, the same."""
     try:
         from accelerate import Accelerator, InitProcessGroupKwargs
@@ -155,11 +114,11 @@ def start_processes() -> Together:
     # Precision and accumulation are ours: accelerate would hold them for the whole process, and seeds follow each other
     handlers = [InitProcessGroupKwargs(timeout=_PATIENCE_OF_PROCESSES)]
     on_cpu = not torch.cuda.is_available()  # never another kind: the sums of an epoch are made in float64
-    return Together(Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=handlers))
+    return Processes(Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=handlers))
 
 
 def facts_of(
-    learner: Mapping[str, Any], settings: TrainingSettings, made_from: Mapping[str, Any], together: Together
+    learner: Mapping[str, Any], settings: TrainingSettings, made_from: Mapping[str, Any], together: Processes
 ) -> dict[str, Any]:
     """All that a run hangs on: equal facts, equal network (on one machine, without a GPU to the byte).
 
@@ -174,19 +133,19 @@ def facts_of(
 
 class _Run:
     def __init__(
-        self, learner: Learner, settings: TrainingSettings, folder: Path, made_from: dict[str, Any], together: Together
+        self, learner: Learner, settings: TrainingSettings, folder: Path, made_from: dict[str, Any], together: Processes
     ) -> None:
         self._learner, self._settings = learner, settings
         self._folder, self._together = folder, together
-        if not (learner.validation_gold >= 0).any():
+        if not (learner.inputs.validation_gold >= 0).any():
             raise BadInput("no validation mention has its gold in the KB", hint="localmel data check FOLDER --kb KB")
-        self._batches = Batches(learner.gold, settings, process=together.number, processes=together.of)
+        self._batches = Batches(learner.inputs.gold, settings, process=together.number, processes=together.of)
         self._all_steps = settings.epochs * self._batches.steps
         self._facts = facts_of(learner.facts(), settings, made_from, together)
         self._network = learner.network
         self._shared = together.accelerator.prepare(learner.step)
         self._optimiser = _optimiser(learner, settings)
-        self._hard = learner.candidates
+        self._hard = learner.inputs.candidates
         self._history: list[Epoch] = []
         self._best_weights: dict[str, Tensor] = {}
 
@@ -256,7 +215,7 @@ class _Run:
             raise BadInput(
                 f"the loss became {loss} in epoch {epoch}, at step {step} of {self._batches.steps} or shortly before",
                 hint=f"--rate {self._settings.rate / 3:.2g}"
-                + "".join(f" --encoder-rate {group.rate / 3:.2g}" for group in self._learner.apart[:1]),
+                + "".join(f" --encoder-rate {group.rate / 3:.2g}" for group in self._learner.groups[:1]),
             )
         return loss, matched
 
@@ -313,10 +272,10 @@ class _Run:
 
 def _optimiser(learner: Learner, settings: TrainingSettings) -> torch.optim.AdamW:
     """`share` of a group is its rate over that of the settings."""
-    apart = {weight for group in learner.apart for weight in group.weights}
+    apart = {weight for group in learner.groups for weight in group.weights}
     rest = [weight for weight in learner.network.parameters() if weight not in apart]
     groups: list[dict[str, Any]] = [{"params": rest, "share": 1.0, "weight_decay": settings.weight_decay}]
-    for group in learner.apart:
+    for group in learner.groups:
         share = group.rate / settings.rate
         own = {"weight_decay": group.weight_decay, "eps": group.epsilon}
         groups.append({"params": list(group.weights), "share": share, **own})

@@ -5,11 +5,28 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from localmel.errors import UnknownChoice, UsageError
-from localmel.matchers.kgmel.losses import LossSettings
+from localmel.errors import BadInput, UnknownChoice, UsageError
 
 PRECISIONS = ("float32", "bfloat16")
 SOURCES_OF_NEGATIVES = ("names", "index")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossSettings:
+    """What is added up, and who counts as a negative."""
+
+    temperature: float = 0.1
+    "Divides cosines before the softmax."
+    mention_weight: float = 0.1
+    "Weight of the term that sets mentions apart from each other (lambda_mm)."
+    entity_weight: float = 0.1
+    "Weight of the term that sets entities apart from each other (lambda_ee)."
+    published_negatives: bool = False
+    "As published: every other row is a negative, also one with the same gold.  Then entities repeat in a batch."
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise BadInput(f"the temperature of a loss is {self.temperature}; it must be above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

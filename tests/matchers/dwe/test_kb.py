@@ -145,7 +145,7 @@ def test_whoever_wrote_the_only_texts_is_named_in_the_card(kb: KnowledgeBase, tm
     kind = DweKind(open_sight(DweChoice(written=(WRITTEN,))))
     kind.index_features(kb, token_encoders())
     packed, vectors = load_vectors(kb, HashedTokens.space)
-    bound = kind.beside(kb, packed, vectors, None)
+    bound = kind.bound_to_kb(kb, packed, vectors, None)
     bound.save(tmp_path / "dwe", bound.new(token_encoders(), width=None), HashedTokens.space, None, LEVELS)
     assert load_matcher(tmp_path / "dwe").card["sees"]["choice"]["written_by"] == "m"
 

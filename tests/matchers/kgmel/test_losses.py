@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from bench.published import published_loss
 from localmel.errors import BadInput
-from localmel.matchers.kgmel.losses import LossSettings, contrastive_losses
+from localmel.matchers.kgmel.losses import contrastive_losses
+from localmel.matchers.train.settings import LossSettings
 
 ONE = LossSettings(temperature=1.0)
 

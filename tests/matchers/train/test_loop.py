@@ -19,11 +19,10 @@ from safetensors.torch import load_file
 
 from localmel.errors import BadInput, CorruptArtifact, OutOfSpace, UsageError
 from localmel.matchers.kgmel.kb_triples import no_triples
-from localmel.matchers.kgmel.losses import LossSettings
-from localmel.matchers.kgmel.ranking import Ranks
 from localmel.matchers.train.batches import Batches, draw_negatives
+from localmel.matchers.train.learner import Ranks
 from localmel.matchers.train.loop import Epoch, Trained
-from localmel.matchers.train.settings import TrainingSettings
+from localmel.matchers.train.settings import LossSettings, TrainingSettings
 from localmel.store.artifacts import MANIFEST
 from tests.matchers.planted import ALIKE, FUSION, GROUPS, QUICK, World, planted, trained_on
 

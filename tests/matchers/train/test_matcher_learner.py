@@ -9,25 +9,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-
-from bench.crowds import SETTINGS, Crowd, crowd
-from localmel.errors import BadInput
-from localmel.index import NO_ID
-from localmel.matchers.kgmel.ranking import Ranks
-from localmel.matchers.kind import Found
-from localmel.matchers.m3el.kind import M3elKind
-from localmel.matchers.m3el.network import M3el
-from localmel.matchers.train.loop import Epoch, Trained, train_learner
 from localmel.matchers.train.matcher_learner import (
     BEST,
-    MatcherInputs,
     MatcherLearner,
+    TrainingInputs,
     appraised,
     gold_ranks,
     ranks_in,
     searched,
 )
+from numpy.typing import NDArray
+
+from bench.crowds import SETTINGS, Crowd, crowd
+from localmel.errors import BadInput
+from localmel.index import NO_ID
+from localmel.matchers.kind import Found
+from localmel.matchers.m3el.kind import M3elKind
+from localmel.matchers.m3el.network import M3el
+from localmel.matchers.train.learner import Ranks
+from localmel.matchers.train.loop import Epoch, Trained, train_learner
 from localmel.matchers.train.settings import TrainingSettings
 
 QUICK = TrainingSettings(epochs=2, batch=32, rate=5e-3, hard_negatives=1, without_image=0.2)
@@ -40,13 +40,13 @@ def drawn() -> Crowd:
 
 
 @pytest.fixture(scope="module")
-def inputs(drawn: Crowd) -> MatcherInputs:
+def inputs(drawn: Crowd) -> TrainingInputs:
     """The last mentions are for validation; one of train and one of validation have no gold."""
     train = np.where(np.arange(N_ENTITIES) < N_TRAIN, drawn.gold, -1)
     train[3] = -1
     validation = np.where(np.arange(N_ENTITIES) < N_TRAIN, -1, drawn.gold)
     names = np.stack([drawn.gold, (drawn.gold + 1) % N_ENTITIES], axis=1)
-    return MatcherInputs(
+    return TrainingInputs(
         mentions=drawn.mentions,
         validation=drawn.mentions,
         entities=drawn.entities,
@@ -57,7 +57,7 @@ def inputs(drawn: Crowd) -> MatcherInputs:
 
 
 def trained_on(
-    inputs: MatcherInputs,
+    inputs: TrainingInputs,
     settings: TrainingSettings,
     folder: Path,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
@@ -74,7 +74,7 @@ def same(one: Trained, other: Trained) -> bool:
 
 
 @pytest.mark.slow(reason="trains a network for some epochs")
-def test_mentions_find_their_entities_after_training(inputs: MatcherInputs, tmp_path: Path) -> None:
+def test_mentions_find_their_entities_after_training(inputs: TrainingInputs, tmp_path: Path) -> None:
     trained = trained_on(inputs, replace(QUICK, epochs=8), tmp_path / "run")
     assert trained.history[-1].loss < trained.history[0].loss
     assert trained.best.ranks
@@ -90,7 +90,7 @@ def test_mentions_find_their_entities_after_training(inputs: MatcherInputs, tmp_
 
 
 @pytest.mark.slow(reason="trains a network for some epochs")
-def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(inputs: MatcherInputs, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(inputs: TrainingInputs, tmp_path: Path) -> None:
     for hard_from in ("names", "index"):
         settings = replace(QUICK, hard_from=hard_from)
         whole = trained_on(inputs, settings, tmp_path / f"{hard_from}-whole")
@@ -106,7 +106,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(inputs: MatcherInputs,
         assert files[0] == files[1]
 
 
-def test_another_loss_or_shape_of_the_network_is_another_run(inputs: MatcherInputs, tmp_path: Path) -> None:
+def test_another_loss_or_shape_of_the_network_is_another_run(inputs: TrainingInputs, tmp_path: Path) -> None:
     trained_on(inputs, replace(QUICK, epochs=1), tmp_path / "run")
 
     def other(chosen: TrainingSettings) -> MatcherLearner:
@@ -129,7 +129,7 @@ def test_rows_that_are_shown_without_picture_have_none(drawn: Crowd) -> None:
     assert not network.whole_vectors(given)["image"][1][blind].any()
 
 
-def test_ranks_are_those_of_counting_all_scores_as_far_as_they_are_looked_for(inputs: MatcherInputs) -> None:
+def test_ranks_are_those_of_counting_all_scores_as_far_as_they_are_looked_for(inputs: TrainingInputs) -> None:
     torch.manual_seed(0)
     network = M3el(SETTINGS).eval()
     search, sides = searched(network, inputs.entities)

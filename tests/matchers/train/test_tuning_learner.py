@@ -22,10 +22,10 @@ from localmel.encode.clip import Clip
 from localmel.engines.pictures import open_picture
 from localmel.errors import BadInput
 from localmel.matchers.features import Features
-from localmel.matchers.kgmel.ranking import Ranks
+from localmel.matchers.learner import TunedNetwork, encoded_by
+from localmel.matchers.search_quality import appraised
+from localmel.matchers.train.learner import Ranks, TrainingInputs
 from localmel.matchers.train.loop import Epoch, Trained
-from localmel.matchers.train.matcher_learner import MatcherInputs, appraised
-from localmel.matchers.train.tuning_learner import TunedNetwork, TuningInputs, appraised_together
 from localmel.matchers.train.tuning_rows import LiveFeatures, Rows
 from localmel.matchers.train.tuning_settings import EncoderTuning
 from tests.encode.clip_folders import ROOT
@@ -39,7 +39,7 @@ def clip(tiny_models: Callable[[str], Path]) -> Clip:
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> TuningInputs:
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> TrainingInputs:
     broken = tmp_path_factory.mktemp("pictures") / "broken.jpg"
     broken.write_bytes(b"no picture")
     return people(broken)
@@ -61,7 +61,7 @@ def moved(clip: Clip, trained: Trained) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def trained(clip: Clip, inputs: TuningInputs, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(clip: Clip, inputs: TrainingInputs, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return trained_on(clip, inputs, tmp_path_factory.mktemp("tuned") / "run")
 
 
@@ -72,7 +72,7 @@ def test_both_towers_move_down_to_their_first_layer(clip: Clip, trained: Trained
     assert trained.history[-1].loss < trained.history[0].loss
 
 
-def test_the_encoder_moves_at_its_own_rate(clip: Clip, inputs: TuningInputs, tmp_path: Path) -> None:
+def test_the_encoder_moves_at_its_own_rate(clip: Clip, inputs: TrainingInputs, tmp_path: Path) -> None:
     """AdamW moves a weight by its rate in its first step, where its gradient is large beside epsilon."""
     first = replace(QUICK, epochs=1, batch=64, clip=1e9, warm_up=1)
     tuning = EncoderTuning(rate=1e-4, epsilon=1e-12)
@@ -81,7 +81,7 @@ def test_the_encoder_moves_at_its_own_rate(clip: Clip, inputs: TuningInputs, tmp
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
-    clip: Clip, inputs: TuningInputs, trained: Trained, tmp_path: Path
+    clip: Clip, inputs: TrainingInputs, trained: Trained, tmp_path: Path
 ) -> None:
     def interrupt(_: Epoch) -> None:
         raise KeyboardInterrupt
@@ -95,14 +95,14 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     assert [epoch.loss for epoch in again.history] == [epoch.loss for epoch in trained.history]
 
 
-def test_another_rate_of_the_encoder_is_another_run(clip: Clip, inputs: TuningInputs, tmp_path: Path) -> None:
+def test_another_rate_of_the_encoder_is_another_run(clip: Clip, inputs: TrainingInputs, tmp_path: Path) -> None:
     settings = replace(QUICK, epochs=1)
     trained_on(clip, inputs, tmp_path / "run", settings)
     with pytest.raises(BadInput, match=r"tuning\.rate 0\.0001 there, 0\.001 now"):
         trained_on(clip, inputs, tmp_path / "run", settings, EncoderTuning(rate=1e-3))
 
 
-def test_bfloat16_and_recomputing_train_too(clip: Clip, inputs: TuningInputs, tmp_path: Path) -> None:
+def test_bfloat16_and_recomputing_train_too(clip: Clip, inputs: TrainingInputs, tmp_path: Path) -> None:
     settings = replace(QUICK, epochs=1, precision="bfloat16", hard_from="index")  # which encodes train mentions too
     found = trained_on(clip, inputs, tmp_path / "run", settings, replace(TUNING, recompute=True))
     assert np.isfinite(found.history[0].loss)
@@ -115,10 +115,10 @@ def test_bfloat16_and_recomputing_train_too(clip: Clip, inputs: TuningInputs, tm
 
 
 def test_the_encoder_that_is_kept_gives_what_validation_saw(
-    clip: Clip, inputs: TuningInputs, trained: Trained, tmp_path: Path
+    clip: Clip, inputs: TrainingInputs, trained: Trained, tmp_path: Path
 ) -> None:
     network = network_of(trained)
-    ranks, quality = appraised_together(network, inputs, QUICK)
+    ranks, quality = appraised(network.matcher, encoded_by(network.encoder, inputs, QUICK.precision))
     assert trained.best.ranks
     assert Ranks.of(ranks[ranks > 0]) == trained.best.ranks
     assert quality.first > quality.last
@@ -168,11 +168,11 @@ class Table:
         )
 
 
-def as_tables(encoder: Clip, inputs: TuningInputs) -> MatcherInputs:
+def as_tables(encoder: Clip, inputs: TrainingInputs) -> TrainingInputs:
     mentions, validation, entities = (
         Table(encoder, rows) for rows in (inputs.mentions, inputs.validation, inputs.entities)
     )
-    return MatcherInputs(
+    return TrainingInputs(
         mentions=mentions,
         validation=validation,
         entities=entities,
@@ -183,7 +183,9 @@ def as_tables(encoder: Clip, inputs: TuningInputs) -> MatcherInputs:
 
 
 @torch.no_grad()
-def test_a_row_is_the_same_in_every_batch_and_as_the_encoder_in_use_gives_it(clip: Clip, inputs: TuningInputs) -> None:
+def test_a_row_is_the_same_in_every_batch_and_as_the_encoder_in_use_gives_it(
+    clip: Clip, inputs: TrainingInputs
+) -> None:
     live = LiveFeatures(clip.tunable(sees=True, recompute=False), inputs.mentions, precision="float32")
     table = Table(clip, inputs.mentions)
     assert len(live) == len(table) == len(PEOPLE)

@@ -16,27 +16,23 @@ from localmel.errors import CorruptArtifact
 from localmel.records import Split
 from localmel.store import progress
 from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest, sha256_of
-from localmel.training.data import Datasets
 
 KIND, VERSION = "encoded pictures", 1
 _FILE = "pictures.safetensors"
 
 
 def encoded_pictures(
-    datasets: Datasets,
-    images: ImageEncoder,
-    folder: Path,
-) -> tuple[PictureVectors, PictureVectors, dict[str, Any]]:
-    """Those of train and of validation, from `folder` where they stand there; and the facts they were made from."""
-    space, splits = images.image_space, {"train": datasets.train, "validation": datasets.validation}
+    splits: Mapping[str, Split], images: ImageEncoder, folder: Path
+) -> tuple[dict[str, PictureVectors], dict[str, Any]]:
+    """Return the pictures of each split, from `folder` where they are kept, and the facts they were made from."""
+    space = images.image_space
     facts: dict[str, Any] = {"image_space": space.name, "image_space_sha256": space.weights_sha256}
     facts |= {f"{name}_pictures": _digest(split) for name, split in splits.items()}
-    if (found := _standing(folder, facts, space)) is None:
+    if (found := _kept(folder, facts, space)) is None:
         with new_folder(folder, kind=KIND, version=VERSION, facts={"made_from": facts}) as temporary:
-            made = {name: _encoded(split, images) for name, split in splits.items()}
-            _write(temporary / _FILE, made)
-        found = made
-    return found["train"], found["validation"], facts
+            found = {name: _encoded(split, images) for name, split in splits.items()}
+            _write(temporary / _FILE, found)
+    return found, facts
 
 
 def _encoded(split: Split, images: ImageEncoder) -> PictureVectors:
@@ -54,7 +50,7 @@ def _write(path: Path, made: Mapping[str, PictureVectors]) -> None:
     flush_arrays(written)
 
 
-def _standing(folder: Path, facts: Mapping[str, Any], space: Space) -> dict[str, PictureVectors] | None:
+def _kept(folder: Path, facts: Mapping[str, Any], space: Space) -> dict[str, PictureVectors] | None:
     """What an earlier run made of the same pictures; None where it is to be made, again or for the first time."""
     try:
         if read_manifest(folder, kind=KIND, version=VERSION, every_byte=True).get("made_from") != facts:

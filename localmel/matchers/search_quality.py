@@ -1,11 +1,10 @@
-"""Any kind of matcher as a learner: its features, its loss, and a search in two steps to see how good it is.
+"""How good a matcher is on its validation mentions, and how true the search in two steps is to its own scores.
 
-In: features of mentions and of a KB's entities, golds by position.  Out: what `training.py` asks for, and at the end
-how true the search is to the network's own scores."""
+In: a network and its inputs.  Out: the rank of each gold among the best, and what the search costs and misses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,35 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from localmel.index import NO_ID, ExactSettings
-from localmel.matchers.kgmel.ranking import Alone, Workers
 from localmel.matchers.kind import Found
 from localmel.matchers.prepared import LaidOutSides, index_sides, sides_in_memory
 from localmel.matchers.protocol import EntityFeatures
-from localmel.matchers.train.batches import Part
-from localmel.matchers.train.learner import Validated, WeightsApart
-from localmel.matchers.train.settings import TrainingSettings
+from localmel.matchers.train.learner import Alone, TrainingInputs, Validated, Workers
 from localmel.matchers.two_step import TwoStepSearch, agreement, search_all
-from localmel.matchers.two_step_kind import TwoStepKind
 
 BEST = 16
 "Of each mention this many entities are ranked; a gold behind them counts as not found."
 _MENTIONS_AT_ONCE = 256
 _COMPARED = 16
 "Mentions of which all pairs are scored, to see whether the search misses any."
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class MatcherInputs:
-    """What a matcher is trained and validated on."""
-
-    mentions: EntityFeatures[Any]
-    validation: EntityFeatures[Any]
-    entities: EntityFeatures[Any]
-    gold: NDArray[Any]
-    "(m,) int64 positions of train mentions' golds, -1 where there is none."
-    validation_gold: NDArray[Any]
-    candidates: NDArray[Any]
-    "(m, k) int64 positions of bearers of each train mention's name, -1 beyond."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,57 +53,18 @@ class SearchQuality:
         )
 
 
-class MatcherLearner:
-    """A `Learner`."""
-
-    def __init__(
-        self, kind: TwoStepKind, new: Callable[[], nn.Module], settings: TrainingSettings, inputs: MatcherInputs
-    ) -> None:
-        """new: draws the network."""
-        self._kind, self._inputs = kind, inputs
-        self.network = new()
-        self.step = _Step(kind, self.network, settings, inputs)
-        self.gold: NDArray[Any] = inputs.gold
-        self.validation_gold: NDArray[Any] = inputs.validation_gold
-        self.candidates: NDArray[Any] = inputs.candidates
-        self.apart: tuple[WeightsApart, ...] = ()
-
-    def facts(self) -> dict[str, Any]:
-        """Of the kind."""
-        return self._kind.facts(self.network)
-
-    def validate(self, workers: Workers, *, nearest: int) -> Validated:
-        """By a search in two steps; each process makes all entities' sides and searches for its own mentions."""
-        search, _ = searched(self.network, self._inputs.entities)
-        ranks = gold_ranks(search, self._inputs.validation, self.validation_gold, workers)
-        near = None
-        if nearest:
-            own = np.arange(workers.number, len(self.gold), workers.of)
-            found = np.zeros((len(self.gold), nearest), np.int64)
-            for rows, best in found_for(search, self._inputs.mentions, own, nearest):
-                found[rows] = best.entities
-            near = workers.sum(torch.from_numpy(found)).numpy()
-        return Validated(ranks=ranks, nearest=near)
-
-
-class _Step(nn.Module):
-    """Both sides and their loss in one call, as data parallelism wants."""
-
-    def __init__(
-        self, kind: TwoStepKind, network: nn.Module, settings: TrainingSettings, inputs: MatcherInputs
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self._kind, self._settings, self._inputs = kind, settings, inputs
-
-    def forward(self, part: Part) -> tuple[Tensor, Tensor]:
-        device, n = next(self.network.parameters()).device, len(part.mentions)
-        blind = torch.from_numpy(part.blind)
-        mentions = self._kind.without_pictures(self._inputs.mentions.of(part.mentions), blind[:n])
-        entities = self._kind.without_pictures(self._inputs.entities.of(part.entities), blind[n:])
-        gold, ids = (torch.from_numpy(values).to(device) for values in (part.gold, part.entities))
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._settings.precision == "bfloat16"):
-            return self._kind.loss(self.network, mentions, entities, gold, ids)
+def validated(network: nn.Module, inputs: TrainingInputs, workers: Workers, *, nearest: int) -> Validated:
+    """Rank by a search in two steps; each process prepares all entities and searches for its own mentions."""
+    search, _ = searched(network, inputs.entities)
+    ranks = gold_ranks(search, inputs.validation, inputs.validation_gold, workers)
+    near = None
+    if nearest:
+        own = np.arange(workers.number, len(inputs.gold), workers.of)
+        found = np.zeros((len(inputs.gold), nearest), np.int64)
+        for rows, best in found_for(search, inputs.mentions, own, nearest):
+            found[rows] = best.entities
+        near = workers.sum(torch.from_numpy(found)).numpy()
+    return Validated(ranks=ranks, nearest=near)
 
 
 def searched(network: nn.Module, entities: EntityFeatures[Any]) -> tuple[TwoStepSearch[Any], LaidOutSides]:
@@ -165,7 +107,7 @@ def ranks_in(found: Found, gold: NDArray[Any]) -> NDArray[np.float64]:
     return np.where(at.any(axis=1), 1.0 + above + level / 2, np.inf)
 
 
-def appraised(network: nn.Module, inputs: MatcherInputs) -> tuple[Tensor, SearchQuality]:
+def appraised(network: nn.Module, inputs: TrainingInputs) -> tuple[Tensor, SearchQuality]:
     """`gold_ranks` of the validation mentions, and how the search that found them did.
 
     All pairs are scored for a few mentions, spread over them."""

@@ -1,0 +1,51 @@
+"""What can be chosen for M3EL: whether its encoder is trained together with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from localmel.errors import UsageError
+from localmel.matchers.options import Flag, MatcherOptions
+from localmel.matchers.train.tuning_settings import EncoderTuning
+
+if TYPE_CHECKING:
+    from localmel.settings import Profile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class M3elOptions(MatcherOptions):
+    """How M3EL is trained beyond what all kinds share."""
+
+    tune_encoder: Annotated[
+        bool, Flag("--tune-encoder", "Train the encoder together with the matcher (m3el); docs/matchers.md.")
+    ] = False
+    "Whether the encoder is trained together with the matcher."
+    encoder_rate: Annotated[
+        float, Flag("--encoder-rate", "Highest learning rate of the encoder; 1e-5 unless given.")
+    ] = EncoderTuning().rate
+    "Highest learning rate of the encoder."
+    gradient_checkpointing: Annotated[
+        bool, Flag("--gradient-checkpointing", "Keep less of the encoder in memory, and compute it twice.")
+    ] = False
+    "Whether each layer of the encoder is computed again for its gradient, to save memory."
+
+    def __post_init__(self) -> None:
+        if self.tune_encoder:
+            EncoderTuning(rate=self.encoder_rate)  # checks it
+
+    @classmethod
+    def typed(cls, given: Mapping[str, Any], profile: Callable[[], Profile]) -> M3elOptions:
+        """Return the options.  Raises UsageError where the encoder is not tuned and it is said how."""
+        if not given.get("tune_encoder") and given:
+            flags = ", ".join(flag.name for name, _, flag in cls.flags() if name in given)
+            raise UsageError(f"{flags} says how the encoder is tuned, and it is not tuned", hint="--tune-encoder")
+        return cls(**given)
+
+    @property
+    def tuning(self) -> EncoderTuning | None:
+        """Return how the encoder is trained, if it is."""
+        if not self.tune_encoder:
+            return None
+        return EncoderTuning(rate=self.encoder_rate, recompute=self.gradient_checkpointing)

@@ -1,0 +1,49 @@
+"""What a person chooses when a matcher is trained, beyond what all kinds share: each kind has its own options.
+
+In: what was typed.  Out: a frozen record, checked.  Fields with a `Flag` become flags of `localmel train`.
+Loads no numpy: `--help` shows the flags."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Self, get_type_hints
+
+from localmel.matchers.train.tuning_settings import EncoderTuning
+
+if TYPE_CHECKING:
+    from localmel.settings import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """The flag of a field, and its help."""
+
+    name: str
+    help: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatcherOptions:
+    """The options of a kind that has none; the base of all others."""
+
+    @classmethod
+    def flags(cls) -> Iterator[tuple[str, Any, Flag]]:
+        """Yield name, type and flag of each field that can be typed."""
+        hints = get_type_hints(cls, include_extras=True)
+        for field in fields(cls):
+            for flag in getattr(hints[field.name], "__metadata__", ()):
+                yield field.name, hints[field.name].__origin__, flag
+
+    @classmethod
+    def typed(cls, given: Mapping[str, Any], profile: Callable[[], Profile]) -> Self:
+        """Return the options for what was typed, by field.  Raises UsageError for what does not fit together."""
+        return cls(**given)
+
+    @property
+    def tuning(self) -> EncoderTuning | None:
+        """Return how the encoder is trained together with the matcher; None leaves it as it is."""
+        return None
+
+    def check_pictures(self, *, seen: bool, encoder: str) -> None:
+        """Raise UsageError where something is to be found in pictures and none are seen.  encoder: its name."""
