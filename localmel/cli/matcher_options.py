@@ -53,7 +53,9 @@ def options_from(typed: Mapping[str, Any], matcher: str, profile: str) -> Matche
             one for one in MATCHERS if next(iter(foreign)) in {flag.name for _, _, flag in options_of(one).flags()}
         )
         named = ", ".join(_as_typed(name, value) for name, value in foreign.items())
-        raise UsageError(f"{named} goes with the matcher {kind}; {matcher} is to be trained", hint=f"--matcher {kind}")
+        raise UsageError(
+            f"cannot train {matcher} with {named}: only {kind} has these options", hint=f"--matcher {kind}"
+        )
 
     @cache
     def opened() -> Profile:

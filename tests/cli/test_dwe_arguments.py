@@ -94,8 +94,12 @@ TRAIN = ("train", "DATA", "--kb", "KB", "--out", "OUT", "--matcher")
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (("m3el", "--faces", "faces", "--ask", "age group"), 2, "--faces faces, --ask 'age group' say what dwe"),
-        (("kgmel", "--identity"), 2, "--identity say what dwe"),
+        (
+            ("m3el", "--faces", "faces", "--ask", "age group"),
+            2,
+            "cannot train m3el with --faces faces, --ask 'age group': only dwe",
+        ),
+        (("kgmel", "--identity"), 2, "cannot train kgmel with --identity: only dwe"),
         (("dwe", "--faces", "faces"), 2, "--faces: no pictures are seen in this training"),
         (("dwe", "--detector", "tiles"), 2, "which encodes with all-MiniLM-L6-v2"),
         (("dwe", "--attributes", "clip", "--identity"), 2, "--attributes, --identity: no pictures"),

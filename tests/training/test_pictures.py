@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from localmel.training.pictures import encoded_pictures
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -23,6 +22,7 @@ from localmel.kb.packed import load_packed
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kgmel.folder import load_network
 from localmel.matchers.kgmel.fused import load_fused
+from localmel.matchers.kgmel.mention_pictures import encoded_pictures
 from localmel.matchers.kgmel.mention_vectors import mention_arrays, mention_pictures
 from localmel.matchers.registry import index_matcher
 from localmel.matchers.train.settings import TrainingSettings
@@ -143,22 +143,25 @@ def test_without_image_is_refused_where_nothing_looks_at_pictures(
 
 def test_pictures_are_encoded_once_and_again_when_one_has_changed(data: Path, tmp_path: Path) -> None:
     datasets = read_datasets(data)
+    splits = {"train": datasets.train, "validation": datasets.validation}
     encoder, folder = Colours(), tmp_path / "run" / "encode.pictures"
-    train, validation, facts = encoded_pictures(datasets, encoder, folder)
-    assert (len(train.there), len(validation.there), len(encoder.asked)) == (4 * N, 2 * N, 6 * N)
+    first, facts = encoded_pictures(splits, encoder, folder)
+    assert ({name: len(found.there) for name, found in first.items()}) == {"train": 4 * N, "validation": 2 * N}
+    assert len(encoder.asked) == 6 * N
     again = Colours()
-    for found, before in zip(encoded_pictures(datasets, again, folder)[:2], (train, validation), strict=True):
-        assert np.array_equal(found.vectors, before.vectors)
+    for name, found in encoded_pictures(splits, again, folder)[0].items():
+        assert np.array_equal(found.vectors, first[name].vectors)
         assert found.there.all()
     assert again.asked == []
     paint(data / "pictures" / "3-5.jpg", 4, 5)
     changed = Colours()
-    _, other, more = encoded_pictures(datasets, changed, folder)
+    other, more = encoded_pictures(splits, changed, folder)
     assert changed.asked
     assert facts["validation_pictures"] != more["validation_pictures"]
     assert facts["train_pictures"] == more["train_pictures"]
-    assert (np.abs(other.vectors - validation.vectors).max(axis=1) > 1e-3).sum() == 1
-    assert encoded_pictures(datasets, Colours(weights="e" * 64), folder)[2] != more
+    moved = np.abs(other["validation"].vectors - first["validation"].vectors).max(axis=1) > 1e-3
+    assert moved.sum() == 1
+    assert encoded_pictures(splits, Colours(weights="e" * 64), folder)[1] != more
 
 
 def test_pictures_that_cannot_be_read_are_counted_and_their_mentions_are_trained_without(

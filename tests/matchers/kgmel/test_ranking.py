@@ -16,13 +16,13 @@ from localmel.matchers.kgmel import ranking
 from localmel.matchers.kgmel.inputs import NoTriples, fusion_inputs, packed_triples, rows_of
 from localmel.matchers.kgmel.network import FusionNetwork
 from localmel.matchers.kgmel.ranking import (
-    Ranks,
     embed_entities,
     embed_mentions,
     gold_ranks,
     nearest_entities,
     unit_rows,
 )
+from localmel.matchers.train.learner import Ranks
 from tests.matchers.planted import FUSION, WIDTH, World, planted
 
 

@@ -9,24 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from localmel.matchers.train.matcher_learner import (
-    BEST,
-    MatcherLearner,
-    TrainingInputs,
-    appraised,
-    gold_ranks,
-    ranks_in,
-    searched,
-)
 from numpy.typing import NDArray
 
 from bench.crowds import SETTINGS, Crowd, crowd
 from localmel.errors import BadInput
 from localmel.index import NO_ID
 from localmel.matchers.kind import Found
+from localmel.matchers.learner import MatcherLearner
 from localmel.matchers.m3el.kind import M3elKind
 from localmel.matchers.m3el.network import M3el
-from localmel.matchers.train.learner import Ranks
+from localmel.matchers.search_quality import BEST, appraised, gold_ranks, ranks_in, searched
+from localmel.matchers.train.learner import Ranks, TrainingInputs
 from localmel.matchers.train.loop import Epoch, Trained, train_learner
 from localmel.matchers.train.settings import TrainingSettings
 
