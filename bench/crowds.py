@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from localmel.kb.packed import Lists
-from localmel.matchers.features import Features, FeatureTable, Pictures
 from localmel.matchers.m3el.losses import M3elLossSettings, m3el_losses
 from localmel.matchers.m3el.network import M3el, M3elSettings
+from localmel.matchers.protocol import Features, FeatureTable, Pictures
 
 WIDTH, PATCH_WIDTH = 16, 12
 SETTINGS = M3elSettings(text_width=WIDTH, word_width=WIDTH, image_width=PATCH_WIDTH, patch_width=PATCH_WIDTH, width=20)

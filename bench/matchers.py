@@ -23,9 +23,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.crowds import Crowd, crowd, given, trained
 from bench.run import Figure
 from localmel.index import ExactSettings
-from localmel.matchers.features import Features
 from localmel.matchers.m3el.network import M3el, M3elSettings
 from localmel.matchers.prepared import PreparedSides, index_sides, prepare_entities
+from localmel.matchers.protocol import Features
 from localmel.matchers.two_step import TwoStepSearch, agreement, search_all
 
 N_ENTITIES, FEWER, K = 130_000, 13_000, 16

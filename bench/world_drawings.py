@@ -12,9 +12,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from localmel.matchers.features import Features
 from localmel.matchers.kgmel.network import PackedTriples
-from localmel.matchers.protocol import Tokens
+from localmel.matchers.protocol import Features, Tokens
 
 WIDTH = 24
 "Length of every vector, and how many concepts there are."

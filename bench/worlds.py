@@ -14,12 +14,12 @@ from typing import Any, Protocol
 import torch
 from torch import Generator, Tensor, nn
 
+from bench.fusion_matcher import FusionMatcher
 from bench.world_drawings import WIDTH, WORLDS, Drawing, Rows, World, packed_rows
 from localmel.matchers.dwe.features import DweFeatures
 from localmel.matchers.dwe.losses import DweLossSettings, dwe_losses
 from localmel.matchers.dwe.network import Dwe, DweSettings
 from localmel.matchers.kgmel.losses import contrastive_losses
-from localmel.matchers.kgmel.matcher import FusionMatcher
 from localmel.matchers.kgmel.network import FusionNetwork, FusionSettings
 from localmel.matchers.m3el.losses import M3elLossSettings, m3el_losses
 from localmel.matchers.m3el.network import M3el, M3elSettings

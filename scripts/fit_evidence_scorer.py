@@ -35,7 +35,7 @@ from localmel.matchers.kgmel.fused import fuse_kb
 from localmel.rerank.features import FEATURE_NAMES, features_in
 from localmel.rerank.scorer import CLIP, VERSION
 from localmel.settings import Profile, load_profile
-from localmel.training.moved_text import with_moved_text
+from localmel.training.data import with_moved_text
 
 DATASETS = ("richpediamel", "wikimel", "wikidiverse")
 MOST_CANDIDATES = 80

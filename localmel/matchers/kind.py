@@ -24,8 +24,7 @@ from localmel.index.settings import AUTO
 from localmel.kb.packed import PackedKb
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.options import MatcherOptions
-from localmel.matchers.train.learner import TrainingInputs, Validated, Workers
-from localmel.matchers.train.material import Material
+from localmel.matchers.train.learner import Material, TrainingInputs, Validated, Workers
 from localmel.matchers.train.settings import TrainingSettings
 from localmel.matchers.trained import MatcherCard, TrainedMatcher
 from localmel.records import Alike, Mention, Triple

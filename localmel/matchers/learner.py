@@ -18,9 +18,8 @@ from localmel.encode.tunable import TunableEncoder
 from localmel.matchers.kind import MatcherKind
 from localmel.matchers.train.batches import Part
 from localmel.matchers.train.learner import TrainingInputs, Validated, WeightGroup, Workers
-from localmel.matchers.train.settings import TrainingSettings
+from localmel.matchers.train.settings import EncoderTuning, TrainingSettings
 from localmel.matchers.train.tuning_rows import LiveFeatures
-from localmel.matchers.train.tuning_settings import EncoderTuning
 
 
 class TunedNetwork(nn.Module):

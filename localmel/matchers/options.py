@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self, get_type_hints
 
-from localmel.matchers.train.tuning_settings import EncoderTuning
+from localmel.matchers.train.settings import EncoderTuning
 
 if TYPE_CHECKING:
     from localmel.settings import Profile

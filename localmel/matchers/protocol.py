@@ -6,14 +6,17 @@ tokens too, and is asked for the best only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from localmel.errors import BadInput
+from localmel.kb.packed import Lists
 
 Given = TypeVar("Given", contravariant=True)
 Known = TypeVar("Known", covariant=True)
@@ -93,3 +96,114 @@ class EntityFeatures(Protocol[Known]):
     def of(self, positions: NDArray[np.int64]) -> Known:
         """Of the entities at these positions."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Features:
+    """b rows of one side.  A row without any word has no text, one without any patch no picture."""
+
+    text: Tensor  # (b, text width)
+    words: Tensor  # (b, w, word width)
+    is_word: Tensor  # (b, w) bool
+    image: Tensor | None = None  # (b, image width)
+    patches: Tensor | None = None  # (b, p, patch width)
+    is_patch: Tensor | None = None  # (b, p) bool
+
+    def to(self, device: torch.device) -> Features:
+        """The same on another device."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: None if value is None else value.to(device) for name, value in named.items()}
+        return Features(**moved)
+
+    def pictures(self) -> tuple[Tensor, Tensor, Tensor]:
+        """`image`, `patches` and `is_patch`.  Raises BadInput where they were not given."""
+        if self.image is None or self.patches is None or self.is_patch is None:
+            raise BadInput("this matcher looks at pictures, and got no vectors of pictures or patches")
+        return self.image, self.patches, self.is_patch
+
+    def check(self, *, text: int, word: int, image: int, patch: int) -> None:
+        """Raise BadInput unless shapes agree with each other and these widths, and all values are numbers.
+
+        With `image` 0 pictures are passed over."""
+        b = len(self.text)
+        expected = {
+            "vectors of texts": (self.text, (b, text)),
+            "vectors of words": (self.words, (*self.is_word.shape, word)),
+            "marks of words": (self.is_word, (b, self.words.shape[1])),
+        }
+        if image:
+            whole, patches, is_patch = self.pictures()
+            expected |= {
+                "vectors of pictures": (whole, (b, image)),
+                "vectors of patches": (patches, (*is_patch.shape, patch)),
+                "marks of patches": (is_patch, (b, patches.shape[1])),
+            }
+        for name, (values, shape) in expected.items():
+            if tuple(values.shape) != tuple(shape):
+                raise BadInput(f"{name} have the shape {tuple(values.shape)}; this matcher asks for {tuple(shape)}")
+            if not bool(torch.isfinite(values).all()):
+                row = int((~torch.isfinite(values)).reshape(b, -1).any(dim=1).nonzero()[0])
+                raise BadInput(f"{name} of row {row} hold a value that is no number: the features are damaged")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pictures:
+    """The pictures of n rows."""
+
+    whole: NDArray[Any]  # (n, image width); for a row with several pictures their mean
+    patches: Lists  # of each row; values (all patches, patch width)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FeatureTable:
+    """n rows of one side, nothing padded; an `EntityFeatures`."""
+
+    text: NDArray[Any]  # (n, text width)
+    words: Lists  # of each row; values (all words, word width)
+    pictures: Pictures | None = None
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def of(self, positions: NDArray[np.int64]) -> Features:
+        """The rows at `positions`, each padded to the longest of them."""
+        words, is_word = padded(self.words, positions)
+        text = _tensor(self.text[positions])
+        if self.pictures is None:
+            return Features(text=text, words=words, is_word=is_word)
+        patches, is_patch = padded(self.pictures.patches, positions)
+        image = _tensor(self.pictures.whole[positions])
+        return Features(text=text, words=words, is_word=is_word, image=image, patches=patches, is_patch=is_patch)
+
+
+def pictures_of(rows: Sequence[Sequence[tuple[NDArray[Any], NDArray[Any]]]], *, image: int, patch: int) -> Pictures:
+    """Of n rows with any number of pictures: the vector of each (image,) and its patches (p, patch).
+
+    A row's whole is the mean of its pictures' vectors, its patches are those of all of them."""
+    whole = np.zeros((len(rows), image), np.float32)
+    patches = []
+    for row, own in zip(whole, rows, strict=True):
+        if own:
+            row[:] = np.mean([vector for vector, _ in own], axis=0)
+        patches.append(np.concatenate([np.zeros((0, patch), np.float16), *(values for _, values in own)]))
+    return Pictures(whole=whole, patches=laid_end_to_end(patches, patch))
+
+
+def laid_end_to_end(rows: Sequence[NDArray[Any]], width: int) -> Lists:
+    """n arrays (length, width), one for each row."""
+    values = np.concatenate([np.zeros((0, width), np.float16), *rows])
+    return Lists(starts=np.cumsum([0, *map(len, rows)]), values=values)
+
+
+def padded(lists: Lists, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """(b, longest, width) float32, zero beyond each row's end, and (b, longest) bool.  `longest` is at least 1."""
+    values, owner = lists.of(positions)
+    counts = np.bincount(owner, minlength=len(positions))
+    there = np.arange(max(1, counts.max(initial=0))) < counts[:, None]
+    laid_out = np.zeros((*there.shape, lists.values.shape[1]), np.float32)
+    laid_out[there] = values
+    return torch.from_numpy(laid_out), torch.from_numpy(there)
+
+
+def _tensor(values: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.array(values, np.float32))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from localmel.errors import BadInput
 from localmel.index import NO_ID, VectorIndex
 from localmel.matchers.kind import Found
-from localmel.matchers.lifted import lifted_mentions
+from localmel.matchers.prepared import lifted_mentions
 from localmel.matchers.protocol import Matcher, Side
 
 Given = TypeVar("Given")

@@ -24,8 +24,7 @@ from localmel.index import ExactSettings, choose
 from localmel.kb.packed import PackedKb
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kind import SCAN, Found, Indexed, MatcherKind, index_kind, kb_state
-from localmel.matchers.train.learner import TrainingInputs, Validated, Workers
-from localmel.matchers.train.material import Material
+from localmel.matchers.train.learner import Material, TrainingInputs, Validated, Workers
 from localmel.matchers.trained import SIDES_KIND, SIDES_VERSION, MatcherCard, TrainedMatcher, read_card
 from localmel.records import Alike, Mention, Triple
 from localmel.see.identity import Likeness

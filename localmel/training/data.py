@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,18 +22,19 @@ from localmel.benchmarks.json_lines import find_own
 from localmel.encode.space import TextEncoder
 from localmel.errors import BadInput, CorruptArtifact, shell_line
 from localmel.generate.embedded import stated_triples
+from localmel.generate.visible_text import VisibleLine
 from localmel.kb.names import NameIndex
 from localmel.kb.packed import PackedKb
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kgmel.kb_triples import TripleArrays
 from localmel.matchers.kgmel.mention_vectors import mention_arrays, mention_texts
-from localmel.records import Mention, Split
+from localmel.records import Mention, Span, Split
 from localmel.store import progress
 from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays, new_folder, read_manifest
-from localmel.training.moved_text import with_moved_text
 
 if TYPE_CHECKING:
     from localmel.matchers.kgmel.inputs import MentionVectors
+
 
 KIND, VERSION = "encoded mentions", 1
 BY_NAME = 64
@@ -236,3 +238,33 @@ def _digest(split: Split) -> str:
         facts = (mention.id, mention.context, mention.span.start, mention.span.end, split.gold[mention.id])
         digest.update(json.dumps(facts).encode())
     return digest.hexdigest()
+
+
+NEUTRAL = ("{}, photographed last year.", "This is {}.", "A picture of {}.", "{} seen here.", "Here we saw {} again.")
+
+
+def with_moved_text(
+    mentions: Sequence[Mention], *, share: float, seed: int
+) -> Iterator[tuple[Mention, tuple[VisibleLine, ...]]]:
+    """Each mention, of which a `share` lose a piece of their sentence to visible text.  Same seed, same pieces."""
+    chance = random.Random(seed)
+    for mention in mentions:
+        words = (mention.context[: mention.span.start] + " " + mention.context[mention.span.end :]).split()
+        if chance.random() >= share or len(words) < 4:
+            yield mention, ()
+            continue
+        length = chance.randint(2, min(7, len(words)))
+        start = chance.randint(0, len(words) - length)
+        cut = chance.randint(1, length)
+        piece = words[start : start + length]
+        frame = chance.choice(NEUTRAL)
+        begin = frame.index("{}")
+        moved = Mention(
+            id=mention.id,
+            surface=mention.surface,
+            context=frame.format(mention.surface),
+            span=Span(start=begin, end=begin + len(mention.surface)),
+            image=mention.image,
+        )
+        lines = [" ".join(part).upper() for part in (piece[:cut], piece[cut:]) if part]
+        yield moved, tuple(VisibleLine(text=line, confidence=1.0) for line in lines)

@@ -22,8 +22,7 @@ from localmel.kb.packed import PackedKb, load_packed, pack
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kind import MatcherKind
 from localmel.matchers.registry import matcher_kind
-from localmel.matchers.train.learner import Learner, NewLearner, Ranks, TrainingInputs, Workers
-from localmel.matchers.train.material import Material
+from localmel.matchers.train.learner import Learner, Material, NewLearner, Ranks, TrainingInputs, Workers
 from localmel.matchers.train.settings import TrainingSettings
 from localmel.matchers.trained import TUNED
 from localmel.settings import EncodeSettings

@@ -26,7 +26,7 @@ from localmel.encode.tunable import TunableEncoder
 from localmel.engines.pictures import open_picture
 from localmel.errors import BadInput, CorruptArtifact, MissingWeights, UsageError
 from localmel.matchers.learner import encoder_weights
-from localmel.matchers.train.tuning_settings import EncoderTuning
+from localmel.matchers.train.settings import EncoderTuning
 from localmel.settings import EncodeSettings
 from localmel.weights.catalog import MINILM, verified_folder
 from tests.encode.clip_folders import ROOT, make_tiny_siglip

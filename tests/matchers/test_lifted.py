@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from localmel.errors import BadInput
 from localmel.index import ExactSettings, build_index
-from localmel.matchers.lifted import lifted_entities, lifted_mentions
+from localmel.matchers.prepared import lifted_entities, lifted_mentions
 
 VALUES = st.floats(-100, 100, width=32, allow_subnormal=False)
 

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from bench.crowds import SETTINGS, crowd, given
+from bench.fusion_matcher import FusionFeatures, FusionMatcher
 from localmel.errors import BadInput
 from localmel.index import ExactSettings, build_index
 from localmel.matchers.dwe.features import DweTable, several
 from localmel.matchers.dwe.network import Dwe
 from localmel.matchers.kgmel.inputs import fusion_inputs, rows_of
-from localmel.matchers.kgmel.matcher import FusionFeatures, FusionMatcher
 from localmel.matchers.kgmel.network import FusionNetwork
-from localmel.matchers.lifted import lifted_entities
 from localmel.matchers.m3el.network import M3el
+from localmel.matchers.prepared import lifted_entities
 from localmel.matchers.protocol import EntityFeatures, Matcher
 from localmel.matchers.two_step import HeldSides, TwoStepSearch, search_all
 from tests.matchers.dwe.test_network import ENTITY, MENTION

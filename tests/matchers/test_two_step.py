@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from bench.crowds import SETTINGS, WIDTH, Crowd, crowd, given, trained
 from localmel.errors import BadInput, CorruptArtifact
 from localmel.index import NO_ID, ExactSettings, HnswSettings, VectorIndex, build_index
-from localmel.matchers.features import FeatureTable, Pictures, laid_end_to_end
 from localmel.matchers.kind import Found
-from localmel.matchers.lifted import lifted_entities
 from localmel.matchers.m3el.network import M3el
-from localmel.matchers.prepared import PreparedSides, index_sides, prepare_entities
+from localmel.matchers.prepared import PreparedSides, index_sides, lifted_entities, prepare_entities
+from localmel.matchers.protocol import FeatureTable, Pictures, laid_end_to_end
 from localmel.matchers.two_step import TwoStepSearch, TwoStepSettings, agreement, search_all
 
 FACTS = {"matcher_sha256": "0" * 64, "made_from": "a made-up KB"}

@@ -18,9 +18,8 @@ from localmel.matchers.learner import MatcherLearner
 from localmel.matchers.m3el.kind import M3elKind
 from localmel.matchers.train.learner import TrainingInputs
 from localmel.matchers.train.loop import Epoch, Trained, train_learner
-from localmel.matchers.train.settings import TrainingSettings
+from localmel.matchers.train.settings import EncoderTuning, TrainingSettings
 from localmel.matchers.train.tuning_rows import Rows
-from localmel.matchers.train.tuning_settings import EncoderTuning
 from tests.encode.clip_folders import ROOT
 
 PICTURES = sorted((ROOT / "examples").glob("*.jpg"))[:3]

@@ -22,8 +22,7 @@ from localmel.kb.packed import load_packed
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kgmel.folder import load_network
 from localmel.matchers.kgmel.fused import load_fused
-from localmel.matchers.kgmel.mention_pictures import encoded_pictures
-from localmel.matchers.kgmel.mention_vectors import mention_arrays, mention_pictures
+from localmel.matchers.kgmel.mention_vectors import encoded_pictures, mention_arrays, mention_pictures
 from localmel.matchers.registry import index_matcher
 from localmel.matchers.train.settings import TrainingSettings
 from localmel.records import Mention, Span

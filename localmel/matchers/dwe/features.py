@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from localmel.errors import BadInput
 from localmel.kb.packed import Lists
-from localmel.matchers.features import laid_end_to_end, padded
-from localmel.matchers.protocol import Tokens
+from localmel.matchers.protocol import Tokens, laid_end_to_end, padded
 from localmel.see.identity import Likeness
 
 

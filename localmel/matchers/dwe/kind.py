@@ -21,9 +21,8 @@ from localmel.kb.texts import WRITTEN, TextSource, texts_state, the_model
 from localmel.matchers.dwe.choice import DweChoice
 from localmel.matchers.dwe.features import DweFeatures, DweTable
 from localmel.matchers.dwe.folder import KIND, DweFolder, load_dwe, save_dwe
-from localmel.matchers.dwe.looking import OwnPortraits
 from localmel.matchers.dwe.losses import DweLossSettings, dwe_losses
-from localmel.matchers.dwe.mentions import dwe_entities, dwe_mentions
+from localmel.matchers.dwe.mentions import OwnPortraits, dwe_entities, dwe_mentions
 from localmel.matchers.dwe.network import Dwe, DweSettings
 from localmel.matchers.dwe.sight import CARD, DweSight, open_sight, sight_of_card
 from localmel.matchers.options import MatcherOptions

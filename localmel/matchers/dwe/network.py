@@ -6,15 +6,17 @@ replaced by a learnt vector.  Source: DWE+, equations 4-9; what differs and why:
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from localmel.errors import BadInput
 from localmel.matchers.dwe.features import DweFeatures
-from localmel.matchers.dwe.layers import GatedSum, MentionAttention, Projection, as_identity, masked_mean
-from localmel.matchers.dwe.settings import OF_PICTURES, SWITCHES, DweSettings
+from localmel.matchers.m3el.layers import masked_softmax
 from localmel.matchers.protocol import Side, Tokens
 
 __all__ = ["Dwe", "DweSettings", "DweViews"]
@@ -157,3 +159,127 @@ def _any(tokens: Tokens) -> Tensor:
 
 def _filled(parts: dict[str, tuple[Tensor, Tensor]], otherwise: nn.ParameterDict) -> dict[str, Tensor]:
     return {name: torch.where(there[:, None], values, otherwise[name]) for name, (values, there) in parts.items()}
+
+
+class Projection(nn.Module):
+    """LN(S x + O relu(I x)): a map that need not be straight, and begins as the values themselves.
+
+    Source: DWE+, non-linear map of each modality.  S begins as identity, O as zero; the published code has no S."""
+
+    def __init__(self, width_in: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.straight = as_identity(nn.Linear(width_in, width))
+        self.inner, self.outer = nn.Linear(width_in, width), nn.Linear(width, width)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+        self.norm, self.dropout = nn.LayerNorm(width), nn.Dropout(dropout)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(..., width in) -> (..., width)."""
+        made: Tensor = self.dropout(self.norm(self.straight(values) + self.outer(F.relu(self.inner(values)))))
+        return made
+
+
+class MentionAttention(nn.Module):
+    """The mention asks the vectors of one part; what is like what it asks for answers.
+
+    Source: DWE+, CrossAtt, one for all parts.  Here each part has a further query of its own, so that one can be asked
+    for whatever the mention is called ("which attribute is the role?"), and padding is not asked."""
+
+    def __init__(self, width: int, heads: int, parts: Sequence[str]) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        self.value, self.out = (as_identity(nn.Linear(width, width)) for _ in range(2))
+        self.asks = nn.ParameterDict({part: nn.Parameter(torch.zeros(width)) for part in parts})
+
+    def forward(self, part: str, mention: Tensor, tokens: Tokens) -> Tensor:
+        """mention: (b, width), tokens: (b, length, width).  Returns (b, width); of no use where no token is there."""
+        b, length, width = tokens.values.shape
+        query = (self.query(mention) + self.asks[part]).view(b, self.heads, -1)
+        keys, values = (layer(tokens.values).view(b, length, self.heads, -1) for layer in (self.key, self.value))
+        logits = torch.einsum("bhd,blhd->bhl", query, keys) / math.sqrt(width // self.heads)
+        weights = masked_softmax(logits, tokens.there[:, None, :])
+        heard: Tensor = self.out(torch.einsum("bhl,blhd->bhd", weights, values).reshape(b, width))
+        return heard
+
+
+class GatedSum(nn.Module):
+    """The sum of some parts, each through a gate that hears the part and, where there is one, the mention."""
+
+    def __init__(self, width: int, parts: Sequence[str], *, asked: bool) -> None:
+        super().__init__()
+        self.gates = nn.ModuleDict({part: nn.Linear(width, width) for part in parts})
+        for gate in self.gates.values():
+            nn.init.zeros_(gate.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(gate.bias)  # type: ignore[arg-type]
+        self.hears = nn.Linear(width, width, bias=False) if asked else None
+
+    def forward(self, parts: Mapping[str, Tensor], mention: Tensor | None = None) -> Tensor:
+        """parts: each (b, width), at least one."""
+        heard = 0.0 if self.hears is None or mention is None else self.hears(mention)
+        gated = [torch.sigmoid(self.gates[name](values) + heard) * values for name, values in parts.items()]
+        return torch.stack(gated).sum(dim=0)
+
+
+def masked_mean(tokens: Tokens) -> Tensor:
+    """(b, length, width) -> (b, width); zero where nothing is there."""
+    total = (tokens.values * tokens.there[..., None]).sum(dim=1)
+    return total / tokens.there.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def as_identity(linear: nn.Linear) -> nn.Linear:
+    """Where both widths are equal; else random, as it was made."""
+    if linear.in_features == linear.out_features:
+        nn.init.eye_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+OF_TEXTS = ("name", "text", "attributes", "identity", "written")
+"Parts whose vectors are those of texts ..."
+OF_PICTURES = ("image", "objects", "faces")
+"... and of pictures; `words` are vectors of single words."
+SWITCHES = ("text", "words", "image", "objects", "faces", "attributes", "identity", "written")
+"What can be switched off: parts of a mention, and an entity's written text.  Its static text and pictures stay."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DweSettings:
+    """The shape of the network."""
+
+    text_width: int
+    "Length of a text's vector: of names, sentences, descriptions, attributes and identities."
+    word_width: int = 0
+    "Length of the vector of one word within its text; 0 where words are not looked at."
+    image_width: int = 0
+    "Length of the vector of a picture, of an object and of a face; 0 where no pictures are seen."
+    width: int = 384
+    "Length of the vectors that are compared.  As long as those of texts, the network begins as their cosine."
+    heads: int = 8
+    "In so many parts the mention asks."
+    dropout: float = 0.4
+    "Share of the projected values that are left out in training."
+    without: tuple[str, ...] = ()
+    "Parts that are switched off, out of `SWITCHES`."
+
+    def __post_init__(self) -> None:
+        low = {name: value for name in ("text_width", "width", "heads") if (value := getattr(self, name)) < 1}
+        low |= {name: value for name in ("word_width", "image_width") if (value := getattr(self, name)) < 0}
+        if low:
+            raise BadInput(f"DWE+ cannot have {low}; texts, width and heads are at least 1, the others at least 0")
+        if self.width % self.heads:
+            raise BadInput(f"DWE+ cannot split a width of {self.width} into {self.heads} heads")
+        if not 0 <= self.dropout < 1:
+            raise BadInput(f"DWE+ leaves out a share of {self.dropout}; it is at least 0 and below 1")
+        if unknown := sorted(set(self.without) - set(SWITCHES)):
+            raise BadInput(f"DWE+ has no part {', '.join(unknown)}; its parts are {', '.join(SWITCHES)}")
+
+    def width_of(self, part: str) -> int:
+        """Length of the vectors that come in as this part; 0 where it is not looked at.  Raises BadInput."""
+        if part not in (*OF_TEXTS, *OF_PICTURES, "words"):
+            known = ", ".join((*OF_TEXTS, "words", *OF_PICTURES))
+            raise BadInput(f"DWE+ has no part {part!r}; it takes {known}")
+        if part == "words":
+            return self.word_width
+        return self.image_width if part in OF_PICTURES else self.text_width

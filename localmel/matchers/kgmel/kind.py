@@ -19,16 +19,14 @@ from localmel.encode.space import Space
 from localmel.errors import BadInput
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kgmel.ablated import ablated, check_ablation
-from localmel.matchers.kgmel.entity_index import build_entity_index, load_entity_index
 from localmel.matchers.kgmel.folder import KIND, KgmelMatcher, load_network, save_network
-from localmel.matchers.kgmel.fused import fuse_kb, load_fused
+from localmel.matchers.kgmel.fused import build_entity_index, fuse_kb, load_entity_index, load_fused
 from localmel.matchers.kgmel.kb_triples import KbTriples, no_triples
-from localmel.matchers.kgmel.mention_pictures import encoded_pictures
+from localmel.matchers.kgmel.mention_vectors import encoded_pictures
 from localmel.matchers.kgmel.search import FusedSearch
 from localmel.matchers.kgmel.settings import FusionSettings
 from localmel.matchers.kind import Indexed, MatcherKind, index_wholes
-from localmel.matchers.train.learner import TrainingInputs, Validated, Workers
-from localmel.matchers.train.material import Material
+from localmel.matchers.train.learner import Material, TrainingInputs, Validated, Workers
 from localmel.matchers.train.settings import TrainingSettings
 from localmel.matchers.trained import MatcherCard, TrainedMatcher
 from localmel.records import Split

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from localmel.encode.space import Space
-from localmel.matchers.m3el.network import M3el
-from localmel.matchers.m3el.settings import M3elSettings
+from localmel.matchers.m3el.network import M3el, M3elSettings
 from localmel.matchers.trained import VERSION, TrainedMatcher, read_matcher, save_matcher
 
 __all__ = ["KIND", "VERSION", "M3elFolder", "load_m3el", "save_m3el"]

@@ -22,7 +22,7 @@ from localmel.engines.pictures import Picture, open_picture
 from localmel.errors import BadInput, BadPicture, CorruptArtifact, KbBusy
 from localmel.kb.packed import Lists, PackedKb, entity_texts
 from localmel.kb.store import KnowledgeBase
-from localmel.matchers.features import FeatureTable, Pictures
+from localmel.matchers.protocol import FeatureTable, Pictures
 from localmel.store import progress
 from localmel.store.arrays import ResumableArrays, key_of, read_arrays, starts_of
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from localmel.encode.registry import Encoders
 from localmel.encode.space import Space
-from localmel.matchers.features import Features, FeatureTable
 from localmel.matchers.m3el.folder import KIND, M3elFolder, load_m3el, save_m3el
 from localmel.matchers.m3el.kb_tokens import index_patches, index_words, kb_features
 from localmel.matchers.m3el.losses import M3elLossSettings, m3el_losses
 from localmel.matchers.m3el.mention_tokens import mention_features
 from localmel.matchers.m3el.network import M3el, M3elSettings
+from localmel.matchers.protocol import Features, FeatureTable
 from localmel.matchers.train.settings import TrainingSettings
 from localmel.matchers.two_step_kind import TwoStepKind
 from localmel.records import Mention

@@ -21,7 +21,7 @@ from localmel.encode.space import MOST_WORDS, PatchEncoder
 from localmel.engines.pictures import Picture, open_picture
 from localmel.errors import BadPicture
 from localmel.kb.packed import Lists
-from localmel.matchers.features import FeatureTable, Pictures
+from localmel.matchers.protocol import FeatureTable, Pictures
 from localmel.records import Mention
 from localmel.store import progress
 from localmel.store.arrays import ResumableArrays, read_arrays, starts_of

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from localmel.errors import UsageError
 from localmel.matchers.options import Flag, MatcherOptions
-from localmel.matchers.train.tuning_settings import EncoderTuning
+from localmel.matchers.train.settings import EncoderTuning
 
 if TYPE_CHECKING:
     from localmel.settings import Profile

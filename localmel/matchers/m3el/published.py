@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from localmel.errors import CorruptArtifact
-from localmel.matchers.m3el.network import M3el
-from localmel.matchers.m3el.settings import M3elSettings
+from localmel.matchers.m3el.network import M3el, M3elSettings
 
 _PUBLISHED = {
     "text_norm": "text_cls_layernorm",

@@ -5,13 +5,20 @@ epoch and the checkpoint belong to `loop.py`; what a network looks at, and how i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
+from localmel.encode.kb_images import KbImages
+from localmel.encode.kb_vectors import KbVectors
+from localmel.encode.registry import Encoders
+from localmel.kb.packed import PackedKb
+from localmel.kb.store import KnowledgeBase
 from localmel.matchers.train.settings import TrainingSettings
+from localmel.records import Split
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -119,3 +126,23 @@ class Learner(Protocol):
 
 NewLearner = Callable[[TrainingSettings], Learner]
 "Makes a learner; torch draws its weights, with the seed that training has set."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Material:
+    """Mentions and a KB, with the vectors of their whole texts."""
+
+    kb: KnowledgeBase
+    packed: PackedKb
+    vectors: KbVectors
+    images: KbImages | None
+    "The KB's pictures; None where none are looked at."
+    encoders: Encoders
+    splits: Mapping[str, Split]
+    "train and validation."
+    encoded: Mapping[str, Any]
+    "`MentionVectors` of both: text vectors, triples, golds (-1 for those not trained on) and candidates of both."
+    folder: Path
+    "Where the run keeps what is encoded; a kind appends its own ending."
+    without: tuple[str, ...]
+    "What the network is trained without."

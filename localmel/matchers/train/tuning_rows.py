@@ -25,7 +25,7 @@ from localmel.engines.pictures import open_picture
 from localmel.errors import BadPicture
 from localmel.kb.packed import Lists, entity_texts
 from localmel.kb.store import KnowledgeBase
-from localmel.matchers.features import Features
+from localmel.matchers.protocol import Features
 from localmel.records import Mention
 from localmel.store import progress
 from localmel.store.arrays import starts_of

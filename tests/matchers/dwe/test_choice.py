@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from localmel.errors import UsageError
 from localmel.matchers.dwe.choice import DweChoice, choice_from
-from localmel.matchers.dwe.settings import SWITCHES
+from localmel.matchers.dwe.network import SWITCHES
 from localmel.see.attributes import attributes
 from localmel.settings import EngineSettings
 

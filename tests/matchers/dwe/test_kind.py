@@ -23,8 +23,7 @@ from localmel.kb.store import KnowledgeBase
 from localmel.matchers.dwe.choice import DweChoice
 from localmel.matchers.dwe.features import DweFeatures, DweTable
 from localmel.matchers.dwe.kind import DweKind
-from localmel.matchers.dwe.looking import OwnPortraits
-from localmel.matchers.dwe.mentions import dwe_entities, dwe_mentions
+from localmel.matchers.dwe.mentions import OwnPortraits, dwe_entities, dwe_mentions
 from localmel.matchers.dwe.network import Dwe
 from localmel.matchers.dwe.sight import open_sight
 from localmel.matchers.registry import MATCHERS, load_matcher, matcher_kind

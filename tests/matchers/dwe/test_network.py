@@ -17,8 +17,7 @@ from torch.nn import functional as F
 from localmel.errors import BadInput
 from localmel.kb.packed import Lists
 from localmel.matchers.dwe.features import DweFeatures, DweTable, Several, Singles, several
-from localmel.matchers.dwe.layers import MentionAttention
-from localmel.matchers.dwe.network import Dwe, DweSettings
+from localmel.matchers.dwe.network import Dwe, DweSettings, MentionAttention
 from localmel.matchers.protocol import Side, Tokens
 
 TEXT, WORD, IMAGE = 12, 10, 8

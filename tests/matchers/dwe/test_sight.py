@@ -20,8 +20,7 @@ from localmel.encode.space import Space
 from localmel.errors import BadInput, CorruptArtifact, LocalmelError, MissingExtra, MissingWeights, UsageError
 from localmel.matchers.dwe import sight as dwe_sight
 from localmel.matchers.dwe.choice import DweChoice
-from localmel.matchers.dwe.looking import OwnPortraits
-from localmel.matchers.dwe.mentions import dwe_mentions
+from localmel.matchers.dwe.mentions import OwnPortraits, dwe_mentions
 from localmel.matchers.dwe.sight import CARD, DweSight, open_sight, sight_of_card
 from localmel.records import Mention, Span
 from localmel.see.objects import Box

@@ -14,14 +14,14 @@ from localmel.encode.minilm import MiniLM
 from localmel.encode.registry import Encoders
 from localmel.errors import BadInput, UsageError
 from localmel.kb.store import KnowledgeBase
-from localmel.matchers.kgmel.entity_index import (
+from localmel.matchers.kgmel.folder import KgmelMatcher, load_network
+from localmel.matchers.kgmel.fused import (
     build_entity_index,
     index_folder,
     indexes_of,
     load_entity_index,
+    load_fused,
 )
-from localmel.matchers.kgmel.folder import KgmelMatcher, load_network
-from localmel.matchers.kgmel.fused import load_fused
 from localmel.matchers.kgmel.search import FusedSearch
 from localmel.matchers.kind import index_kind
 from localmel.matchers.registry import index_matcher

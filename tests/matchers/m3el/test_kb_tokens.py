@@ -26,10 +26,10 @@ from localmel.errors import BadInput, CorruptArtifact, KbBusy
 from localmel.index import ExactSettings
 from localmel.kb.packed import PackedKb, entity_texts, pack
 from localmel.kb.store import KnowledgeBase
-from localmel.matchers.features import FeatureTable, laid_end_to_end
 from localmel.matchers.m3el.kb_tokens import index_patches, index_words, kb_features, load_patches, load_words
 from localmel.matchers.m3el.network import M3el, M3elSettings
 from localmel.matchers.prepared import index_sides, prepare_entities
+from localmel.matchers.protocol import FeatureTable, laid_end_to_end
 from localmel.matchers.two_step import TwoStepSearch
 from localmel.store.progress import Listener, listening
 

@@ -17,9 +17,9 @@ from localmel.encode.mention_inputs import mention_text
 from localmel.encode.registry import Encoders
 from localmel.encode.space import Space
 from localmel.engines.pictures import Picture
-from localmel.matchers.features import Features, FeatureTable
 from localmel.matchers.m3el import mention_tokens
 from localmel.matchers.m3el.mention_tokens import mention_features
+from localmel.matchers.protocol import Features, FeatureTable
 from localmel.records import Mention, Span
 from localmel.store.progress import Listener, listening
 from tests.matchers.hashed_tokens import HashedTokens, token_encoders

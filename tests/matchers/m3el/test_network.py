@@ -12,10 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from localmel.errors import BadInput
-from localmel.matchers.features import Features
 from localmel.matchers.m3el.layers import CrossModal, pooled
 from localmel.matchers.m3el.network import M3el, M3elSettings
-from localmel.matchers.protocol import Tokens
+from localmel.matchers.protocol import Features, Tokens
 
 WIDTH = 12
 MENDED = M3elSettings(text_width=WIDTH, word_width=WIDTH, image_width=WIDTH, patch_width=WIDTH, width=WIDTH)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from localmel.errors import CorruptArtifact
-from localmel.matchers.features import Features
 from localmel.matchers.m3el.losses import M3elLosses, M3elLossSettings, m3el_losses
 from localmel.matchers.m3el.network import M3el
 from localmel.matchers.m3el.published import from_published, published_names
+from localmel.matchers.protocol import Features
 
 FILE = Path(os.environ.get("LOCALMEL_SHARED", Path(__file__).parents[4] / "shared")) / "parity" / "m3el.npz"
 pytestmark = pytest.mark.skipif(not FILE.is_file(), reason=f"no arrays of the published code at {FILE}")

@@ -21,13 +21,13 @@ from safetensors.torch import load_file
 from localmel.encode.clip import Clip
 from localmel.engines.pictures import open_picture
 from localmel.errors import BadInput
-from localmel.matchers.features import Features
 from localmel.matchers.learner import TunedNetwork, encoded_by
+from localmel.matchers.protocol import Features
 from localmel.matchers.search_quality import appraised
 from localmel.matchers.train.learner import Ranks, TrainingInputs
 from localmel.matchers.train.loop import Epoch, Trained
+from localmel.matchers.train.settings import EncoderTuning
 from localmel.matchers.train.tuning_rows import LiveFeatures, Rows
-from localmel.matchers.train.tuning_settings import EncoderTuning
 from tests.encode.clip_folders import ROOT
 from tests.matchers.tuning_world import PEOPLE, PICTURES, QUICK, TUNING, people, trained_on
 
