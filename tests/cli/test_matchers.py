@@ -67,7 +67,6 @@ EVAL = ("eval", "DATA", "--kb", "KB")
         (("index", "KB", "--matcher", "DATA"), 6, "holds no matcher"),
         ((*EVAL, "--system", "matcher"), 2, "no matcher to evaluate"),
         ((*EVAL, "--system", "names", "--matcher", "x"), 2, "a matcher changes none of"),
-        ((*EVAL, "--system", "matcher", "--matcher", "SHIPPED"), 3, "holds a fusion network"),
         ((*EVAL, "--matcher", "x", "--network", "y"), 2, "are both to find candidates"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, tuple) else "",
@@ -82,10 +81,9 @@ def test_what_does_not_fit_is_said_with_what_to_do(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from localmel.settings.shipped import weights_folder
 
     monkeypatch.setenv("LOCALMEL_HOME", str(tmp_path / "home"))
-    places = {"DATA": data, "KB": kb, "OUT": tmp_path / "run", "SHIPPED": weights_folder("kgmel-minilm")}
+    places = {"DATA": data, "KB": kb, "OUT": tmp_path / "run"}
     assert run([str(places.get(one, one)) for one in arguments]) == code
     error = capsys.readouterr().err
     assert said in error

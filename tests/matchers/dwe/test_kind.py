@@ -27,6 +27,7 @@ from localmel.matchers.dwe.mentions import OwnPortraits, dwe_entities, dwe_menti
 from localmel.matchers.dwe.network import Dwe
 from localmel.matchers.dwe.sight import open_sight
 from localmel.matchers.registry import MATCHERS, load_matcher, matcher_kind
+from localmel.matchers.train.settings import TrainingSettings
 from localmel.records import Mention, Span
 from localmel.see.identity import portraits_of_pictures
 from localmel.store.progress import Listener, listening
@@ -84,7 +85,7 @@ def test_the_text_half_tells_namesakes_apart_by_their_sentences(kb: Path, minilm
     with KnowledgeBase(kb) as base:
         index_kb(base, minilm.text)
         packed, vectors = load_vectors(base, minilm.text.space)
-        assert kind.index(base, packed, minilm, None) == 0
+        assert kind.index_parts(base, packed, minilm, None) == 0
         entities = kind.entities(base, packed, vectors, None)
         ids = [str(row[0]) for row in base.select("SELECT id FROM entities ORDER BY row")]
     table = kind.mentions([mention(WRITER), mention(PLAYER)], minilm)
@@ -119,7 +120,7 @@ def test_a_batch_is_learnt_from_and_hidden_pictures_are_not_looked_at(minilm: En
     network = kind.new(minilm, width=32)
     table = rows_of(kind.mentions([mention(WRITER), mention(PLAYER)], minilm))
     entities = DweFeatures(n=2, parts={"text": table.parts["text"]})
-    total, told = kind.loss(network, table, entities, torch.arange(2), torch.arange(2))
+    total, told = kind.loss(network, table, entities, torch.arange(2), torch.arange(2), TrainingSettings())
     total.backward()
     assert torch.isfinite(total)
     assert told <= total
