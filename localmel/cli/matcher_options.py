@@ -35,12 +35,9 @@ def with_matcher_options(command: Callable[..., None]) -> Callable[..., None]:
         values = {flag.name: given.pop(name) for name, (_, flag) in flags.items()}
         command(**given, typed={name: one for name, one in values.items() if one is not None and one is not False})
 
-    vars(wrapped).update(
-        __name__=command.__name__,
-        __doc__=command.__doc__,
-        __signature__=inspect.Signature(parameters),
-    )
+    wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
     wrapped.__annotations__ = {one.name: one.annotation for one in parameters}
+    vars(wrapped)["__signature__"] = inspect.Signature(parameters)
     return wrapped
 
 
