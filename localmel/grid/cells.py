@@ -1,11 +1,11 @@
-"""The work of a grid: what a VLM says of all mentions and what is retrieved with it, once; then each cell.
+"""Do the work of a grid: generate and retrieve once for each VLM, then rerank and evaluate each cell.
 
     OUT/vlms/VLM/{generate,retrieve}             shared by the cells with this VLM
     OUT/cells/VLM+LLM/{rerank,evaluate}          a run like any other; generate and retrieve are links to the VLM's
-    OUT/cells/VLM+LLM/failed.json                why it is not finished, where something went wrong
+    OUT/cells/VLM+LLM/failed.json                why the cell is not finished, if something went wrong
 
-In: a grid and everything that is the same in it.  Out: finished stages; what is finished is not run again.  Knows
-nothing of other cells and of how cells are compared."""
+In: a grid, and everything its cells share.  Out: finished stages, none of them made twice.  Knows nothing of how cells
+are compared."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ground:
-    """What all cells stand on."""
+    """Everything that all cells share."""
 
     grid: Grid
     out: Path
@@ -52,23 +52,23 @@ class Ground:
 
     @property
     def mentions(self) -> tuple[Mention, ...]:
-        """In the order in which they are asked about."""
+        """The mentions, in the order in which they are asked about."""
         return tuple(one.mention for one in self.questions.asked)
 
     @property
     def places(self) -> Mapping[str, str]:
-        """Where data and KB stand."""
+        """Where data and KB lie."""
         return {"data": str(self.grid.plan.data.resolve()), "kb": str(self.kb.folder.resolve())}
 
     def folder_of(self, one: Described | Cell) -> Path:
-        """Of what a VLM says, or of a cell."""
+        """Return the folder of a VLM's stages, or of a cell."""
         return self.out / (CELLS if isinstance(one, Cell) else VLMS) / one.name
 
 
 def ground_of(
     grid: Grid, out: Path, kb: KnowledgeBase, *, models: ProfileModels | None = None, command: str = ""
 ) -> Ground:
-    """Read the data and find the models that all cells share.  Raises BadInput and MissingWeights; writes nothing."""
+    """Read the data and open the models that all cells share.  Raises BadInput or MissingWeights; writes nothing."""
     kb.hold()
     questions = asked_in(grid, kb)
     models = models or open_models(grid.base)
@@ -76,14 +76,14 @@ def ground_of(
 
 
 def check_indexed(ground: Ground) -> None:
-    """Raise BadInput or CorruptArtifact where the KB is not ready for the models that all cells share."""
+    """Raise BadInput or CorruptArtifact if the KB is not ready for the models that all cells share."""
     load_vectors(ground.kb, ground.models.encoders.text.space)
     matcher = ground.models.matcher
     matcher_kind(matcher.kind).check_indexed(ground.kb, matcher, ground.grid.base.retrieve.index)
 
 
 def asked_in(grid: Grid, kb: KnowledgeBase) -> Questions:
-    """The mentions of all cells, with what is right.  Raises BadInput."""
+    """Return the mentions of all cells, with their right answers.  Raises BadInput."""
     plan = grid.plan
     return questions_of(
         read_benchmark(plan.data, plan.dataset),
@@ -96,7 +96,7 @@ def asked_in(grid: Grid, kb: KnowledgeBase) -> Questions:
 
 
 def is_finished(out: Path, cell: Cell) -> bool:
-    """Whether the cell has its evaluation and every stage before it; whether these are whole is looked at when used."""
+    """Whether the cell has its evaluation and every stage before it; their bytes are checked when they are used."""
     folder = out / CELLS / cell.name
     stages = [RETRIEVE]
     stages += [GENERATE] if cell.described.vlm.settings else []
@@ -109,7 +109,7 @@ def is_finished(out: Path, cell: Cell) -> bool:
 
 
 def describe(ground: Ground, described: Described) -> None:
-    """What the VLM says of every mention, and the candidates found with it.  Raises LocalmelError."""
+    """Let the VLM describe every mention, and find candidates with that.  Raises LocalmelError."""
     folder = ground.folder_of(described)
     settings = described.profile.generate
     if described.vlm.settings is not None and not (folder / GENERATE).is_dir():
@@ -134,7 +134,7 @@ def describe(ground: Ground, described: Described) -> None:
 
 
 def finish(ground: Ground, cell: Cell) -> None:
-    """Let the LLM choose and evaluate what came out, or take what is there.  Raises LocalmelError."""
+    """Let the LLM choose, and evaluate the result; finished stages are kept.  Raises LocalmelError."""
     folder, shared = ground.folder_of(cell), ground.folder_of(cell.described)
     for stage in (GENERATE, RETRIEVE):
         if (shared / stage).is_dir():
@@ -166,11 +166,11 @@ def finish(ground: Ground, cell: Cell) -> None:
 
 
 def _link(at: Path, to: Path) -> None:
-    """A relative link, so that a grid can be moved; the same one may be there already."""
+    """Make a relative link, so that a grid can be moved; the same link may exist already."""
     wanted = os.path.relpath(to, at.parent)
     with failed_writes_are_reported(at):
         at.parent.mkdir(parents=True, exist_ok=True)
-        if at.is_symlink() and os.readlink(at) != wanted:  # noqa: PTH115 - the text of the link, not where it leads
+        if at.is_symlink() and os.readlink(at) != wanted:  # noqa: PTH115 - the text of the link, not its target
             at.unlink()
         if not at.is_symlink() and not at.exists():
             at.symlink_to(wanted, target_is_directory=True)
@@ -181,7 +181,7 @@ def _link(at: Path, to: Path) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """Why a cell is not finished."""
+    """The reason why a cell is not finished."""
 
     fact: str
     hint: str
@@ -192,7 +192,7 @@ class Failure:
 
 
 def failure_of(error: Exception, *, stage: str = "") -> Failure:
-    """In words; of an error that is nobody's fault but ours also its kind."""
+    """Put an error into words; an unexpected one also with its type."""
     if isinstance(error, LocalmelError):
         return Failure(fact=f"{stage}{error.fact}", hint=error.hint, exit_code=error.exit_code)
     fact = f"{stage}{type(error).__name__}: {error}"
@@ -200,7 +200,7 @@ def failure_of(error: Exception, *, stage: str = "") -> Failure:
 
 
 def note_failure(ground: Ground, cell: Cell, failure: Failure) -> None:
-    """Beside what the cell has so far; the next run tries again."""
+    """Note a failure in the folder of the cell; the next run tries again."""
     progress.note(f"{cell.name} failed: {failure.fact}")
     folder = ground.folder_of(cell)
     with failed_writes_are_reported(folder):
@@ -209,7 +209,7 @@ def note_failure(ground: Ground, cell: Cell, failure: Failure) -> None:
 
 
 def noted_failure_in(folder: Path) -> Failure | None:
-    """What an earlier run, or another process, noted in the folder of a cell."""
+    """Read the failure that an earlier run, or another process, noted in the folder of a cell."""
     try:
         found = json.loads((folder / FAILED).read_text(encoding="utf-8"))
         return Failure(fact=str(found["error"]), hint=str(found["hint"]), exit_code=int(found["exit_code"]))
@@ -218,9 +218,9 @@ def noted_failure_in(folder: Path) -> Failure | None:
 
 
 def refuse_grids(folders: Sequence[Path]) -> None:
-    """Raise BadInput for a folder that holds a grid instead of a run, with the command that compares its runs."""
+    """Raise BadInput for a folder that is a grid instead of a run, with the command that compares its runs."""
     for folder in folders:
         if (folder / FILE).is_file() and not (folder / STAGE).is_dir():
             finished = sorted(path.parent.parent for path in (folder / CELLS).glob(f"*/{STAGE}/{MANIFEST}"))
             hint = shell_line("localmel compare", *finished) if len(finished) > 1 else "localmel compare --help"
-            raise BadInput(f"{folder} is a grid; its runs are in {folder / CELLS}/", hint=hint)
+            raise BadInput(f"{folder} is a grid, not a run; its runs are in {folder / CELLS}/", hint=hint)

@@ -1,7 +1,7 @@
-"""What a grid would run and what it would take: `localmel compare --vlm ... --dry-run`.
+"""Say what a grid would run and cost: `localmel compare --vlm ... --dry-run`.
 
-In: a grid, a KB, the folder it goes to.  Out: for each VLM and each cell requests, tokens, minutes and memory, what of
-it is there already, and which weights are missing.  Runs and writes nothing."""
+In: a grid, a KB, the folder it goes to.  Out: requests, tokens, minutes and memory for each VLM and each cell, which of
+it is done already, and which weights are missing.  Runs and writes nothing."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ from localmel.engines.protocol import Message, Request
 from localmel.errors import LocalmelError, MissingWeights
 from localmel.generate.question import asked_of, questions_of
 from localmel.grid.cells import CELLS, VLMS, asked_in, is_finished, noted_failure_in
-from localmel.grid.frozen import check_frozen, frozen_of, read_frozen
-from localmel.grid.models import check_several, facts_of_model, made_up_notes, needed_models
+from localmel.grid.costs import SAMPLE, Tokens, card_here, evenly, guessed_tokens, memory_of, minutes_of, tokens_of
+from localmel.grid.frozen import (
+    check_frozen,
+    check_several,
+    facts_of_model,
+    frozen_of,
+    made_up_notes,
+    needed_models,
+    read_frozen,
+)
 from localmel.grid.plan import Cell, Described, Grid, ModelChoice
-from localmel.grid.speed import card_here, memory_of, minutes_of
-from localmel.grid.tokens import SAMPLE, Tokens, evenly, guessed_tokens, tokens_of
 from localmel.kb.store import KnowledgeBase
 from localmel.rerank.closed_question import letters_for, messages_for, orders_of
 from localmel.rerank.questions import QuestionWriter
@@ -34,24 +40,24 @@ from localmel.runs.retrieve import RETRIEVE, read_rankings
 from localmel.settings import Profile
 
 _CHARACTERS_OF_A_CHOICE = 4200
-"Of a question with 16 candidates, where there are no candidates yet: four facts each."
+"Assumed length of a question with 16 candidates of four facts each, if there are no candidates yet."
 HEAD = ("stage", "requests", "prompt tokens", "image tokens", "output tokens", "minutes", "memory", "state")
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One model over all mentions."""
+    """The work of one model over all mentions."""
 
     stage: str
     name: str
-    "Of the VLM, or of the cell."
+    "Name of the VLM or of the cell."
     model: str
     tokens: Tokens | None
-    "None where no model is asked."
+    "None if no model is asked."
     minutes: float | None
     measured: bool
-    "By a finished stage of this grid with the same model; else by the card's data sheet."
+    "Whether the minutes come from a finished stage of this grid with the same model, or from the card's data sheet."
     memory_bytes: int | None
     memory_from: str
     state: str
@@ -63,9 +69,9 @@ class Work:
 
 
 def estimate_of(grid: Grid, kb: KnowledgeBase, out: Path) -> Json:
-    """Everything that is printed, and the exit code that a run would have before it asks anything.
+    """Return everything that is printed, and the exit code that a run would have before it asks anything.
 
-    Raises BadInput where data, KB or folder do not fit, UsageError for a single cell."""
+    Raises BadInput if data, KB or folder do not fit, UsageError for a single cell."""
     check_several(grid)
     kb.hold()
     questions = asked_in(grid, kb)
@@ -77,8 +83,8 @@ def estimate_of(grid: Grid, kb: KnowledgeBase, out: Path) -> Json:
     except LocalmelError as error:
         missing.insert(0, _lacking("", grid.base.retrieve.network, error))
     if before is not None and models is not None:
-        told = {name: {"settings": one.to_json()} for name, one in grid.models.items()}
-        check_frozen(out, before, frozen_of(grid, questions, kb, models), told)
+        settings = {name: {"settings": one.to_json()} for name, one in grid.models.items()}
+        check_frozen(out, before, frozen_of(grid, questions, kb, models), settings)
     absent = {one["model"]: one["state"] for one in missing}
     work = [*(_described(one, questions, out, absent) for one in grid.described if not one.without_triples)]
     work += [_chosen(cell, questions, kb, models, out, absent) for cell in grid.cells]
@@ -131,7 +137,7 @@ def _chosen(
 
 
 def _questions(shared: Path, kb: KnowledgeBase, models: ProfileModels, profile: Profile) -> tuple[list[Request], int]:
-    """Some of the real questions, and how many mentions have candidates to choose among."""
+    """Return some of the real questions, and how many mentions have candidates."""
     packed, vectors = load_vectors(kb, models.encoders.text.space)
     retrieved = [one for one in read_rankings(shared) if one.ranking.candidates]
     writer = QuestionWriter(kb, packed, vectors, models.encoders.text, profile.rerank)
@@ -197,7 +203,7 @@ def _work(
 
 
 def _answers_kept(journal: Path) -> int:
-    """Lines that hold an answer; the journal itself is not opened, as that would lock it."""
+    """Count the lines with an answer, without opening the journal, which would lock it."""
     try:
         with journal.open("rb") as lines:
             return sum(b'"answer":' in line for line in lines)
@@ -206,15 +212,15 @@ def _answers_kept(journal: Path) -> int:
 
 
 def _measured(stage: str, choice: ModelChoice, out: Path) -> float | None:
-    """Answers a second of a finished stage of this grid with the same model."""
+    """Return the answers per second of a finished stage of this grid with the same model."""
     pattern = f"{VLMS}/{choice.label}" if stage == GENERATE else f"{CELLS}/*+{choice.label}*"
     for path in sorted(out.glob(f"{pattern}/{stage}/manifest.json")):
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
-            figures, told = manifest["figures"], manifest["made_from"]["inputs"]["model"]["name"]
-            if choice.settings and told == choice.settings.weights and figures["answers_now"]:
+            figures, model = manifest["figures"], manifest["made_from"]["inputs"]["model"]["name"]
+            if choice.settings and model == choice.settings.weights and figures["answers_now"]:
                 return float(figures["answers_per_second"]) or None
-        except (OSError, ValueError, KeyError, TypeError):  # who reads the stage itself says what is wrong with it
+        except (OSError, ValueError, KeyError, TypeError):  # reported where the stage itself is read
             continue
     return None
 
@@ -223,7 +229,7 @@ def _measured(stage: str, choice: ModelChoice, out: Path) -> float | None:
 
 
 def _missing(grid: Grid) -> Iterator[Json]:
-    """Each model that could not be run as things are, with the command that helps."""
+    """Yield each model that cannot be run now, with the command that helps."""
     for name, one in grid.models.items():
         assert one.settings is not None
         try:
@@ -233,14 +239,14 @@ def _missing(grid: Grid) -> Iterator[Json]:
 
 
 def _lacking(name: str, model: str, error: LocalmelError) -> Json:
-    """`name` as in `grid.models`; empty where all cells need it."""
+    """Describe a missing model.  name: as in `grid.models`, empty if all cells need it."""
     state = "weights are missing" if isinstance(error, MissingWeights) else "cannot be run"
-    told = {"model": model, "problem": error.fact, "command": error.hint, "state": state}
-    return told | {"name": name, "exit_code": error.exit_code}
+    facts = {"model": model, "problem": error.fact, "command": error.hint, "state": state}
+    return facts | {"name": name, "exit_code": error.exit_code}
 
 
 def _exit_code(grid: Grid, out: Path, missing: Sequence[Json]) -> int:
-    """Of the first that a cell which is not finished needs, in the order in which a run looks for them; else 0."""
+    """Return the exit code for the first missing model that an unfinished cell needs; 0 if there is none."""
     left = [cell for cell in grid.cells if not is_finished(out, cell)]
     needed = {"", *needed_models(left)}
     return next((int(one["exit_code"]) for one in missing if one["name"] in needed), 0)
@@ -251,13 +257,15 @@ def _exit_code(grid: Grid, out: Path, missing: Sequence[Json]) -> int:
 
 def _to_json(grid: Grid, out: Path, questions: Questions, work: Sequence[Work], missing: Sequence[Json]) -> Json:
     notes = [*made_up_notes(grid), *(f"{one['problem']}: {one['command']}" for one in missing)]
-    told = [one for one in work if one.tokens]
-    if any(one.tokens and not one.tokens.counted for one in told):
-        notes.append("~ estimated: from characters and the catalog, as the model or its candidates are not here yet.")
-    if any(one.tokens and one.tokens.sampled == SAMPLE < one.tokens.requests for one in told):
+    asking = [one for one in work if one.tokens]
+    if any(one.tokens and not one.tokens.counted for one in asking):
+        notes.append(
+            "~ estimated from characters and the catalog, because the model or its candidates are not there yet."
+        )
+    if any(one.tokens and one.tokens.sampled == SAMPLE < one.tokens.requests for one in asking):
         notes.append(f"Tokens are counted on {SAMPLE} requests of each stage and scaled up.")
-    if any(one.minutes is None for one in told if not one.is_done):
-        notes.append("No minutes where neither a finished stage nor a known GPU tells the speed.")
+    if any(one.minutes is None for one in asking if not one.is_done):
+        notes.append("There are no minutes where neither a finished stage nor a known GPU gives the speed.")
     minutes = [one.minutes for one in work if one.minutes is not None]
     left = [one for one in work if not one.is_done]
     done = len(work) - len(left)

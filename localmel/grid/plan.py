@@ -1,7 +1,7 @@
-"""Which models are held against each other: vision-language models on one side, language models on the other.
+"""Plan a grid: every vision-language model paired with every language model.
 
-In: what was asked for.  Out: a cell for every pair, with the profile it is run with, or a refusal before anything is
-opened.  Everything but the two models is the same in all cells.  Knows no data, no KB and no model."""
+In: the user's choice.  Out: a cell for every pair, with its profile, or an error before anything is opened.  Everything
+but the two models is the same in all cells.  Knows no data, no KB and no model."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ from localmel.settings import EngineSettings, Profile, load_profile
 from localmel.settings.checks import check_table
 
 NONE = "none"
-"In place of a model: the embedded stage."
+"Given in place of a model: the embedded stage."
 WITHOUT_TRIPLES = "without-triples"
 _UNFIT = re.compile(r"[^A-Za-z0-9_.-]+")
 _LONGEST_LABEL = 60
-_OF_THE_MODEL = ("engine", "weights", "quantization", "dtype", "device", "context", "longest_side")
+_MODEL_SETTINGS = ("engine", "weights", "quantization", "dtype", "device", "context", "longest_side")
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GridPlan:
-    """What is asked for."""
+    """The user's choice."""
 
     vlms: tuple[str, ...]
-    "Names in the catalog or paths, each with settings behind it (`NAME,quantization=4bit`), or none."
+    "Names in the catalog or paths, each perhaps with settings (`NAME,quantization=4bit`), or `none`."
     llms: tuple[str, ...]
     data: Path
     kb: str
     dataset: str | None = None
     split: str = "val"
     limit: int = 0
-    "Only the first mentions; 0 takes all."
+    "Only so many mentions, the first ones; 0 for all."
     profile: str = "qwen"
-    "Says everything but which models."
+    "Decides everything but the models."
     engine: str | None = None
-    "Runs all models, in place of the profile's."
+    "Replaces the profile's engine for all models."
     engine_device: str | None = None
-    "Of all models, in place of the profile's."
+    "Replaces the profile's device for all models."
     without_triples: bool = False
-    "Beside each cell also one from which the triples about mentions are withheld."
+    "Whether to add to each cell its ablation without the triples about mentions."
     drop_leaked: bool = False
     gold_outside: GoldOutside = "refuse"
     examples: int = 200
@@ -60,7 +60,7 @@ class GridPlan:
             if twice := [name for name, n in Counter(models).items() if n > 1]:
                 raise UsageError(f"{option} {twice[0]} is given twice", hint=f"{option} OTHER")
         if self.limit < 0:
-            raise UsageError(f"the first {self.limit} mentions cannot be taken", hint="--limit 500")
+            raise UsageError(f"the limit must be at least 0, not {self.limit}", hint="--limit 500")
         check_gold_outside(self.gold_outside)
 
 
@@ -69,20 +69,20 @@ class ModelChoice:
     """One model of the grid."""
 
     label: str
-    "Unique on its side; the name of folders and columns."
+    "Unique among the VLMs or LLMs; names folders and columns."
     settings: EngineSettings | None
     "None: no model, the embedded stage."
 
     def to_json(self) -> Json | None:
-        """What decides its answers."""
+        """Return the settings that decide its answers."""
         if self.settings is None:
             return None
-        return {name: getattr(self.settings, name) for name in _OF_THE_MODEL}
+        return {name: getattr(self.settings, name) for name in _MODEL_SETTINGS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
-    """One side of a cell up to retrieval; cells with the same VLM share it."""
+    """The part of a cell up to retrieval, shared by cells with the same VLM."""
 
     vlm: ModelChoice
     without_triples: bool
@@ -90,7 +90,7 @@ class Described:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         return f"{self.vlm.label}-{WITHOUT_TRIPLES}" if self.without_triples else self.vlm.label
 
 
@@ -104,14 +104,14 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its folder and of its column."""
+        """The name of its folder and of its column."""
         withheld = f"-{WITHOUT_TRIPLES}" if self.described.without_triples else ""
         return f"{self.described.vlm.label}+{self.llm.label}{withheld}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """All cells, in the order in which they were asked for: VLM by VLM."""
+    """All cells in the order of the command, VLM by VLM."""
 
     plan: GridPlan
     base: Profile
@@ -120,18 +120,18 @@ class Grid:
 
     @property
     def described(self) -> tuple[Described, ...]:
-        """Each once."""
+        """The shared parts, each once."""
         return tuple({cell.described.name: cell.described for cell in self.cells}.values())
 
     @property
     def models(self) -> dict[str, ModelChoice]:
-        """`vlm NAME` or `llm NAME` -> the model."""
+        """All models, by `vlm NAME` or `llm NAME`."""
         sides = (("vlm", [cell.described.vlm for cell in self.cells]), ("llm", [cell.llm for cell in self.cells]))
         return {f"{side} {one.label}": one for side, models in sides for one in models if one.settings}
 
 
 def planned(plan: GridPlan) -> Grid:
-    """Every pair as a cell.  Raises UsageError for models and settings that do not fit."""
+    """Make a cell of every pair.  Raises UsageError for models and settings that do not fit."""
     profile = load_profile(plan.profile)
     every = (("engine", plan.engine), ("device", plan.engine_device))
     given = {name: value for name, value in every if value is not None}
@@ -151,15 +151,15 @@ def planned(plan: GridPlan) -> Grid:
     ]
     twice = [name for name, n in Counter(cell.name for cell in cells).items() if n > 1]
     if twice:
-        raise UsageError(f"two cells would be called {twice[0]!r}", hint="give one of the models another name or path")
+        raise UsageError(f"two cells would be named {twice[0]!r}", hint="give one of the models another name or path")
     return Grid(plan=plan, base=base, cells=tuple(cells))
 
 
 def profile_json(profile: Profile) -> Json:
-    """A profile as it is kept: of the models only what decides their answers."""
+    """Return a profile as it is kept: of its models only the settings that decide their answers."""
     kept = asdict(profile)
     for stage in ("generate", "rerank"):
-        kept[stage]["model"] = {name: kept[stage]["model"][name] for name in _OF_THE_MODEL}
+        kept[stage]["model"] = {name: kept[stage]["model"][name] for name in _MODEL_SETTINGS}
     return kept
 
 
@@ -195,20 +195,20 @@ def _choices(option: str, wanted: Sequence[str], usual: EngineSettings, given: J
 
 
 def _settings(option: str, text: str, usual: EngineSettings, given: Json) -> EngineSettings | None:
-    """`NAME,key=value,...` -> the profile's settings of a model with this in their place."""
+    """Parse `NAME,key=value,...` into the profile's settings of a model, with these changes."""
     name, *pairs = text.split(",")
     if not name.strip():
         raise UsageError(f"{option} {text!r} names no model", hint="localmel weights list")
     if name == NONE:
         if pairs:
-            raise UsageError(f"{option} {text}: there is no model to set anything of", hint=f"{option} none")
+            raise UsageError(f"{option} {text}: `none` takes no settings", hint=f"{option} none")
         return None
     own = dict(_pair(option, text, pair) for pair in pairs)
     changed = {**given, **own, "weights": name}
     check_table(changed, EngineSettings, f"{option} {text}")
     settings = replace(usual, **changed)
     if not settings.engine:
-        fact = f"{option} {name}: which engine runs it is said neither by the profile nor here"
+        fact = f"no engine set for {option} {name}: neither the profile nor the command names one"
         raise UsageError(fact, hint="--engine vllm, or --profile qwen")
     return settings
 
@@ -218,16 +218,16 @@ def _pair(option: str, text: str, pair: str) -> tuple[str, Any]:
     kinds = {field.name: str(field.type) for field in fields(EngineSettings)}
     if not sign or key not in kinds or key == "weights":
         known = ", ".join(name for name in kinds if name != "weights")
-        raise UsageError(f"{option} {text}: {pair!r} is no setting of a model; there are {known}")
+        raise UsageError(f"{option} {text}: {pair!r} is not a setting of a model; known: {known}")
     readers: dict[str, Any] = {"int": int, "float": float, "bool": {"true": True, "false": False}.__getitem__}
     try:
         return key, readers.get(kinds[key], str)(value)
     except (ValueError, KeyError):
-        raise UsageError(f"{option} {text}: {key} is {value!r}, no {kinds[key]}") from None
+        raise UsageError(f"{option} {text}: {key} is {value!r}, not of type {kinds[key]}") from None
 
 
 def _label(text: str) -> str:
-    """`./answers/a.jsonl` -> `a`; `NAME,quantization=4bit` -> `NAME-quantization-4bit`."""
+    """Shorten a choice: `./answers/a.jsonl` -> `a`; `NAME,quantization=4bit` -> `NAME-quantization-4bit`."""
     name, *pairs = text.split(",")
     if "/" in name:
         path = Path(name)

@@ -1,8 +1,8 @@
-"""The work of a grid spread over several GPUs: at any time one process on each, which sees that GPU and no other.
+"""Spread the work of a grid over several GPUs, with one process at a time on each, which sees no other GPU.
 
-In: a grid that was checked, and the names of GPUs.  Out: why cells are not finished, where they are not.  What a VLM
-says comes before its cells.  A process ends with this one, and its model with it.  With one GPU, or none, nothing of
-this is used: models run in workers of their own as it is, one after the other."""
+In: a checked grid, and the names of GPUs.  Out: the reasons why cells are not finished.  The work of a VLM comes before
+its cells.  A process ends with this one, and its model with it.  With one GPU or none this module is not used: models
+already run in worker processes, one after the other."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 _LOCAL = ("vllm", "transformers")
 Json = dict[str, Any]
 Job = tuple[str, tuple[str, ...]]
-"`describe` or `finish`, and the names of what."
+"`describe` or `finish`, and the names of the parts or cells to do it for."
 
 
 def gpus_of(grid: Grid) -> tuple[str, ...]:
-    """The GPUs over which cells can be spread; none where a model is split over several, or runs on a CPU."""
+    """Return the GPUs to spread cells over; none if a model is split over several or runs on a CPU."""
     models = [one.settings for one in grid.models.values() if one.settings]
     if not any(one.engine in _LOCAL for one in models) or not all(map(_on_one_gpu, models)):
         return ()
@@ -71,7 +71,7 @@ def _n_gpus() -> int:
 
 
 def run_on_gpus(ground: Ground, gpus: Sequence[str]) -> dict[str, Failure]:
-    """Everything that is not finished.  Returns the failures by the names of cells."""
+    """Run everything that is not finished.  Returns the failures by the names of cells."""
     cells = [cell for cell in ground.grid.cells if not is_finished(ground.out, cell)]
     by_vlm: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -97,7 +97,7 @@ def run_on_gpus(ground: Ground, gpus: Sequence[str]) -> dict[str, Failure]:
 
 
 class _Processes:
-    """As many at a time as there are GPUs."""
+    """Runs jobs in processes, as many at a time as there are GPUs."""
 
     def __init__(self, ground: Ground, gpus: Sequence[str]) -> None:
         self._ground, self._listener = ground, progress.current()
@@ -114,7 +114,7 @@ class _Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Whoever still runs is told to end by the end of its input."""
+        """End the processes that still run, by closing their input."""
         with self._lock:
             self._ending = True
             for process in self._processes:
@@ -122,11 +122,11 @@ class _Processes:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def start(self, job: Job) -> None:
-        """As soon as a GPU is free."""
+        """Start a job as soon as a GPU is free."""
         self._running[self._pool.submit(self._run, job)] = job
 
     def next_ended(self) -> tuple[Job, Failure | None] | None:
-        """The next job that ends, and why it failed; None where nothing runs any more."""
+        """Return the next job that ends and why it failed, if it did; None if no job is left."""
         if not self._running:
             return None
         done, _ = wait(self._running, return_when=FIRST_COMPLETED)
@@ -147,7 +147,7 @@ class _Processes:
         command = [sys.executable, "-m", __name__]
         with self._lock:
             if self._ending:
-                return Failure(fact="it was not begun", hint="run the same command again", exit_code=3)
+                return Failure(fact="the job was not started", hint="run the same command again", exit_code=3)
             self._listener.on_note(f"GPU {gpu}: {job[0]} {', '.join(job[1])}")
             process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             self._processes.add(process)
@@ -168,7 +168,7 @@ def _order(ground: Ground, job: Job) -> Json:
 
 
 def _heard(process: subprocess.Popen[bytes], order: Json, listener: progress.Listener) -> Failure | None:
-    """Send the order, hand on notes, and return what the process says at its end."""
+    """Send the order, pass notes on, and return the failure that the process reports at its end."""
     assert process.stdin is not None
     assert process.stdout is not None
     with suppress(BrokenPipeError):
@@ -186,7 +186,7 @@ def _heard(process: subprocess.Popen[bytes], order: Json, listener: progress.Lis
             said = message
     if said is None:
         status = process.wait()
-        return Failure(fact=f"its process ended with {status}", hint="run the same command again", exit_code=3)
+        return Failure(fact=f"its process ended with status {status}", hint="run the same command again", exit_code=3)
     return Failure(**said["failed"]) if said["failed"] else None
 
 
@@ -200,10 +200,10 @@ def _close(pipe: IO[bytes] | None) -> None:
 
 
 def main() -> None:
-    """One job, as the first line of the input says; ends where the input ends."""
+    """Do the job in the first line of the input; end when the input ends."""
     go_offline()
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # whatever a library prints is not an answer
     source = os.fdopen(os.dup(0), "rb")
     order = json.loads(source.readline())
     threading.Thread(target=_end_with, args=(source,), daemon=True).start()
@@ -211,7 +211,7 @@ def main() -> None:
     try:
         with progress.listening(progress.Listener(on_note=lambda note: _say(out, {"note": note}))):
             _work(order)
-    except Exception as error:  # noqa: BLE001 - it is told to the process that asked
+    except Exception as error:  # noqa: BLE001 - reported to the process that asked
         failure = failure_of(error)
     _say(out, {"failed": asdict(failure) if failure else None})
 
@@ -240,7 +240,7 @@ def _say(out: IO[str], message: Json) -> None:
 def _end_with(source: IO[bytes]) -> None:
     while source.read(4096):
         pass
-    os.kill(os.getpid(), signal.SIGINT)  # a model in a worker is let go of as after Ctrl-C
+    os.kill(os.getpid(), signal.SIGINT)  # a model in a worker is released as after Ctrl-C
 
 
 if __name__ == "__main__":

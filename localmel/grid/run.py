@@ -1,13 +1,14 @@
-"""A grid of models from plan to report: what `localmel compare --vlm A --vlm B --llm C --data DATA` runs.
+"""Run a grid of models from plan to report: `localmel compare --vlm A --vlm B --llm C --data DATA`.
 
 In: a grid, a KB, a folder.  Out: a run for each cell, and the comparison of those that finished.  The same command
-goes on where it was interrupted or killed; a cell that fails is noted with its error and does not stop the others."""
+resumes an interrupted or killed grid; a cell that fails is noted with its error and does not stop the others."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -26,9 +27,16 @@ from localmel.grid.cells import (
     is_finished,
     note_failure,
 )
-from localmel.grid.frozen import check_frozen, frozen_of, keep_frozen, read_frozen
-from localmel.grid.models import check_several, facts_of_models, made_up_notes
-from localmel.grid.plan import Cell, Described, Grid
+from localmel.grid.frozen import (
+    check_frozen,
+    check_several,
+    facts_of_models,
+    frozen_of,
+    keep_frozen,
+    made_up_notes,
+    read_frozen,
+)
+from localmel.grid.plan import Grid
 from localmel.grid.processes import gpus_of, run_on_gpus
 from localmel.kb.store import KnowledgeBase
 from localmel.retrieve.profile_models import ProfileModels
@@ -50,25 +58,25 @@ class CellsFailed(LocalmelError):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GridMade:
-    """What came out."""
+    """The result of a grid."""
 
     out: Path
     comparison: ComparisonMade | None
-    "None where fewer than two cells finished."
+    "None if fewer than two cells finished."
     finished: tuple[str, ...]
     made: tuple[str, ...]
-    "Of the finished cells those that this process finished."
+    "The finished cells that this process finished."
     failed: Mapping[str, Failure]
 
     def raise_for_failures(self) -> None:
-        """Raise CellsFailed where a cell is not finished, with the exit code of the first."""
+        """Raise CellsFailed if a cell is not finished, with the exit code of the first."""
         if not self.failed:
             return
-        told = "; ".join(f"{name}: {failure.fact}" for name, failure in self.failed.items())
+        reasons = "; ".join(f"{name}: {failure.fact}" for name, failure in self.failed.items())
         n_cells = len(self.finished) + len(self.failed)
         first = next(iter(self.failed.values()))
         raise CellsFailed(
-            f"{len(self.failed)} of {n_cells} cells failed: {told}",
+            f"{len(self.failed)} of {n_cells} cells failed: {reasons}",
             hint=f"{first.hint}; then the same command goes on" if first.hint else "the same command tries them again",
             exit_code=first.exit_code,
         )
@@ -84,14 +92,13 @@ def run_grid(
     gpus: Sequence[str] | None = None,
     command: str = "",
 ) -> GridMade:
-    """Run what is not finished, then compare.
+    """Run the cells that are not finished, then compare.
 
-    `models` stand in for the encoder and the network of the profile, `encoder` for what holds generated triples against
-    those of the KB (MiniLM).  `gpus`: one process at a time on each; with fewer than two all work is done here,
-    cell after cell.  None takes those of this machine.
-    Raises before anything is run: UsageError for a single cell, BadInput for data, KB or folder that do not fit or have
-    changed since the grid was begun, MissingWeights and MissingExtra for models that could not be run.  Never for a
-    cell: `failed` has those."""
+    `models` replace the profile's encoder and network, `encoder` the one that compares generated triples with those of
+    the KB (MiniLM).  `gpus` get one process at a time each, by default all of this machine; with fewer than two, all
+    work is done here, cell after cell.  Raises before anything is run: UsageError for a single cell, BadInput for data,
+    KB or folder that do not fit or have changed since the grid began, MissingWeights and MissingExtra for models that
+    cannot be run.  Errors of a cell are not raised, but kept in `failed`."""
     check_packages()
     check_several(grid)
     for note in made_up_notes(grid):
@@ -102,10 +109,10 @@ def run_grid(
     if before is not None:
         check_frozen(out, before, frozen, {})
     open_cells = [cell for cell in grid.cells if not is_finished(ground.out, cell)]
-    told = facts_of_models(grid, open_cells)
+    facts = facts_of_models(grid, open_cells)
     if open_cells:
         check_indexed(ground)
-    keep_frozen(out, frozen, told, command)
+    keep_frozen(out, frozen, facts, command)
     with _alone(out):
         failed = _run_all(ground, gpus_of(grid) if gpus is None else gpus)
         finished = [cell.name for cell in grid.cells if cell.name not in failed]
@@ -124,7 +131,7 @@ def run_grid(
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """No second process works on the same grid."""
+    """Keep other processes from working on the same grid."""
     lock = FileLock(out / _LOCK)
     try:
         lock.acquire(timeout=0)
@@ -140,7 +147,7 @@ def _alone(out: Path) -> Iterator[None]:
 
 
 def _run_all(ground: Ground, gpus: Sequence[str]) -> dict[str, Failure]:
-    """VLM by VLM, so that each is asked once.  Returns what failed; what is finished is looked over."""
+    """Run VLM by VLM, so that each is asked once; finished cells are checked.  Returns the failures."""
     failed = run_on_gpus(ground, gpus) if len(gpus) > 1 else {}
     failed |= _run_in_turn(ground, leave=failed)
     return {cell.name: failed[cell.name] for cell in ground.grid.cells if cell.name in failed}
@@ -156,28 +163,20 @@ def _run_in_turn(ground: Ground, *, leave: Collection[str]) -> dict[str, Failure
         if not finished:
             progress.note(f"cell {number} of {len(cells)}: {cell.name}")
             if about.name not in described:
-                described[about.name] = _tried_describing(ground, about)
+                described[about.name] = _failure_in(partial(describe, ground, about))
         failure = None if finished else described[about.name]
         if failure is None:
-            failure = _tried_finishing(ground, cell)
+            failure = _failure_in(partial(finish, ground, cell))
         if failure is not None:
             failed[cell.name] = failure
             note_failure(ground, cell, failure)
     return failed
 
 
-def _tried_describing(ground: Ground, described: Described) -> Failure | None:
+def _failure_in(work: Callable[[], None]) -> Failure | None:
     try:
-        describe(ground, described)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other cells do not depend on it
-        return failure_of(error)
-    return None
-
-
-def _tried_finishing(ground: Ground, cell: Cell) -> Failure | None:
-    try:
-        finish(ground, cell)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the other cells do not depend on it
+        work()
+    except Exception as error:  # noqa: BLE001 - the other cells do not depend on it, whatever it is
         return failure_of(error)
     return None
 

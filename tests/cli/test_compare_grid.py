@@ -196,7 +196,7 @@ def test_an_unknown_model_is_refused_with_what_there_is(localmel: Run, place: Pa
 def test_a_folder_of_something_else_is_left_alone(localmel: Run, place: Path) -> None:
     done = localmel(*grid(*SIDES, "--out", "data"), cwd=place)
     assert done.returncode == 3
-    assert "data is no grid: there is starters-val.jsonl" in done.stderr
+    assert "data is not a grid: it has starters-val.jsonl" in done.stderr
 
 
 @pytest.mark.slow(reason="starts five processes, each of which opens encoder, network and KB")

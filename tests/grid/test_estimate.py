@@ -13,8 +13,18 @@ from hypothesis import strategies as st
 
 from localmel.engines.protocol import Message, Request
 from localmel.engines.scripted import ScriptedEngine
-from localmel.grid.speed import CARDS, READING, WRITING, memory_of, minutes_of
-from localmel.grid.tokens import SAMPLE, Tokens, evenly, guessed_tokens, tokens_of
+from localmel.grid.costs import (
+    CARDS,
+    READING,
+    SAMPLE,
+    WRITING,
+    Tokens,
+    evenly,
+    guessed_tokens,
+    memory_of,
+    minutes_of,
+    tokens_of,
+)
 from localmel.settings import EngineSettings
 from localmel.weights.catalog import catalog
 

@@ -40,7 +40,7 @@ def run(world: World, llms: tuple[str, ...], tmp_path_factory: pytest.TempPathFa
 
 @pytest.mark.parametrize("name", ["lava+prob", "lava+silent"])
 def test_a_model_that_never_answered_is_told_wherever_its_numbers_stand(run: Path, name: str) -> None:
-    said = f"{name}: the model gave no usable answer for {N} of {N} mentions; retrieval's order is counted there."
+    said = f"{name}: the model gave no usable answer for {N} of {N} mentions; their retrieval order is counted instead."
     found = json.loads((run / "report" / "comparison.json").read_text())
     assert said in found["notes"]
     assert found["systems"][name]["costs"]["failed_open"] == 1.0
@@ -69,7 +69,7 @@ def test_answers_that_are_made_up_are_noted_and_those_of_a_script_are_not(run: P
 
 
 def test_the_folder_of_a_grid_is_no_run_and_its_runs_are_named(run: Path) -> None:
-    with pytest.raises(BadInput, match=r"is a grid; its runs are in .*/cells/") as refused:
+    with pytest.raises(BadInput, match=r"is a grid, not a run; its runs are in .*/cells/") as refused:
         refuse_grids([run])
     names = ("lava+none", "lava+prob", "lava+silent", "lava+works")
     assert refused.value.hint == " ".join(["localmel compare", *(f"{run}/cells/{name}" for name in names)])
@@ -91,13 +91,13 @@ def test_a_cell_whose_step_was_removed_counts_as_made(
 
 
 def test_a_single_cell_is_refused_after_its_models(world: World, llms: tuple[str, ...], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="has nothing to be compared with"):
+    with pytest.raises(UsageError, match="cannot be compared with anything"):
         world.run(world.grid(("none",), llms[1:2]), tmp_path / "grid")
     with pytest.raises(BadInput, match=r"llm nobody: cannot read the script .*nobody\.jsonl"):
         world.run(world.grid(("none",), (str(tmp_path / "nobody.jsonl"),)), tmp_path / "grid")
     with pytest.raises(MissingWeights, match="'nobody' is neither installed nor in the catalog"):
         world.run(world.grid(("none",), ("nobody",), engine="transformers"), tmp_path / "grid")
-    with pytest.raises(UsageError, match="'colour=red' is no setting of a model"):
+    with pytest.raises(UsageError, match="'colour=red' is not a setting of a model"):
         world.grid(("none",), ("nobody,colour=red",))
     assert not (tmp_path / "grid").exists()
 

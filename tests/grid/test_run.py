@@ -287,7 +287,9 @@ def test_a_grid_is_not_gone_on_with_over_another_kb(world: World, sides: Any, ru
     with KnowledgeBase(folder) as kb:
         from localmel.grid.run import run_grid
 
-        with pytest.raises(BadInput, match=r"was begun otherwise: grid\.inputs\.kb_fingerprint was") as refused:
+        with pytest.raises(
+            BadInput, match=r"cannot resume the grid in .*: grid\.inputs\.kb_fingerprint was"
+        ) as refused:
             run_grid(world.grid(*sides), kb, run, models=world.models, encoder=world.encoder)
     assert "rm -r" in refused.value.hint
     assert states(run) == before
@@ -336,7 +338,7 @@ def test_a_folder_of_something_else_is_left_alone(world: World, sides: Any, run:
     for out, said in ((tmp_path / "mine", "notes.txt"), (tmp_path / "file", "a file"), (run / "report", "comparison")):
         with pytest.raises(BadInput) as refused:
             world.run(world.grid(*sides), out)
-        assert "is no grid" in refused.value.fact
+        assert "is not a grid" in refused.value.fact
         assert said in refused.value.fact
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "grid.json").write_text('{"format": 2}')
@@ -353,7 +355,7 @@ def test_weights_that_are_missing_are_said_before_anything_is_run(world: World, 
 
 def test_a_model_that_sees_nothing_is_no_vlm(world: World, tiny_models: Callable[[str], Path], tmp_path: Path) -> None:
     grid = world.grid((str(tiny_models("tiny-llama")), "none"), ("none",), engine="transformers")
-    with pytest.raises(LocalmelError, match="sees no pictures"):
+    with pytest.raises(LocalmelError, match="cannot see pictures"):
         world.run(grid, tmp_path / "grid")
 
 
