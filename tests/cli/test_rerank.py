@@ -130,7 +130,7 @@ def test_what_a_model_said_and_the_profile_does_not_ask_for_is_told(localmel: Ru
 def test_for_people_there_are_tables(localmel: Run, data: Path, place: Path) -> None:
     done = localmel("rerank", data, "--run", "val", "--report", "--route", cwd=place)
     assert done.returncode == 0, done.stderr
-    for words in ("the model was asked about", "HITS@1", "mended", "by chance", "would have to move", "route_from"):
+    for words in ("the model was asked about", "HITS@1", "corrected", "by chance", "have to change", "route_from"):
         assert words in done.stdout
 
 
