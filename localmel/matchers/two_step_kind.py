@@ -28,9 +28,9 @@ from localmel.matchers.train.learner import Material, TrainingInputs, Validated,
 from localmel.matchers.trained import SIDES_KIND, SIDES_VERSION, MatcherCard, TrainedMatcher, read_card
 from localmel.records import Alike, Mention, Triple
 from localmel.see.identity import Likeness
+from localmel.settings import EncodeSettings
 from localmel.store import progress
 from localmel.store.artifacts import read_manifest
-from localmel.weights.catalog import MINILM
 
 if TYPE_CHECKING:
     import torch
@@ -159,7 +159,11 @@ class TwoStepKind(MatcherKind):
         from localmel.matchers.two_step import TwoStepSearch
 
         words = matcher.encoders_of(encoders)
-        with_it = "" if words.text.space.name == MINILM.name else "with the --profile whose encoder it was trained for"
+        with_it = (
+            ""
+            if words.text.space.name == EncodeSettings().model
+            else "with the --profile whose encoder it was trained for"
+        )
         again = shell_line("localmel index", kb.folder, "--matcher", matcher.folder, note=with_it)
         known = self._known(kb, matcher)
         try:
