@@ -110,10 +110,10 @@ class Clip:
         self, pictures: Iterable[Picture], on_pictures: Callable[[int], None] = lambda _: None
     ) -> NDArray[Any]:
         """Return one unit vector per picture, shape (n, width) float32."""
-        import torch
-
         parts = [np.empty((0, self._folder.width), np.float32)]
         for pixels in self._pixels(pictures):
+            import torch  # after the first picture: nothing heavy is loaded for none at all
+
             with torch.inference_mode():
                 made = self._model.network.encode_image(pixels)
             parts.append(_unit_rows(made))
