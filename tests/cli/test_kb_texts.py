@@ -130,7 +130,7 @@ def test_a_killed_run_goes_on_and_sends_nothing_twice(
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (["abstracts", "KB", "absent.jsonl"], 3, "cannot be read"),
+        (["abstracts", "KB", "absent.jsonl"], 3, "cannot read absent.jsonl"),
         (["abstracts", "starter", "a.jsonl"], 3, "cannot change the starter KB"),
         (["abstracts", "KB", "a.jsonl", "--most", "5"], 2, "too few for an abstract"),
         (["describe", "KB", "--profile", "embedded"], 2, "profile 'embedded' has no language model"),
