@@ -238,7 +238,7 @@ def test_a_request_on_which_the_model_fails_fails_alone(
     requests = [asked(number, word, max_tokens=4) for number, word in enumerate(("tell", "poison", "say", "go"))]
     responses = one.answers(*requests)
     assert [response.finish == "failed" for response in responses] == [False, True, False, False]
-    assert "the model fails on it (RuntimeError: shapes do not match)" in responses[1].problem
+    assert "the model failed (RuntimeError: shapes do not match)" in responses[1].problem
     assert one.model._at_once == 8
 
 

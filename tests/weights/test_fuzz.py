@@ -160,7 +160,7 @@ def mutated(value: Any, data: st.DataObject) -> Any:
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, database=None)
 def test_mutated_manifests(bundle: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Read only: a manifest that passes says the same as the true one but for texts."""
     with tarfile.open(fileobj=BytesIO(bundle)) as tar:
