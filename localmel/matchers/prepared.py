@@ -76,7 +76,7 @@ def prepare_entities(
 ) -> PreparedSides:
     """Make the sides of all entities, unless they stand.  `facts`: the matcher's hash and what the features hang on.
 
-    A run that was stopped goes on behind its last piece.  `on_done` hears how many more entities are done."""
+    A run that was stopped goes on behind its last piece.  Progress counts entities."""
     try:
         return PreparedSides(folder, facts)
     except (FileNotFoundError, BadInput):

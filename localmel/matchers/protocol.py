@@ -30,11 +30,11 @@ class Tokens:
     there: Tensor  # (n, length) bool; false where a row has ended
 
     def to(self, device: torch.device) -> Tokens:
-        """The same on another device."""
+        """Return a copy on another device."""
         return Tokens(values=self.values.to(device), there=self.there.to(device))
 
     def rows(self, places: Tensor) -> Tokens:
-        """Those at `places`, of whatever shape: (m, k) places give values (m, k, length, width)."""
+        """Return the rows at `places` of any shape: (m, k) places give values (m, k, length, width)."""
         return Tokens(values=self.values[places], there=self.there[places])
 
 
@@ -46,12 +46,12 @@ class Side:
     tokens: Mapping[str, Tokens] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Side:
-        """The same on another device."""
+        """Return a copy on another device."""
         moved = {name: tokens.to(device) for name, tokens in self.tokens.items()}
         return Side(vectors=self.vectors.to(device), tokens=moved)
 
     def rows(self, places: Tensor) -> Side:
-        """Those at `places`: (m, k) places give vectors (m, k, width)."""
+        """Return the rows at `places`: (m, k) places give vectors (m, k, width)."""
         return Side(
             vectors=self.vectors[places], tokens={name: tokens.rows(places) for name, tokens in self.tokens.items()}
         )
@@ -65,20 +65,20 @@ class Matcher(Protocol[Given]):
 
     @property
     def width(self) -> int:
-        """Of the vectors of both sides."""
+        """Return the length of the vectors of both sides."""
         ...
 
     @property
     def vectors_say_all(self) -> bool:
-        """Whether the inner product of two vectors is the score, so that nothing is gained by a second look."""
+        """Return whether the inner product of two vectors is the score, so that a second step would gain nothing."""
         ...
 
     def mentions(self, given: Given) -> Side:
-        """The side of some mentions.  Raises BadInput for features of other shapes or with values that are none."""
+        """Return the side of some mentions.  Raises BadInput for features of other shapes or non-finite values."""
         ...
 
     def entities(self, given: Given) -> Side:
-        """The side of some entities.  Raises BadInput likewise."""
+        """Return the side of some entities.  Raises BadInput likewise."""
         ...
 
     def scores(self, mentions: Side, entities: Side) -> Tensor:
@@ -94,7 +94,7 @@ class EntityFeatures(Protocol[Known]):
     def __len__(self) -> int: ...
 
     def of(self, positions: NDArray[np.int64]) -> Known:
-        """Of the entities at these positions."""
+        """Return what is known of the entities at these positions."""
         ...
 
 
@@ -110,7 +110,7 @@ class Features:
     is_patch: Tensor | None = None  # (b, p) bool
 
     def to(self, device: torch.device) -> Features:
-        """The same on another device."""
+        """Return a copy on another device."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         moved: dict[str, Any] = {name: None if value is None else value.to(device) for name, value in named.items()}
         return Features(**moved)

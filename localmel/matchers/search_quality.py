@@ -43,7 +43,7 @@ class SearchQuality:
     "Mean score of the 16th."
 
     def note(self, n_entities: int) -> str:
-        """In words."""
+        """Return it in words."""
         if not self.scored:
             same = f"{self.same_best:.0%} of {self.compared} mentions"
             return f"search in one step: the same best 16 as by scoring every entity for {same}"
@@ -79,7 +79,7 @@ def searched(network: nn.Module, entities: EntityFeatures[Any]) -> tuple[TwoStep
 def found_for(
     search: TwoStepSearch[Any], mentions: EntityFeatures[Any], rows: NDArray[Any], k: int
 ) -> Iterator[tuple[NDArray[Any], Found]]:
-    """Some rows, and the best k of each."""
+    """Yield some rows, and the best k of each."""
     for start in range(0, len(rows), _MENTIONS_AT_ONCE):
         some = rows[start : start + _MENTIONS_AT_ONCE]
         yield some, search.search(mentions.of(some), k)

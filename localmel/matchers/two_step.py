@@ -32,12 +32,12 @@ class EntitySides(Protocol):
     def __len__(self) -> int: ...
 
     def of(self, positions: NDArray[np.int64]) -> Side:
-        """Of the entities at these positions."""
+        """Return what is known of the entities at these positions."""
         ...
 
 
 class HeldSides:
-    """An `EntitySides` in memory."""
+    """Sides in memory."""
 
     def __init__(self, side: Side) -> None:
         self._side = side
@@ -46,7 +46,7 @@ class HeldSides:
         return len(self._side)
 
     def of(self, positions: NDArray[np.int64]) -> Side:
-        """Rows of what is held."""
+        """Return rows of the side."""
         return self._side.rows(torch.from_numpy(positions))
 
 

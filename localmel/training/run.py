@@ -57,15 +57,15 @@ class Outcome:
 
     @property
     def best(self) -> SeedResult:
-        """The seed with the highest MRR on validation."""
+        """Return the seed with the highest MRR on validation."""
         return max(self.seeds, key=lambda result: result.validation["all"].mrr)
 
     def mean(self, name: str) -> float:
-        """Of `hits_at_1`, `hits_at_16` or `mrr` over the seeds."""
+        """Return the mean of `hits_at_1`, `hits_at_16` or `mrr` over the seeds."""
         return statistics.fmean(self._values(name))
 
     def deviation(self, name: str) -> float | None:
-        """Sample deviation over the seeds; None of one seed."""
+        """Return the sample deviation over the seeds; None for one seed."""
         return statistics.stdev(self._values(name)) if len(self.seeds) > 1 else None
 
     def _values(self, name: str) -> list[float]:

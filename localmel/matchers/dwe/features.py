@@ -33,7 +33,7 @@ class DweFeatures:
     "Of each mention the entities whose portraits are like its picture, where they were looked for; to be shown."
 
     def to(self, device: torch.device) -> DweFeatures:
-        """The same on another device."""
+        """Return a copy on another device."""
         return replace(self, parts={name: tokens.to(device) for name, tokens in self.parts.items()})
 
     def __len__(self) -> int:

@@ -17,7 +17,7 @@ DweFolder: TypeAlias = TrainedMatcher[Dwe]
 def save_dwe(
     folder: Path, network: Dwe, text_space: Space, image_space: Space | None, facts: Mapping[str, Any]
 ) -> None:
-    """See `save_matcher`."""
+    """Write the folder."""
     save_matcher(folder, KIND, network, network.settings, text_space, image_space, facts)
 
 

@@ -44,7 +44,7 @@ _SHOWN = ("image", "objects", "faces", "attributes", "identity")
 
 
 class DweKind(TwoStepKind):
-    """A `MatcherKind`."""
+    """One kind of matcher."""
 
     name = KIND
     loss_settings = DweLossSettings()
@@ -66,7 +66,7 @@ class DweKind(TwoStepKind):
         return Dwe(settings)
 
     def facts(self, network: nn.Module) -> dict[str, Any]:
-        """Of the network, of its loss, and of what looks at pictures."""
+        """Return the settings of the network and of its loss, and what looks at pictures."""
         assert isinstance(network, Dwe)
         return {"dwe": asdict(network.settings), "loss": asdict(self.loss_settings), "pictures": self._sight.facts()}
 
@@ -75,7 +75,7 @@ class DweKind(TwoStepKind):
         return DweKind(open_sight(options)) if isinstance(options, DweChoice) else self
 
     def bound_to(self, matcher: TrainedMatcher[Any]) -> DweKind:
-        """Seeing what this one was trained to see; see `sight_of_card`."""
+        """Return the kind that sees what this matcher was trained to see; see `sight_of_card`."""
         kind = DweKind(sight_of_card(matcher.folder, matcher.card))
         used = kind._sight.choice.without(pictures=matcher.image_space is not None)
         if CARD in matcher.card and set(used) != set(matcher.network.settings.without):
@@ -92,11 +92,11 @@ class DweKind(TwoStepKind):
         return DweKind(sight, OwnPortraits(portraits=portraits, texts=vectors.entities, state=state))
 
     def likenesses(self, given: DweFeatures) -> Sequence[Sequence[Likeness]]:
-        """See `MatcherKind`."""
+        """Return what was found when the mentions were encoded."""
         return given.alike
 
     def texts_state(self, kb: KnowledgeBase) -> dict[str, Any]:
-        """Of the texts that are taken beside the KB's own."""
+        """Return the state of the further texts that are read."""
         texts = [[source, by, texts_state(kb, source, by)] for source, by in self._texts(kb)]
         return {"texts": texts} if texts else {}
 
@@ -109,14 +109,14 @@ class DweKind(TwoStepKind):
         entity_ids: Tensor,
         settings: TrainingSettings,
     ) -> tuple[Tensor, Tensor]:
-        """The weighted sum, and the triplet term."""
+        """Return the weighted sum, and the triplet term."""
         assert isinstance(network, Dwe)
         views = network.mention_views(mentions), network.entity_views(entities)
         losses = dwe_losses(*views, gold, self.loss_settings, entity_ids=entity_ids, scale=network.scale)
         return losses.total, losses.triplet
 
     def without_pictures(self, given: DweFeatures, blind: Tensor) -> DweFeatures:
-        """Nothing that comes from a picture is there."""
+        """Hide all parts that come from a picture."""
         hidden = {
             name: Tokens(values=part.values, there=part.there & ~blind[:, None].to(part.there.device))
             for name, part in given.parts.items()
@@ -131,14 +131,14 @@ class DweKind(TwoStepKind):
         encoders: Encoders,
         images: KbImages | None,
     ) -> int:
-        """Texts beside the KB's own, and faces in its pictures, where they are chosen."""
+        """Encode further texts, and faces in the KB's pictures, where they are chosen."""
         encoded = sum(index_texts(kb, encoders.text, source, model=by) for source, by in self._texts(kb))
         if (faces := self._sight.faces) and self._sight.choice.identity and images and encoders.image:
             index_faces(kb, packed, images, faces, encoders.image)
         return encoded
 
     def entities(self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None) -> DweTable:
-        """Their static texts and pictures, and what is written of them where that is chosen."""
+        """Return static texts and pictures, and further texts where they are chosen."""
         written: list[TextVectors] = [load_texts(kb, vectors.space, source, model=by) for source, by in self._texts(kb)]
         return dwe_entities(vectors, images, written)
 
@@ -149,22 +149,22 @@ class DweKind(TwoStepKind):
         *,
         folder: Path | None = None,
     ) -> DweTable:
-        """See `dwe_mentions`."""
+        """Return a table of the mentions."""
         return dwe_mentions(mentions, encoders, sight=self._sight, own=self._own, folder=folder)
 
     def save(
         self, folder: Path, network: nn.Module, text_space: Space, image_space: Space | None, facts: Mapping[str, Any]
     ) -> None:
-        """See `save_matcher`; the card also says what is seen."""
+        """Write the folder; the card also says what is seen."""
         assert isinstance(network, Dwe)
         save_dwe(folder, network, text_space, image_space, {**facts, CARD: self._sight.for_card()})
 
     def load(self, folder: Path) -> DweFolder:
-        """See `read_matcher`."""
+        """Load the network.  Raises CorruptArtifact."""
         return load_dwe(folder)
 
     def _texts(self, kb: KnowledgeBase) -> list[tuple[TextSource, str]]:
-        """Which ones are taken, and who wrote them."""
+        """Return which further texts are read, and who wrote them."""
         choice = self._sight.choice
         try:
             return [

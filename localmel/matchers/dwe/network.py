@@ -64,31 +64,31 @@ class Dwe(nn.Module):
 
     @property
     def width(self) -> int:
-        """Of the vectors."""
+        """Return the length of the vectors."""
         return self.settings.width
 
     @property
     def vectors_say_all(self) -> bool:
-        """They do."""
+        """Return True: the score is the inner product."""
         return True
 
     def mentions(self, given: DweFeatures) -> Side:
-        """Unit vectors."""
+        """Return unit vectors."""
         return self.mention_views(given)[0]
 
     def entities(self, given: DweFeatures) -> Side:
-        """Unit vectors."""
+        """Return unit vectors."""
         return self.entity_views(given)[0]
 
     def scores(self, mentions: Side, entities: Side) -> Tensor:
-        """Cosines, (m, n) or (m, k) as `Matcher.scores` says."""
+        """Return cosines, (m, n) or (m, k) as `Matcher.scores` says."""
         of = "nd" if entities.vectors.dim() == 2 else "mnd"
         return torch.einsum(f"md,{of}->mn", mentions.vectors, entities.vectors)
 
     # --- what training wants ---
 
     def mention_views(self, given: DweFeatures) -> tuple[Side, DweViews]:
-        """The side, and each part as it enters the sum."""
+        """Return the side, and each part as it enters the sum."""
         seen = self._seen(given, (*_WHOLE, *_ASKED, *_SHOWN))
         parts = {name: (masked_mean(seen[name]), _any(seen[name])) for name in self._used(_WHOLE)}
         asking = self._asking(parts)
@@ -104,7 +104,7 @@ class Dwe(nn.Module):
         return Side(vectors=F.normalize(raw, dim=1)), DweViews(raw=raw, parts=parts)
 
     def entity_views(self, given: DweFeatures) -> tuple[Side, DweViews]:
-        """Likewise.  Of several pictures (or texts) the mean counts."""
+        """Return the same for entities.  Several pictures (or texts) count by their mean."""
         seen = self._seen(given, _ENTITY)
         parts = {name: (masked_mean(seen[name]), _any(seen[name])) for name in self._used(_ENTITY)}
         raw = self.entity_sum(_filled(parts, self.no_entity))

@@ -56,7 +56,7 @@ class PackedTriples:
             )
 
     def to(self, device: torch.device) -> PackedTriples:
-        """The same on another device."""
+        """Return a copy on another device."""
         return PackedTriples(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 

@@ -19,7 +19,7 @@ M3elFolder: TypeAlias = TrainedMatcher[M3el]
 def save_m3el(
     folder: Path, network: M3el, text_space: Space, image_space: Space | None, facts: Mapping[str, Any]
 ) -> None:
-    """See `save_matcher`."""
+    """Write the folder."""
     save_matcher(folder, KIND, network, network.settings, text_space, image_space, facts)
 
 

@@ -34,7 +34,7 @@ _TEMPERATURE = 0.05
 
 
 class M3elKind(TwoStepKind):
-    """A `MatcherKind`."""
+    """One kind of matcher."""
 
     name = KIND
     loss_settings = M3elLossSettings()
@@ -58,7 +58,7 @@ class M3elKind(TwoStepKind):
         return network
 
     def facts(self, network: nn.Module) -> dict[str, Any]:
-        """Of the network and of its loss."""
+        """Return the settings of the network and of its loss."""
         assert isinstance(network, M3el)
         return {"m3el": asdict(network.settings), "loss": asdict(self.loss_settings)}
 
@@ -71,7 +71,7 @@ class M3elKind(TwoStepKind):
         entity_ids: Tensor,
         settings: TrainingSettings,
     ) -> tuple[Tensor, Tensor]:
-        """The joint loss, and that of the score."""
+        """Return the joint loss, and that of the score."""
         assert isinstance(network, M3el)
         parts = network.parts(network.mentions(mentions), network.entities(entities))
         wholes = network.whole_vectors(mentions), network.whole_vectors(entities)
@@ -91,7 +91,7 @@ class M3elKind(TwoStepKind):
         encoders: Encoders,
         images: KbImages | None,
     ) -> int:
-        """Words, and patches where pictures are looked at."""
+        """Encode words, and patches where pictures are looked at."""
         encoded = index_words(kb, packed, encoders.text)
         if encoders.image and images:
             encoded += index_patches(kb, packed, images, encoders.image)
@@ -100,7 +100,7 @@ class M3elKind(TwoStepKind):
     def entities(
         self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None
     ) -> FeatureTable:
-        """From what `index` made."""
+        """Return what `index_parts` encoded."""
         return kb_features(kb, packed, vectors, images)
 
     def mentions(
@@ -110,16 +110,16 @@ class M3elKind(TwoStepKind):
         *,
         folder: Path | None = None,
     ) -> FeatureTable:
-        """See `mention_features`."""
+        """Return a table of the mentions."""
         return mention_features(mentions, encoders, folder=folder)
 
     def save(
         self, folder: Path, network: nn.Module, text_space: Space, image_space: Space | None, facts: Mapping[str, Any]
     ) -> None:
-        """See `save_matcher`."""
+        """Write the folder."""
         assert isinstance(network, M3el)
         save_m3el(folder, network, text_space, image_space, facts)
 
     def load(self, folder: Path) -> M3elFolder:
-        """See `read_matcher`."""
+        """Load the network.  Raises CorruptArtifact."""
         return load_m3el(folder)

@@ -56,7 +56,7 @@ class M3el(nn.Module):
 
     @property
     def width(self) -> int:
-        """Of the vectors."""
+        """Return the length of the vectors."""
         return sum(place.stop - place.start for _, place, _ in self._slices)
 
     @property

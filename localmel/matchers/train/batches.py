@@ -29,7 +29,7 @@ class Part:
 
 
 class Batches:
-    """Cuts the mentions whose gold is known into parts, anew for each epoch."""
+    """Cuts the mentions whose gold is known into parts, in another order for each epoch."""
 
     def __init__(self, gold: NDArray[Any], settings: TrainingSettings, *, process: int = 0, processes: int = 1) -> None:
         """gold: (mentions,) positions, -1 where there is none.  Raises BadInput where there are too few."""

@@ -90,17 +90,17 @@ class Processes:
         self.device: torch.device = accelerator.device
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes, in each of them."""
+        """Return the sum over all processes, in each of them."""
         total: Tensor = self.accelerator.reduce(values, "sum") if self.of > 1 else values
         return total
 
     def wait(self) -> None:
-        """Go on when all are here."""
+        """Wait until every process has come here."""
         self.accelerator.wait_for_everyone()
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
-        """The first process goes through this alone, then the others do."""
+        """Let the first process go through the block alone, then the others."""
         with self.accelerator.main_process_first():
             yield
 
