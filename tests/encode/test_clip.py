@@ -300,18 +300,18 @@ def test_a_tokenizer_with_another_vocabulary_is_refused(siglip: Path, tmp_path: 
     tokenizer = json.loads(path.read_text())
     tokenizer["model"]["vocab"] |= {f"new{number}": 11 + number for number in range(30)}
     path.write_text(json.dumps(tokenizer))
-    with pytest.raises(CorruptArtifact, match="vocab_size 11, open_clip built 41"):
+    with pytest.raises(CorruptArtifact, match="vocab_size 11, but open_clip built 41"):
         Clip(tmp_path / "more", device="cpu").encode(["a"])
 
 
 @pytest.mark.parametrize(
     ("section", "key", "value", "said"),
     [
-        ("text_cfg", "context_length", 40, r"positional_embedding of shape \(77, 32\), open_clip built \(40, 32\)"),
-        ("vision_cfg", "image_size", 448, r"visual.positional_embedding of shape \(50, 64\), open_clip built \(197"),
-        ("vision_cfg", "layers", 3, "does not load"),
-        (None, "embed_dim", 256, r"text_projection of shape \(32, 512\), open_clip built \(32, 256\)"),
-        ("text_cfg", "no_such_thing", 3, "does not load"),
+        ("text_cfg", "context_length", 40, r"positional_embedding of shape \(77, 32\), but open_clip built \(40, 32\)"),
+        ("vision_cfg", "image_size", 448, r"visual.positional_embedding of shape \(50, 64\).*open_clip built \(197"),
+        ("vision_cfg", "layers", 3, "cannot load"),
+        (None, "embed_dim", 256, r"text_projection of shape \(32, 512\), but open_clip built \(32, 256\)"),
+        ("text_cfg", "no_such_thing", 3, "cannot load"),
         ("text_cfg", "vocab_size", 1000, "token_embedding.weight of shape"),
     ],
 )
@@ -334,7 +334,7 @@ def test_weights_that_make_no_numbers_are_refused(siglip: Path, tmp_path: Path) 
     weights = load_file(siglip / "open_clip_model.safetensors")
     weights["text.text_projection.bias"][3] = float("nan")
     save_file(weights, tmp_path / "nan" / "open_clip_model.safetensors")
-    with pytest.raises(CorruptArtifact, match="vectors of texts hold values that are no numbers"):
+    with pytest.raises(CorruptArtifact, match="vectors of texts are not finite"):
         Clip(tmp_path / "nan", device="cpu").encode(["a"])
 
 
