@@ -1,9 +1,9 @@
-"""Descriptions of a KB's entities by a language model: what `localmel kb describe` runs.
+"""Let a language model describe a KB's entities: what `localmel kb describe` runs.
 
-In: a KB, an engine.  Out: texts of source `written` in the KB, each with the model's name and with the names and
-years in it that no source has; and counts.  Answers stand in `<kb>/journals/describe.jsonl` before they are used: what
-was killed goes on where it stopped, and what the KB knows unchanged is not asked twice.  Descriptions and abstracts
-stay as they are."""
+In: a KB, an engine.  Out: texts of source `written` in the KB, each with the model's name and with the names and years
+that no source has; and counts.  Every answer is written to `<kb>/journals/describe.jsonl` before it is used, so that a
+killed run resumes where it stopped and no unchanged entity is asked about twice.  Descriptions and abstracts stay as
+they are."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from localmel.store.journal import Journal, JournalBusy
 
 JOURNAL = Path("journals") / "describe.jsonl"
 TYPES = ("instance of", "type", "subclass of")
-"Relations whose tails are the types of an entity."
+"Relations whose tails are types of an entity."
 _ROWS_AT_ONCE, _KEPT_AT_ONCE = 200, 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doubtful:
-    """A written text that says something no source does."""
+    """A written text with a name or year that no source has."""
 
     entity_id: EntityId
     text: str
@@ -44,29 +44,29 @@ class Doubtful:
 
 @dataclass(slots=True, kw_only=True)
 class Described:
-    """What a run did."""
+    """The result of a run."""
 
     model: str
-    "Its name, which stands beside every text; `scripted` where there is none."
+    "Its name, kept with every text; `scripted` for a script."
     revision: str
     asked: int = 0
-    "Entities."
+    "Entities asked about."
     left_out: int = 0
-    "Of them the model had written before, and the KB knows nothing else now."
+    "Entities the model had described before, with nothing changed in the KB since."
     written: int = 0
     unknown: int = 0
-    "Written, of entities the model said it does not know."
+    "Texts about entities that the model said it does not know."
     with_text: int = 0
-    "Written in a second turn, with abstract or description shown."
+    "Texts written in a second turn, with the abstract or description shown."
     answers: int = 0
-    "Of the model, those of the journal included."
+    "The model's answers, including those from the journal."
     answers_now: int = 0
     doubtful: list[Doubtful] = field(default_factory=list)
     unwritten: list[dict[str, str]] = field(default_factory=list)
-    "Entities nothing came of, with why."
+    "Entities without a usable answer, with the reason."
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the result as JSON, for programs."""
         return {
             **asdict(self),
             "names_in_no_source": sum(len(one.names) for one in self.doubtful),
@@ -75,7 +75,7 @@ class Described:
 
 
 def _name_of(facts: EngineFacts) -> str:
-    """The name in the catalog, or that of the model's folder; of answers that are scripted, that they are."""
+    """Return the model's name in the catalog or that of its folder; `scripted` for a script."""
     if facts.engine == "scripted":
         return "scripted"
     return Path(facts.model).name if Path(facts.model).is_dir() else facts.model
@@ -83,7 +83,7 @@ def _name_of(facts: EngineFacts) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
-    """One entity with all that the KB says of it."""
+    """One entity with everything that the KB says about it."""
 
     record: EntityRecord
     sources: tuple[str, ...]
@@ -100,10 +100,10 @@ def describe_kb(
     only_missing: bool = False,
     seed: int = 0,
 ) -> Described:
-    """Let the model of `engine` describe these entities, or all in row order; at most `limit`, 0 for no limit.
+    """Let a model describe these entities, or all in row order; at most `limit`, 0 for no limit.
 
-    only_missing: leave out what this revision of the model has described from the same knowledge.  What was written
-    before a failure is kept.  Raises EngineStopped, JournalBusy, BadInput."""
+    only_missing: leave out entities that this revision of the model described from the same knowledge.  Texts written
+    before a failure are kept.  Raises EngineStopped, JournalBusy, BadInput."""
     rows = [kb.row(one) for one in dict.fromkeys(ids)] or [
         row for (row,) in kb.select("SELECT row FROM entities ORDER BY row")
     ]
@@ -141,12 +141,14 @@ def describe_kb(
         finally:
             done.answers_now = len(journal) - before
     if done.asked and not done.written:
-        progress.note(f"nothing was written: of {done.asked:,} entities no answer could be used, such as: {_why(done)}")
+        progress.note(
+            f"nothing was written: no answer about {done.asked:,} entities was usable, for example: {_why(done)}"
+        )
     return done
 
 
 def _why(done: Described) -> str:
-    return done.unwritten[0]["problem"] if done.unwritten else "none came"
+    return done.unwritten[0]["problem"] if done.unwritten else "there was no answer"
 
 
 def _journal(kb: KnowledgeBase) -> Journal:
@@ -161,7 +163,7 @@ def _kept(
     known: dict[EntityId, _Known],
     done: Described,
 ) -> Iterator[list[KeptText]]:
-    """Some texts at a time; those before an error too, and then the error."""
+    """Yield texts in batches; on an error those before it, then the error."""
     waiting: list[KeptText] = []
     try:
         for outcome in outcomes:
@@ -203,7 +205,7 @@ def _counted(written: Written, known: _Known, done: Described) -> KeptText:
 
 
 def _all_known(kb: KnowledgeBase, rows: Sequence[int], model: str) -> Iterator[tuple[_Known, tuple[str, str] | None]]:
-    """Every entity, and what its text by this model was made from, and by which revision; None where there is none."""
+    """Yield every entity with what its text by this model was made from, and by which revision; None without a text."""
     remaining = iter(rows)
     while some := list(islice(remaining, _ROWS_AT_ONCE)):
         triples = _triples(kb, some)
@@ -216,7 +218,7 @@ def _all_known(kb: KnowledgeBase, rows: Sequence[int], model: str) -> Iterator[t
 
 
 def _triples(kb: KnowledgeBase, rows: Sequence[int]) -> dict[int, list[tuple[str, str]]]:
-    """Row -> relation and tail of its triples, each once, in the order of the import."""
+    """Return row -> its (relation, tail) pairs, each once, in the order of the import."""
     sql = (
         "SELECT t.head, r.label, t.tail FROM triples t JOIN relations r USING (relation) "
         f"WHERE t.head IN ({','.join('?' * len(rows))}) ORDER BY t.triple"

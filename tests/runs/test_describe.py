@@ -114,7 +114,7 @@ def test_where_nothing_could_be_used_it_says_so(kb: Path) -> None:
         with listening(Listener(on_note=notes.append)):
             done = describe_kb(base, engine, SETTINGS)
     assert (done.asked, done.written) == (3, 0)
-    assert notes[-1].startswith("nothing was written: of 3 entities no answer could be used, such as: ")
+    assert notes[-1].startswith("nothing was written: no answer about 3 entities was usable, for example: ")
 
 
 def test_only_missing_asks_where_another_revision_wrote(kb: Path) -> None:
