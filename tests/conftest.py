@@ -9,10 +9,14 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that wait leave the core to other tests
+
 import pytest
+from filelock import FileLock
 
 from localmel.encode.minilm import MiniLM
 from localmel.encode.registry import Encoders
@@ -25,11 +29,23 @@ from localmel.matchers.kgmel.folder import load_network
 from localmel.matchers.registry import index_matcher
 from localmel.settings import OFFLINE
 from localmel.settings.shipped import shipped
+from tests import skipped_before
+from tests.in_process import run_in_process
 
 ROOT = Path(__file__).resolve().parents[1]
+ORDINARY_SECONDS = 0.06
+"What half a million small steps of Python take on a machine for which the limits in the tests were chosen."
 RunLocalmel = Callable[..., subprocess.CompletedProcess[str]]
 
 HAS_VLLM = importlib.util.find_spec("vllm") is not None
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    skipped_before.add_option(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    skipped_before.register(config)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,6 +54,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for test in items:
             if test.get_closest_marker("vllm"):
                 test.add_marker(absent)
+    # Files of long tests come first, so that two processes end at about the same time (--no-loadscope-reorder).
+    long = {test.path for test in items if test.get_closest_marker("timeout")}
+    items.sort(key=lambda test: test.path not in long)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,22 +74,46 @@ def vllm_on_a_cpu() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def for_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the processes of one run share: what is dear is made there once, by whoever asks first.
+
+    They share it while they run, so whoever changes something there makes a copy of its own."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "for-all-workers"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_models(for_all_workers: Path) -> Callable[[str], Path]:
     """`tiny_models("tiny-llama")` -> its folder, built when it is first asked for (a second or two).
 
     Every test of a session gets the same folder: copy it before you change it."""
-    folder = tmp_path_factory.mktemp("tiny-models")
+    folder = for_all_workers / "tiny-models"
 
     def built(name: str) -> Path:
         if name != "tiny-clip" and importlib.util.find_spec("transformers") is None:
             pytest.skip("transformers is not installed here: scripts/test sets it up")
-        if not (folder / name).is_dir():
-            command = [sys.executable, "scripts/make_tiny_models.py", str(folder), "--only", name]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr
+        with FileLock(for_all_workers / f"{name}.lock"):
+            if not (folder / name).is_dir():
+                command = [sys.executable, "scripts/make_tiny_models.py", str(folder), "--only", name]
+                done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+                assert done.returncode == 0, done.stderr
         return folder / name
 
     return built
+
+
+@pytest.fixture(scope="session")
+def in_proportion() -> Callable[[float], float]:
+    """`in_proportion(3)` -> 3 seconds, or as much more as this machine is slower now than an idle one of its age."""
+
+    def seconds(limit: float) -> float:
+        started = time.perf_counter()
+        sum(len(str(number)) for number in range(500_000))
+        return limit * max(1.0, (time.perf_counter() - started) / ORDINARY_SECONDS)
+
+    return seconds
 
 
 Row = dict[str, object]
@@ -131,13 +174,15 @@ def change_kb(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home(for_all_workers: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A LOCALMEL_HOME with the starter KB, indexed.  Tests may add KBs of their own names."""
     folder = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LOCALMEL_HOME", str(folder))
+        patch.setenv("LOCALMEL_HOME", str(for_all_workers / "home"))
         encoder, network = MiniLM(), load_network(shipped("weights/kgmel-minilm"))
         prepare_starter(lambda base: index_matcher(base, network, Encoders(text=encoder, image=None), "auto"))
+        shutil.copytree(for_all_workers / "home", folder, dirs_exist_ok=True)
+        patch.setenv("LOCALMEL_HOME", str(folder))
         yield folder
 
 
@@ -175,7 +220,22 @@ def environment(home: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def localmel(environment: dict[str, str]) -> RunLocalmel:
-    """`localmel("kb", "info", "--json")` -> the finished process."""
+    """`localmel("kb", "info", "--json")` -> as the finished process, but run in this one, which imports nothing again.
+
+    Where the process is the point, as with what Python reads when it starts, take `localmel_process`."""
+
+    def run(
+        *arguments: str | Path, more: dict[str, str] | None = None, cwd: Path | None = None, seconds: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        variables = {**environment, **(more or {})}
+        return run_in_process([*map(str, arguments)], environment=variables, cwd=cwd, seconds=seconds)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def localmel_process(environment: dict[str, str]) -> RunLocalmel:
+    """`localmel_process("kb", "info", "--json")` -> the finished process."""
 
     def run(
         *arguments: str | Path, more: dict[str, str] | None = None, cwd: Path | None = None, seconds: float = 120

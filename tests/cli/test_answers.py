@@ -129,11 +129,11 @@ def test_no_color_is_honoured_on_a_terminal(environment: dict[str, str], own_kb:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_a_terminal_that_knows_few_letters_gets_an_answer(localmel: Run, encoding: str) -> None:
+def test_a_terminal_that_knows_few_letters_gets_an_answer(localmel_process: Run, encoding: str) -> None:
     more = {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
-    table = localmel("link", "-", "Beyoncé and 北京 and [[Jordan]]", more=more)
+    table = localmel_process("link", "-", "Beyoncé and 北京 and [[Jordan]]", more=more)
     assert table.returncode == 0, table.stderr
-    done = localmel("link", "-", "Beyoncé and 北京 and [[Jordan]]", "--json", more=more)
+    done = localmel_process("link", "-", "Beyoncé and 北京 and [[Jordan]]", "--json", more=more)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["text"] == "Beyoncé and 北京 and Jordan"
 

@@ -187,10 +187,10 @@ def test_weights_that_are_half_there_fail(localmel: Run, home: Path, tmp_path: P
     ],
 )
 def test_a_broken_package_is_named_with_the_command_that_mends_it(
-    localmel: Run, home: Path, tmp_path: Path, module: str, body: str
+    localmel_process: Run, home: Path, tmp_path: Path, module: str, body: str
 ) -> None:
     (tmp_path / f"{module}.py").write_text(body)
-    report = examined(localmel("doctor", "--json", more={"PYTHONPATH": f"{tmp_path}:{ROOT}"}))
+    report = examined(localmel_process("doctor", "--json", more={"PYTHONPATH": f"{tmp_path}:{ROOT}"}))
     assert report["exit_code"] == 5
     check = by_id(report)["packages.base"]
     assert f"{module} does not import: " in check["fact"]
@@ -202,7 +202,7 @@ def test_without_any_program_on_the_path_it_still_answers(localmel: Run, home: P
     assert by_id(report)["gpu.driver"]["status"] == "fail"
 
 
-def test_a_machine_with_everything_is_told_so(localmel: Run, home: Path, tmp_path: Path) -> None:
+def test_a_machine_with_everything_is_told_so(localmel_process: Run, home: Path, tmp_path: Path) -> None:
     """Packages and driver of another machine, written down as pip and nvidia-smi would; no weights."""
     versions = {"vllm": "0.33.0", "torch": "2.14.0", "transformers": "5.20.0", "xgrammar": "0.2.8"}
     versions |= {"flashinfer-python": "0.7.2.post1", "flashinfer-cubin": "0.7.2.post1"}
@@ -226,7 +226,7 @@ def test_a_machine_with_everything_is_told_so(localmel: Run, home: Path, tmp_pat
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'NVIDIA L4, 23552, 24576, 8.9, 580.95.05'\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     more = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    report = examined(localmel("doctor", "--profile", "qwen", "--json", more=more))
+    report = examined(localmel_process("doctor", "--profile", "qwen", "--json", more=more))
     found = by_id(report)
     failed = {check["id"] for check in report["checks"] if check["status"] == "fail"}
     assert failed == {"weights.qwen2.5-vl-7b", "weights.qwen2.5-7b-instruct"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from localmel.kb.importers import Problems, TablesSource
 from localmel.kb.write import build_kb
 from localmel.see.detectors import CascadeFaces
 from tests.cli.test_train import FAMILIES, ROOT, TRADES, rows, write
+from tests.in_process import run_in_process
 
 PORTRAITS = Path(os.environ.get("LOCALMEL_SHARED", ROOT.parent / "shared")) / "data" / "images" / "presidents"
 NIL = ("--gold-outside", "nil")
@@ -27,9 +27,8 @@ pytestmark = pytest.mark.slow  # six processes, each of which loads torch: over 
 
 def localmel(*arguments: str | Path, home: Path) -> subprocess.CompletedProcess[str]:
     """Without the starter KB, which nothing here needs."""
-    command = [sys.executable, "-m", "localmel.cli", *map(str, arguments)]
     own = {**os.environ, "LOCALMEL_HOME": str(home), "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    return subprocess.run(command, env=own, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    return run_in_process([*map(str, arguments)], environment=own, seconds=300)
 
 
 @pytest.fixture

@@ -86,8 +86,8 @@ def test_bad_input_ends_with_3(localmel: Run, home: Path, command: list[str]) ->
     assert errors.startswith("error: ")
 
 
-def test_with_json_an_error_is_json_on_stderr(localmel: Run, home: Path) -> None:
-    found = json.loads(failed(localmel("link", "/no/such.jpg", "Jordan", "--json"), 3))
+def test_with_json_an_error_is_json_on_stderr(localmel_process: Run, home: Path) -> None:
+    found = json.loads(failed(localmel_process("link", "/no/such.jpg", "Jordan", "--json"), 3))
     assert "/no/such.jpg" in found["error"]
     assert found["hint"]
 
@@ -167,33 +167,41 @@ def interrupt(arguments: list[str], environment: dict[str, str], ready: Callable
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     ) as running:
-        deadline = time.monotonic() + 60
-        while not ready():
-            assert running.poll() is None, running.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=60)
+        try:
+            deadline = time.monotonic() + 200
+            while not ready():
+                assert running.poll() is None, running.communicate()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            running.send_signal(signal.SIGINT)
+            _, errors = running.communicate(timeout=60)
+        finally:
+            running.kill()
     return running.returncode, errors
 
 
 @pytest.fixture
-def many(tables: Run, tmp_path: Path) -> list[str]:
-    """The options of a build that takes some seconds."""
-    rows = [{"id": f"Q{number}", "label": f"Town number {number} of the valley"} for number in range(60_000)]
-    return [str(option) for option in tables(tmp_path / "many", rows)]
+def many(tables: Run, tmp_path: Path) -> Callable[[int], list[str]]:
+    """`many(60_000)` -> the options of a build of so many entities."""
+
+    def options(n: int) -> list[str]:
+        rows = [{"id": f"Q{number}", "label": f"Town number {number} of the valley"} for number in range(n)]
+        return [str(option) for option in tables(tmp_path / "many", rows)]
+
+    return options
 
 
 def test_ctrl_c_while_a_kb_is_built_ends_with_130_and_leaves_nothing(
-    environment: dict[str, str], home: Path, many: list[str], tmp_path: Path
+    environment: dict[str, str], home: Path, many: Callable[[int], list[str]], tmp_path: Path
 ) -> None:
+    """A build of some seconds."""
     place = tmp_path / "place"
     place.mkdir()
 
     def is_writing() -> bool:
         return any(file.stat().st_size > 0 for file in place.glob(f".*/{DATABASE}") if file.exists())
 
-    code, errors = interrupt(["kb", "build", str(place / "kb"), *many], environment, is_writing)
+    code, errors = interrupt(["kb", "build", str(place / "kb"), *many(60_000)], environment, is_writing)
     assert code == 130, errors
     assert "Traceback" not in errors
     assert "interrupted" in errors
@@ -202,10 +210,10 @@ def test_ctrl_c_while_a_kb_is_built_ends_with_130_and_leaves_nothing(
 
 
 def test_ctrl_c_while_a_kb_is_indexed_ends_with_130_and_keeps_what_was_done(
-    environment: dict[str, str], localmel: Run, home: Path, many: list[str], tmp_path: Path
+    environment: dict[str, str], localmel: Run, home: Path, many: Callable[[int], list[str]], tmp_path: Path
 ) -> None:
     kb = tmp_path / "kb"
-    assert localmel("kb", "build", kb, *many, "--no-vectors").returncode == 0
+    assert localmel("kb", "build", kb, *many(12_000), "--no-vectors").returncode == 0
 
     def has_encoded() -> bool:
         return any((kb / "vectors").glob(".*.encoding.*"))

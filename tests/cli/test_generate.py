@@ -184,7 +184,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(
     while process.poll() is None and not (journal.exists() and journal.stat().st_size > 50_000):
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "run the same command to resume" in errors
     assert "Traceback" not in errors

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from localmel.settings.shipped import shipped
+from tests.in_process import run_in_process
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = """
@@ -41,8 +42,8 @@ def tiny_home(
     variables = {"LOCALMEL_HOME": str(folder), "LOCALMEL_CONFIG": str(config), "PYTHONPATH": str(ROOT)}
     environment = {**os.environ, **variables}
     for name in ("tiny-llava-mistral", "tiny-llama"):
-        command = [sys.executable, "-m", "localmel.cli", "weights", "install", "--adopt", str(tiny_models(name))]
-        subprocess.run(command, env=environment, check=True, capture_output=True)
+        adopt = ["weights", "install", "--adopt", str(tiny_models(name))]
+        run_in_process(adopt, environment=environment).check_returncode()
     return environment
 
 
@@ -82,7 +83,7 @@ def test_a_picture_is_linked_by_models_on_vllm_without_network_and_twice_alike(t
 
 
 @pytest.mark.slow  # two models start in processes of their own: half a minute on two cores
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_picture_is_linked_by_models_on_transformers_without_network(tiny_home: dict[str, str]) -> None:
     pytest.importorskip("xgrammar", reason="answers are held to a schema by xgrammar (extra `transformers`)")
     answer = link_cut_off(tiny_home, "own")

@@ -208,7 +208,7 @@ def test_a_killed_run_goes_on_where_it_stopped_and_ends_as_if_nothing_had_happen
             [sys.executable, "-m", "localmel.cli", "rerank", "--run", "killed", *options],
             env=environment, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
             if journal.exists() and journal.stat().st_size > before + 200 * more:
                 break

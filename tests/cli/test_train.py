@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from localmel.store.progress import Listener, listening
 from localmel.training.data import checksum_of, encoded_splits, read_datasets
 from localmel.training.recipe import Recipe
 from localmel.training.run import Outcome, train_networks
+from tests.in_process import run_in_process
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("--epochs", "2", "--batch", "8", "--width", "16")
@@ -101,13 +101,12 @@ def bytes_under(folder: Path) -> dict[str, bytes]:
 
 
 def localmel(home: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own; training wants no starter KB, so none is built for it."""
-    command = [sys.executable, "-m", "localmel.cli", *map(str, arguments)]
+    """The command; training wants no starter KB, so none is built for it."""
     variables = {**os.environ, "LOCALMEL_HOME": str(home), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(before)})  # tiny products on several threads wait for each other on a busy machine
     try:
-        return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=250, check=False)
+        return run_in_process([*map(str, arguments)], environment=variables, seconds=250)
     finally:
         os.sched_setaffinity(0, before)
 

@@ -1,4 +1,4 @@
-"""`localmel weights` as people run it: a process, its exit code, what it prints where."""
+"""`localmel weights` as people run it: its exit code, what it prints where; a process where it is asked or killed."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import pytest
 
 from localmel.settings import OFFLINE
 from localmel.weights.pack import pack as pack_bundle
+from tests.in_process import run_in_process
 from tests.weights import small
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -34,20 +35,10 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def weights(environment: dict[str, str]) -> Run:
-    """`weights("list", "--json")` -> the finished process."""
+    """`weights("list", "--json")` -> as the finished process."""
 
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "localmel.cli", "weights", *map(str, arguments)]
-        return subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=120,
-            check=False,
-        )
+        return run_in_process(["weights", *map(str, arguments)], environment=environment)
 
     return run
 

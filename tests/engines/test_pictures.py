@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,11 +89,11 @@ def test_text_under_the_name_of_a_picture_is_no_picture(tmp_path: Path) -> None:
     assert "it is not a picture (1,050 bytes)" in refused(tmp_path / "notes.jpg").fact
 
 
-def test_a_fifo_is_refused_at_once_and_not_waited_for(tmp_path: Path) -> None:
+def test_a_fifo_is_refused_at_once_and_not_waited_for(tmp_path: Path, in_proportion: Callable[[float], float]) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     started = time.monotonic()
     assert "not an ordinary file" in refused(tmp_path / "pipe.png").fact
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < in_proportion(5)
 
 
 def test_a_device_is_no_picture() -> None:
@@ -200,7 +201,9 @@ def test_damaged_bytes_give_a_picture_or_a_bad_picture_and_nothing_else(tmp_path
 
 
 @pytest.mark.parametrize(("width", "height"), [(20_000, 10_000), (200_000, 100_000), (11_000, 10_000)])
-def test_a_decompression_bomb_is_refused_fast_and_without_memory(tmp_path: Path, width: int, height: int) -> None:
+def test_a_decompression_bomb_is_refused_fast_and_without_memory(
+    tmp_path: Path, width: int, height: int, in_proportion: Callable[[float], float]
+) -> None:
     path = tmp_path / "bomb.png"
     path.write_bytes(png(width, height, (b"IDAT", zlib.compress(bytes(width * 30), 9))))
     assert path.stat().st_size < 100_000
@@ -224,7 +227,7 @@ def test_a_decompression_bomb_is_refused_fast_and_without_memory(tmp_path: Path,
     assert f"{width:,} x {height:,}" in fact or f"{width * height:,}" in fact
     kibibytes, seconds = map(float, numbers.split())
     assert kibibytes < 20_000
-    assert seconds < 1
+    assert seconds < in_proportion(1)
 
 
 def test_a_text_in_a_picture_that_unpacks_without_end_is_refused(tmp_path: Path) -> None:

@@ -89,10 +89,10 @@ def test_any_text_is_read_for_marks_or_refused_for_an_empty_one(text: str) -> No
 
 
 @pytest.mark.parametrize("text", ["[[" * 10_000, "]]" * 10_000, "[[a" * 6_666, "[" * 20_000])
-def test_unbalanced_brackets_cost_no_time(text: str) -> None:
+def test_unbalanced_brackets_cost_no_time(text: str, in_proportion: Callable[[float], float]) -> None:
     start = time.monotonic()
     assert marked_mentions(text) == (text, [])
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < in_proportion(1)
 
 
 # --- listed ------------------------------------------------------------------------------------------------------
@@ -221,11 +221,13 @@ def test_in_any_text_spans_slice_back_and_never_overlap(people: KnowledgeBase, t
     ],
     ids=lambda text: text[:8],
 )
-def test_the_longest_text_that_is_read_takes_seconds_at_most(people: KnowledgeBase, text: str) -> None:
+def test_the_longest_text_that_is_read_takes_seconds_at_most(
+    people: KnowledgeBase, text: str, in_proportion: Callable[[float], float]
+) -> None:
     check_text(text)
     start = time.monotonic()
     surfaces(text, detected_mentions(text, people))
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < in_proportion(10)
 
 
 # --- the text ----------------------------------------------------------------------------------------------------

@@ -157,10 +157,12 @@ def test_a_star_or_a_column_name_widens_nothing(people: KnowledgeBase) -> None:
 
 
 @pytest.mark.parametrize("surface", ["x" * 10_000, "ab " * 3_333, "a " * 5_000, "パ" * 10_000, "Jordan " * 1_500])
-def test_a_surface_of_ten_thousand_characters_is_answered_at_once(people: KnowledgeBase, surface: str) -> None:
+def test_a_surface_of_ten_thousand_characters_is_answered_at_once(
+    people: KnowledgeBase, surface: str, in_proportion: Callable[[float], float]
+) -> None:
     start = time.monotonic()
     assert found(people, surface) == []
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < in_proportion(1)
 
 
 def test_a_very_long_name_is_found_when_it_is_exactly_this_one(

@@ -389,7 +389,7 @@ def test_a_killed_install_is_finished_by_the_next(own_home: Path, tmp_path: Path
     program += f"install_bundle(Path({str(tmp_path / 'b.tar')!r}))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE) as running:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while running.poll() is None and time.monotonic() < deadline:
             if len(list(weights_home().glob(".incoming-*/big/*.safetensors"))) >= round_number:
                 running.send_signal(signal.SIGKILL)
