@@ -225,8 +225,8 @@ def captions(half: Half) -> None:
 def files(half: Half) -> None:
     """Import the odd files of the shared cases and dumps of Wikidata, and export what came of them."""
     cases, dumps = half.shared / "cases" / "files", half.shared / "data" / "wikidata_json"
-    found = [path for end in ("csv", "tsv", "jsonl") for path in sorted(cases.glob(f"[cw]*/*.{end}"))]
-    asked = [("--entities", path) for path in found]
+    asked = [("--ontology", path) for end in ("csv", "tsv") for path in sorted(cases.glob(f"c*/*.{end}"))]
+    asked += [("--entities", path) for path in sorted(cases.glob("c*/*.json*"))]
     asked += [("--wikidata", path) for path in sorted(cases.glob("w*/dump.json"))]
     asked += [("--wikidata", dumps / name) for name in ("short_stream.json.bz2", "mock-dump-with-bugs.json")]
     for number, (option, path) in enumerate(asked):
@@ -257,7 +257,6 @@ def small_kb(half: Half) -> None:
     half.run("kb", "export", "./kbs/changed", "exported/changed", "--json")
     half.files("exported/changed")
     half.run("index", "./kbs/small", "--index", "int8", "--json")
-    half.run("kb", "info", "--json")
 
 
 def large_kb(half: Half) -> None:
@@ -348,8 +347,10 @@ def grid(half: Half) -> None:
 
 def comparing(half: Half) -> None:
     """Compare and list runs."""
-    half.run("compare", "./runs/all", "./runs/names", "--json", "--out", "compared")
+    both = ("--system", "linker", "--system", "names")
+    half.run("compare", "./runs/all", "./runs/no-counts", *both, "--dataset", "wikimel", "--json", "--out", "compared")
     half.run("compare", "./runs/all", "./runs/no-names", "--system", "linker", "--dataset", "wikidiverse", "--json")
+    half.run("compare", "./runs/all", "./runs/names", "--json", code=3)
     half.run("report", "runs", "--json", "--out", "reported")
     half.files("compared", "reported")
 
@@ -378,7 +379,7 @@ def before(half: Half) -> None:
     half.run("kb", "info", "./before/kbs/small", "--json")
     half.run("link", "--json", "--explain", "-", "[[Washington]] spoke.", *kb)
     half.run("report", "before/runs", "--json")
-    half.run("compare", "./before/runs/all", "./before/runs/names", "--json")
+    half.run("compare", "./before/runs/all", "./before/runs/no-names", "--system", "linker", "--json")
     half.run("eval", data, *kb, "--run", "./before/runs/models", "--gold-outside", "nil", "--json")
     half.run("rerank", data, "--run", "./before/runs/models", "--report", "--json")
     evaluate = ("eval", data, *kb, "--gold-outside", "nil", "--json")
@@ -415,8 +416,8 @@ CHECKS = {
     "flags": Check(ask=flags),
     "config": Check(ask=config),
     "doctor": Check(ask=doctor),
-    "refusals": Check(ask=refusals, needs=("starter",)),
     "starter": Check(ask=starter),
+    "refusals": Check(ask=refusals, needs=("starter",)),
     "examples": Check(ask=examples, needs=("starter",)),
     "captions": Check(ask=captions, needs=("starter",), shared=True),
     "files": Check(ask=files, shared=True),
@@ -428,7 +429,7 @@ CHECKS = {
     "eval": Check(ask=evaluation, needs=("large-kb",), shared=True),
     "without": Check(ask=without, needs=("large-kb",), shared=True),
     "matcher": Check(ask=matcher, needs=("large-kb", "training"), shared=True),
-    "compare": Check(ask=comparing, needs=("eval", "without", "models", "training"), shared=True),
+    "compare": Check(ask=comparing, needs=("eval", "without", "models", "training", "matcher"), shared=True),
     "weights": Check(ask=weights, needs=("training",), shared=True),
     "before": Check(ask=before, needs=("eval", "models", "grid", "weights", "compare"), shared=True),
 }

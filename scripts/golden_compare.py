@@ -32,17 +32,23 @@ DROPPED = (
         why="free prose",
         keys=(
             "notes?|hint|fact|message|error|problem|why|purpose|findings|text_out",
-            "protocol/words",
+            "(protocol|method|fuzzy100)/words|published/reasons",
+            "out/title",
             r"(out|profile|comparison\.json)/summary",
         ),
     ),
     Dropped(
-        why="seconds, and what is divided by them", keys=(r"(\w+_)?seconds", "answers_per_second", "seconds/[^/]*")
+        why="seconds, and what is divided by them",
+        keys=(r"(\w+_)?seconds", r"(answers|mentions)_per_second", "seconds/[^/]*"),
     ),
     Dropped(why="memory of a process", keys=(r"peak_memory(_\w+)?",)),
-    Dropped(why="time of day", keys=("created|timestamp|date",)),
+    Dropped(why="time of day", keys=("created|timestamp|date|rows/written",)),
     Dropped(why="versions of localmel and of packages", keys=("inputs/localmel", "versions|commit")),
     Dropped(why="the command that was typed", keys=("commands?",)),
+    Dropped(
+        why="hashes of manifests, which hold commands and seconds; what they are about is compared itself",
+        keys=("facts/manifest|inputs/columns",),
+    ),
     Dropped(
         why="hashes and sizes of files that hold prose or timings; their content is compared itself",
         keys=(r"files/[^/]*\.(md|html|json|jsonl|png|svg)/(bytes|sha256)",),

@@ -55,7 +55,10 @@ def write_scripts(folder: Path) -> None:
     _write(folder / "sees.jsonl", [{"contains": "no sentence", "answer": ""}])
     _write(folder / "blind.jsonl", [{"answer": "I cannot say."}])
     _write(folder / "first.jsonl", [{"answer": "A", "probability": 0.6}])
-    more = [{"id": "own-1", "label": "Ada Golden", "aliases": ["A. Golden"]}, {"id": "own-2", "label": "Ost GmbH"}]
+    more: list[Row] = [
+        {"id": "own-1", "label": "Ada Golden", "aliases": ["A. Golden"]},
+        {"id": "own-2", "label": "Ost GmbH"},
+    ]
     _write(folder / "more.jsonl", more)
     fact = ("own-1", "P108", "employer", "own-2", "Ost GmbH")
     head = ("head", "predicate", "relation", "tail_id", "tail")
