@@ -42,7 +42,7 @@ DROPPED = (
         keys=(r"(\w+_)?seconds", r"(answers|mentions)_per_second", "seconds/[^/]*"),
     ),
     Dropped(why="memory of a process", keys=(r"peak_memory(_\w+)?",)),
-    Dropped(why="time of day", keys=("created|timestamp|date|rows/written",)),
+    Dropped(why="time of day", keys=("created|timestamp|date|changed_ns|rows/written",)),
     Dropped(why="versions of localmel and of packages", keys=("inputs/localmel", "versions|commit")),
     Dropped(why="the command that was typed", keys=("commands?",)),
     Dropped(
