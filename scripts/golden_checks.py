@@ -197,9 +197,12 @@ def starter(half: Half) -> None:
 
 
 def examples(half: Half) -> None:
-    """Link the examples, and some of them by themselves."""
+    """Link all examples with the demo and through Python, and some of them by themselves."""
     half.run("demo", "--json", "--explain")
     pictures, link = half.tree / "examples", ("link", "--json", "--explain")
+    rows = [json.loads(line) for line in (pictures / "examples.jsonl").read_text("utf-8").splitlines()]
+    asked = [["starter", str(pictures / row["image"]), row["text"], [row["mention"]]] for row in rows]
+    half.script(LINK, "links", asked)
     half.run(*link, pictures / "jersey.jpg", "Jordan, photographed last spring.")
     half.run(*link, pictures / "road-sign.jpg", "We stopped near [[Athens]].", "--top-k", "5")
     half.run(*link, "-", "Jordan met Barkley in Phoenix.", "--mention", "Jordan")
