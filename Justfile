@@ -27,6 +27,10 @@ fmt:
     ruff check --fix .
     ruff format .
 
+# Compare what users get from this tree with an earlier commit, command by command (needs the shared data)
+golden *arguments:
+    scripts/golden {{ arguments }}
+
 # Measure everything docs/benchmarks.md reports; arguments name single benchmarks
 bench *arguments:
     python -m bench.run {{ arguments }}
