@@ -41,7 +41,6 @@ HEAVY_AT_THE_TOP = {
         "matchers/protocol.py",
         "bench/fusion_matcher.py",
         "matchers/m3el/network.py",
-        "matchers/m3el/folder.py",
         "matchers/m3el/kind.py",
         "matchers/m3el/layers.py",
         "matchers/m3el/losses.py",

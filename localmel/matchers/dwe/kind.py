@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from torch import Tensor, nn
 
@@ -20,7 +20,6 @@ from localmel.errors import CorruptArtifact, UsageError
 from localmel.kb.texts import WRITTEN, TextSource, texts_state, the_model
 from localmel.matchers.dwe.choice import DweChoice
 from localmel.matchers.dwe.features import DweFeatures, DweTable
-from localmel.matchers.dwe.folder import KIND, DweFolder, load_dwe, save_dwe
 from localmel.matchers.dwe.losses import DweLossSettings, dwe_losses
 from localmel.matchers.dwe.mentions import OwnPortraits, dwe_entities, dwe_mentions
 from localmel.matchers.dwe.network import Dwe, DweSettings
@@ -28,7 +27,7 @@ from localmel.matchers.dwe.sight import CARD, DweSight, open_sight, sight_of_car
 from localmel.matchers.options import MatcherOptions
 from localmel.matchers.protocol import Tokens
 from localmel.matchers.train.settings import TrainingSettings
-from localmel.matchers.trained import TrainedMatcher
+from localmel.matchers.trained import TrainedMatcher, read_matcher, save_matcher
 from localmel.matchers.two_step_kind import TwoStepKind
 from localmel.records import Mention
 from localmel.see.identity import Likeness, index_faces, load_faces, portraits_of_pictures
@@ -39,8 +38,12 @@ if TYPE_CHECKING:
     from localmel.kb.packed import PackedKb
     from localmel.kb.store import KnowledgeBase
 
+
 _SHOWN = ("image", "objects", "faces", "attributes", "identity")
 "Parts that come from a picture."
+
+
+KIND = "dwe"
 
 
 class DweKind(TwoStepKind):
@@ -178,3 +181,18 @@ class DweKind(TwoStepKind):
         """Whoever wrote the KB's only texts is named from now on: later another model may write too."""
         by = dict(self._texts(kb)).get(WRITTEN, "")
         return replace(self._sight, choice=replace(self._sight.choice, written_by=by))
+
+
+DweFolder: TypeAlias = TrainedMatcher[Dwe]
+
+
+def save_dwe(
+    folder: Path, network: Dwe, text_space: Space, image_space: Space | None, facts: Mapping[str, Any]
+) -> None:
+    """Write the folder."""
+    save_matcher(folder, KIND, network, network.settings, text_space, image_space, facts)
+
+
+def load_dwe(folder: Path) -> DweFolder:
+    """Raises CorruptArtifact for a folder that holds no such network, or a damaged one."""
+    return read_matcher(folder, KIND, lambda settings: Dwe(DweSettings(**settings)), title="DWE+")

@@ -6,19 +6,19 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import Tensor, nn
 
 from localmel.encode.registry import Encoders
 from localmel.encode.space import Space
-from localmel.matchers.m3el.folder import KIND, M3elFolder, load_m3el, save_m3el
 from localmel.matchers.m3el.kb_tokens import index_patches, index_words, kb_features
 from localmel.matchers.m3el.losses import M3elLossSettings, m3el_losses
 from localmel.matchers.m3el.mention_tokens import mention_features
 from localmel.matchers.m3el.network import M3el, M3elSettings
 from localmel.matchers.protocol import Features, FeatureTable
 from localmel.matchers.train.settings import TrainingSettings
+from localmel.matchers.trained import TrainedMatcher, read_matcher, save_matcher
 from localmel.matchers.two_step_kind import TwoStepKind
 from localmel.records import Mention
 
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 _TEMPERATURE = 0.05
 "That of the fusion network's loss."
+
+
+KIND = "m3el"
 
 
 class M3elKind(TwoStepKind):
@@ -123,3 +126,18 @@ class M3elKind(TwoStepKind):
     def load(self, folder: Path) -> M3elFolder:
         """Load the network.  Raises CorruptArtifact."""
         return load_m3el(folder)
+
+
+M3elFolder: TypeAlias = TrainedMatcher[M3el]
+
+
+def save_m3el(
+    folder: Path, network: M3el, text_space: Space, image_space: Space | None, facts: Mapping[str, Any]
+) -> None:
+    """Write the folder."""
+    save_matcher(folder, KIND, network, network.settings, text_space, image_space, facts)
+
+
+def load_m3el(folder: Path) -> M3elFolder:
+    """Raises CorruptArtifact for a folder that holds no such network, or a damaged one."""
+    return read_matcher(folder, KIND, lambda settings: M3el(M3elSettings(**settings)), title="M3EL")

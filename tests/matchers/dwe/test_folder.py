@@ -11,9 +11,9 @@ import torch
 
 from localmel.encode.space import Space
 from localmel.errors import BadInput, CorruptArtifact
-from localmel.matchers.dwe.folder import load_dwe, save_dwe
+from localmel.matchers.dwe.kind import load_dwe, save_dwe
 from localmel.matchers.dwe.network import Dwe, DweSettings
-from localmel.matchers.m3el.folder import load_m3el
+from localmel.matchers.m3el.kind import load_m3el
 from tests.matchers.dwe.test_network import ENTITY, SETTINGS, features
 
 TEXT = Space(name="texts-12", width=12, weights_sha256="a" * 64)

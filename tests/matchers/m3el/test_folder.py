@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from bench.crowds import PATCH_WIDTH, SETTINGS, WIDTH, crowd, given
 from localmel.encode.space import Space
 from localmel.errors import BadInput, CorruptArtifact
-from localmel.matchers.m3el.folder import load_m3el, save_m3el
+from localmel.matchers.m3el.kind import load_m3el, save_m3el
 from localmel.matchers.m3el.network import M3el
 from localmel.store.artifacts import sha256_of
 
