@@ -60,6 +60,6 @@ class _Noting:
             self._ran.add(report.nodeid)
 
     def pytest_sessionfinish(self) -> None:
-        if self._config.cache:
+        if getattr(self._config, "cache", None):
             ran = self._ran | {nodeid.partition("::")[0] for nodeid in self._ran}
             self._config.cache.set(NOTED, sorted(_noted(self._config) - ran | self._skipped))
