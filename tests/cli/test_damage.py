@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from localmel.kb import places
+from localmel.kb import locate
 from localmel.kb.store import KnowledgeBase
 
 RunLocalmel = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -24,7 +24,7 @@ def copy(starter: KnowledgeBase, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def small(localmel: RunLocalmel, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The files of a starter KB of some dozens of entities, whose texts are encoded in seconds, and the KB, built."""
-    whole, files, home = places._STARTER_FILES, tmp_path_factory.mktemp("files"), tmp_path_factory.mktemp("home")
+    whole, files, home = locate._STARTER_FILES, tmp_path_factory.mktemp("files"), tmp_path_factory.mktemp("home")
     rows = (whole / "entities.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     chosen = [row for number, row in enumerate(rows) if number < 20 or "Jordan" in row]
     (files / "entities.jsonl").write_text("".join(chosen), encoding="utf-8")
@@ -33,7 +33,7 @@ def small(localmel: RunLocalmel, tmp_path_factory: pytest.TempPathFactory) -> tu
     of_these = [row for row in triples if row.split("\t")[0] in ids]
     (files / "triples.tsv").write_text("".join([head, *of_these]), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(places, "_STARTER_FILES", files)
+        patch.setattr(locate, "_STARTER_FILES", files)
         linked = localmel("link", "-", "Jordan dunks", more={"LOCALMEL_HOME": str(home)})
     assert linked.returncode == 0, linked.stderr
     (folder,) = (home / "kb").glob("starter-*")
@@ -43,7 +43,7 @@ def small(localmel: RunLocalmel, tmp_path_factory: pytest.TempPathFactory) -> tu
 @pytest.fixture
 def small_starter(small: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """That KB in a home of the test's own, for a package that comes with its files."""
-    monkeypatch.setattr(places, "_STARTER_FILES", small[0])
+    monkeypatch.setattr(locate, "_STARTER_FILES", small[0])
     return Path(shutil.copytree(small[1], tmp_path / "home" / "kb" / small[1].name))
 
 
