@@ -75,14 +75,12 @@ def retrieve_stage(
             descriptions = [replace(one, triples=()) for one in descriptions]
         spoken = [DescribedMention(mention=one, description=of) for one, of in zip(mentions, descriptions, strict=True)]
         progress.begin("retrieving", len(mentions))
-        counts = {"mentions": 0, "candidates": 0, "without_candidates": 0, "with_triples": 0}
+        counts = {"mentions": len(mentions), "candidates": 0, "without_candidates": 0, "with_triples": 0}
         with failed_writes_are_reported(folder), (folder / RANKINGS).open("w", encoding="utf-8") as file:
             for one in linker.retrieve(spoken):
                 file.write(json.dumps(_to_json(one), allow_nan=False) + "\n")
-                n = len(one.ranking.candidates)
-                counts["mentions"] += 1
-                counts["candidates"] += n
-                counts["without_candidates"] += n == 0
+                counts["candidates"] += len(one.ranking.candidates)
+                counts["without_candidates"] += not one.ranking.candidates
                 counts["with_triples"] += bool(one.description.triples)
                 progress.advance(1)
         return {**counts, "pictures_not_read": statements.n_unreadable}
