@@ -38,12 +38,12 @@ class ExampleResult:
 
     @property
     def is_right(self) -> bool:
-        """Whether the mention is linked to the expected entity with the picture."""
+        """Return whether the mention is linked to the expected entity with the picture."""
         return self.with_picture.link.entity_id == self.example.answer
 
     @property
     def is_right_without(self) -> bool:
-        """Whether the mention is linked to the expected entity even without the picture."""
+        """Return whether the mention is linked to the expected entity even without the picture."""
         return self.without_picture.link.entity_id == self.example.answer
 
     def to_json(self) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class PackageNeed:
 
     @property
     def is_met(self) -> bool:
-        """Whether pip has notes on a release that will do."""
+        """Return whether an installed release meets the requirement."""
         return fits(installed(*self.names), self.wanted)
 
 

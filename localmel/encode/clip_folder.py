@@ -38,7 +38,7 @@ _RESAMPLE = {2: "bilinear", 3: "bicubic"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
-    """How a picture is prepared for the model."""
+    """The steps that prepare a picture for the model."""
 
     size: tuple[int, int]
     "Height and width in pixels."

@@ -48,7 +48,7 @@ class KbImages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PicturesFound:
-    """How many of the pictures that a KB names were encoded, missing or broken."""
+    """Counts of a KB's pictures: encoded, missing and broken."""
 
     named: int
     encoded: int

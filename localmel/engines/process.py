@@ -298,7 +298,7 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """How a worker ended."""
+    """The end of a worker: its exit status and last words."""
 
     status: int | None
     "As Popen reports it: negative for a signal; None where it was ended because it was late."

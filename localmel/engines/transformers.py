@@ -63,7 +63,7 @@ class TransformersModel:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request waits."""
+        """Return whether no request is waiting."""
         return not self._waiting
 
     def peak_bytes(self) -> int:

@@ -76,7 +76,7 @@ class VllmModel:
 
     @property
     def is_idle(self) -> bool:
-        """Whether vLLM has nothing to do."""
+        """Return whether vLLM has nothing to do."""
         return not self._asked
 
     def peak_bytes(self) -> int:

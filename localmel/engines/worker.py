@@ -33,7 +33,7 @@ class Model(Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether `step` has nothing to do."""
+        """Return whether `step` has nothing to do."""
         ...
 
     def take(self, serial: int, request: Request) -> None:

@@ -75,7 +75,7 @@ def _triple(value: Any) -> Triple:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """What one system of one run cost, over all mentions of the run."""
+    """The cost of one system of a run, over all its mentions."""
 
     mentions_per_second: float | None = None
     whole_run: bool = False

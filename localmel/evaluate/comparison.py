@@ -242,7 +242,7 @@ def _smallest(hits: NDArray[Any], error: float, tests: int) -> float | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemAnswer:
-    """What one system answered for one mention."""
+    """The answer of one system to one mention."""
 
     outcome: Outcome
     candidates: tuple[Candidate, ...]
@@ -251,7 +251,7 @@ class SystemAnswer:
 
     @property
     def is_right(self) -> bool:
-        """Whether the answer is the gold, or NIL where the gold is NIL."""
+        """Return whether the answer is the gold, or NIL if the gold is NIL."""
         return self.outcome.predicted == self.outcome.gold
 
 

@@ -144,7 +144,7 @@ class FuzzyOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FuzzyCounts:
-    """How well one system ranks the candidates."""
+    """Counts of how well one system ranks the candidates."""
 
     n: int
     recall: Estimate | None

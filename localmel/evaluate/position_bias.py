@@ -48,7 +48,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PositionBias:
-    """How often each place is chosen and holds the gold; a pull of 0 means no preference for the first place."""
+    """The share of each place among choices and among golds; a pull of 0 means no preference for the first place."""
 
     n: int
     pull: Estimate
@@ -86,7 +86,7 @@ def position_bias(offers: Sequence[Offer], *, samples: int = 2000, seed: int = 0
 
 
 class Answered(Protocol):
-    """What one order of the candidates led to (see `rerank.choice.Vote`)."""
+    """The outcome of one order of the candidates (see `rerank.choice.Vote`)."""
 
     @property
     def order(self) -> tuple[int, ...]:

@@ -50,7 +50,7 @@ def rank_in(ranking: Ranking, gold: EntityId | None, *, ties: TieRule = "mean", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationSettings:
-    """What counts as a miss, and how intervals are computed.  Saved with every report."""
+    """Settings that decide what counts as a miss and how intervals are computed.  Saved with every report."""
 
     k: int = 16
     "How many candidates are ranked; recall is measured at this K."
@@ -72,7 +72,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What decides the slices of a mention.  None: unknown, or not applicable (the gold of a NIL mention)."""
+    """Facts that decide the slices of a mention.  None: unknown, or not applicable (the gold of a NIL mention)."""
 
     has_image: bool | None = None
     mention_has_triples: bool | None = None

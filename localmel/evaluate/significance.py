@@ -195,7 +195,7 @@ class PairedTest:
 
     @property
     def significant(self) -> bool:
-        """Whether both tests reject after correction."""
+        """Return whether both tests reject after correction."""
         return max(self.mcnemar_corrected, self.bootstrap_corrected) < LEVEL
 
     @property

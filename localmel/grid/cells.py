@@ -57,7 +57,7 @@ class Ground:
 
     @property
     def places(self) -> Mapping[str, str]:
-        """Where data and KB lie."""
+        """Return the folders of the data and the KB."""
         return {"data": str(self.grid.plan.data.resolve()), "kb": str(self.kb.folder.resolve())}
 
     def folder_of(self, one: Described | Cell) -> Path:
@@ -96,7 +96,7 @@ def asked_in(grid: Grid, kb: KnowledgeBase) -> Questions:
 
 
 def is_finished(out: Path, cell: Cell) -> bool:
-    """Whether the cell has its evaluation and every stage before it; their bytes are checked when they are used."""
+    """Return whether the cell has its evaluation and every stage before it; bytes are checked when they are used."""
     folder = out / CELLS / cell.name
     stages = [RETRIEVE]
     stages += [GENERATE] if cell.described.vlm.settings else []

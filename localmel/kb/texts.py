@@ -73,7 +73,7 @@ class EntityTexts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextCount:
-    """How many texts of one source a KB holds."""
+    """The number of texts of one source in a KB."""
 
     source: TextSource
     model: str

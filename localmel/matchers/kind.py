@@ -78,7 +78,7 @@ class KbSearch(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Indexed:
-    """What was done to make a KB ready."""
+    """The work that made a KB ready."""
 
     encoded: int
     "Texts (and pictures, where the matcher looks at parts of them) that were encoded."

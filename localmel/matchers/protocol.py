@@ -40,7 +40,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Side:
-    """What a matcher made of n rows of one side, without looking at the other."""
+    """The encoding of n rows of one side, computed without the other side."""
 
     vectors: Tensor  # (n, width)
     tokens: Mapping[str, Tokens] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class Matcher(Protocol[Given]):
 
 
 class EntityFeatures(Protocol[Known]):
-    """What is known of the n entities of a KB, on disk or in memory."""
+    """The features of the n entities of a KB, on disk or in memory."""
 
     def __len__(self) -> int: ...
 
@@ -177,7 +177,7 @@ class FeatureTable:
 
 
 def pictures_of(rows: Sequence[Sequence[tuple[NDArray[Any], NDArray[Any]]]], *, image: int, patch: int) -> Pictures:
-    """Of n rows with any number of pictures: the vector of each (image,) and its patches (p, patch).
+    """Return, for n rows with any number of pictures, the vector of each (image,) and its patches (p, patch).
 
     A row's whole is the mean of its pictures' vectors, its patches are those of all of them."""
     whole = np.zeros((len(rows), image), np.float32)

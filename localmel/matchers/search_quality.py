@@ -29,7 +29,7 @@ _COMPARED = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchQuality:
-    """What the search in two steps costs and misses, and where its scores lie; of validation mentions."""
+    """Cost, misses and range of scores of the two-step search, over validation mentions."""
 
     same_best: float
     "Share of mentions for which it finds the same best 16 as scoring every entity does."

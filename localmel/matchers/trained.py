@@ -33,7 +33,7 @@ Module = TypeVar("Module", bound="nn.Module")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MatcherCard:
-    """What a folder says of the trained matcher in it."""
+    """The card of a trained matcher: what its folder says about it."""
 
     folder: Path
     kind: str

@@ -52,7 +52,7 @@ class HeldSides:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwoStepSettings:
-    """How many entities the matcher scores for a mention."""
+    """Settings of how many entities the matcher scores for a mention."""
 
     candidates: int = 128
     "At least this many of the first step."

@@ -29,7 +29,7 @@ context."""
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MentionContext:
-    """What is known about one mention before its candidates are examined."""
+    """The context of one mention before its candidates are examined."""
 
     surface: str
     words: NDArray[Any]  # (w,) uint32: stems of the context without those of the surface, ascending
@@ -39,7 +39,7 @@ class MentionContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Support:
-    """How well each phrase of each candidate agrees with the context.  q phrases, over all candidates."""
+    """Agreement of each phrase of each candidate with the context.  q phrases, over all candidates."""
 
     phrases: NDArray[Any]  # (q,) phrase numbers
     owner: NDArray[Any]  # (q,) index of the candidate

@@ -27,12 +27,12 @@ class Column:
 
     @property
     def calibrated(self) -> bool:
-        """Whether its scores are meant as probabilities."""
+        """Return whether its scores are probabilities."""
         return self.system in CALIBRATED
 
     @property
     def facts(self) -> dict[str, str]:
-        """What the system was made from, in words and short hashes."""
+        """Return what the system was made from, in words and short hashes."""
         inputs, settings = self.run.inputs, self.run.settings
         found = {"system": self.system, "profile": str(settings.get("profile", "?"))}
         found["withheld"] = ", ".join(settings["without"]) or "nothing"
@@ -128,7 +128,7 @@ def differences_of(one: Column, other: Column) -> tuple[str, ...]:
 
 
 def gains_from_triples(one: Column, other: Column) -> bool:
-    """Whether the second differs from the first only by the ablation of triples."""
+    """Return whether the second differs from the first only by the ablation of triples."""
     withheld, more = ({*run.settings["without"]} for run in (one.run, other.run))
     if one.run.inputs.get("models") != other.run.inputs.get("models"):
         return False

@@ -60,7 +60,7 @@ EXTRA = ("statsmodels", "scipy", "jinja2")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparePlan:
-    """What is compared, and what the report shows of it."""
+    """The runs to compare, and what the report shows."""
 
     runs: tuple[Path, ...]
     systems: tuple[str, ...] = ()

@@ -33,7 +33,7 @@ from localmel.weights.needed import network_folder
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to evaluate, and how."""
+    """A plan of an evaluation: what to evaluate, and how."""
 
     data: Path
     "A benchmark folder."

@@ -38,7 +38,7 @@ BROKEN, OUTSIDE, SMALL, TWICE, BEYOND = "no box", "outside the picture", "too sm
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """Where an object is, in pixels from the upper left corner, and how sure the detector is (higher is surer)."""
+    """The box of an object in pixels from the upper left corner, with the detector's score (higher is surer)."""
 
     left: float
     top: float

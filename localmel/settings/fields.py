@@ -43,7 +43,7 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateSettings:
-    """How triples about a mention are generated."""
+    """Settings of the generation of triples."""
 
     backend: str = "embedded"
     "`embedded`: writing in the picture, appositions, relations induced from the sentence; `vlm`: ask a model."
@@ -82,7 +82,7 @@ class EncodeSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrieveSettings:
-    """How candidates are found."""
+    """Settings of retrieval."""
 
     by_name: int = 64
     "Most entities whose name matches the surface."
@@ -100,7 +100,7 @@ class RetrieveSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankSettings:
-    """How one candidate is chosen."""
+    """Settings of reranking."""
 
     backend: str = "evidence"
     "`evidence`: the trained, calibrated scorer; `llm`: a model chooses among the scorer's best."

@@ -232,7 +232,7 @@ def _read(path: Path) -> EncodedSplit:
 
 
 def _digest(split: Split) -> str:
-    """Of everything in a split that reaches the vectors."""
+    """Return a digest of everything in a split that reaches the vectors."""
     digest = hashlib.sha256()
     for mention in split.mentions:
         facts = (mention.id, mention.context, mention.span.start, mention.span.end, split.gold[mention.id])

@@ -21,7 +21,7 @@ ABLATIONS = ("triples", "gate", "text", "image")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What is trained on what."""
+    """A recipe of training: what is trained, and on what."""
 
     data: Path
     "A benchmark folder."
@@ -74,5 +74,5 @@ class Recipe:
             raise UsageError(f"there is no fold {self.fold[0]} of {self.fold[1]}", hint="--fold 0/3")
 
     def withheld(self) -> dict[str, Any]:
-        """What a network of this recipe is not shown, as its run and its card say it."""
+        """Return the ablations of this recipe as its run and its card record them."""
         return {"without": sorted(self.without), "fold": "/".join(map(str, self.fold)) if self.fold else None}

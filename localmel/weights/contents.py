@@ -135,7 +135,7 @@ class TensorPlace:
 
     @property
     def n_numbers(self) -> int:
-        """How many numbers the tensor holds; of packed 4-bit weights, the packed ones."""
+        """Return how many numbers the tensor holds; packed 4-bit weights count as packed."""
         return math.prod(self.shape)
 
 

@@ -71,7 +71,7 @@ class ModelFolder:
 
     @property
     def takes_pictures(self) -> bool:
-        """Whether the model has a vision tower."""
+        """Return whether the model has a vision tower."""
         return "vision_config" in self.config
 
     @property
@@ -94,7 +94,7 @@ class ModelFolder:
 
     @property
     def quantized_as(self) -> str:
-        """How the stored weights are quantised ("awq", "gptq", ...); empty where they are not."""
+        """Return how the stored weights are quantised ("awq", "gptq", ...); empty if they are not."""
         found = self.config.get("quantization_config") or self.config.get("compression_config") or {}
         return str(found.get("quant_method", "")) if isinstance(found, dict) else ""
 

@@ -123,7 +123,7 @@ class DweChoice(MatcherOptions):
 
     @property
     def attribute_settings(self) -> AttributeSettings | None:
-        """What is asked of pictures, if anything is.  Raises UsageError for a name that is none."""
+        """Return the attributes asked of pictures, if any.  Raises UsageError for an unknown name."""
         from localmel.see.attributes import AttributeSettings
 
         return AttributeSettings(asked=self.asked, least=self.least) if self.attributes else None
@@ -172,7 +172,7 @@ class DweChoice(MatcherOptions):
 
 
 def choice_from(given: Mapping[str, Any]) -> DweChoice:
-    """As it stands in a card.  Raises ValueError, TypeError or UsageError for what is no choice."""
+    """Return the choice that a card holds.  Raises ValueError, TypeError or UsageError if it holds none."""
     if unknown := set(given) - {field.name for field in fields(DweChoice)}:
         raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
     lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}

@@ -69,7 +69,7 @@ class Singles:
         return len(self.values)
 
     def of(self, positions: NDArray[np.int64]) -> Tokens:
-        """Those at `positions`; zero where there is none."""
+        """Return the rows at `positions`; a missing row is zero."""
         there = np.ones(len(positions), bool) if self.there is None else np.asarray(self.there[positions], bool)
         values = np.where(there[:, None], np.asarray(self.values[positions], np.float32), np.float32(0))
         return Tokens(values=torch.from_numpy(values)[:, None], there=torch.from_numpy(there)[:, None])
@@ -85,7 +85,7 @@ class Several:
         return len(self.lists.starts) - 1
 
     def of(self, positions: NDArray[np.int64]) -> Tokens:
-        """Those at `positions`, padded to the longest of them."""
+        """Return the rows at `positions`, padded to the longest of them."""
         values, there = padded(self.lists, positions)
         return Tokens(values=values, there=there)
 

@@ -21,7 +21,7 @@ FORMS = ("mended", "paper", "published")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DweLossSettings:
-    """What is added up."""
+    """The terms of the loss and their weights."""
 
     form: str = "mended"
     "`mended`; `paper`: the right pair is left out of its denominator, and rows of one gold are negatives; "
@@ -134,7 +134,7 @@ def _between(
 
 
 def _published(views: DweViews, other: DweViews, gold: Tensor, ids: Tensor, scale: Tensor) -> DweLosses:
-    """What the published code adds up: CLIP's loss of name and objects, and an N-pair loss of raw inner products.
+    """Return the published sum: CLIP's loss of name and objects, and an N-pair loss of raw inner products.
 
     Wrong entities are the further rows, where there are any; each is wrong for every mention.  Text and picture are
     contrasted there too, but the number goes nowhere: `coarse` is told and not added."""

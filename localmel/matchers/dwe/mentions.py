@@ -45,7 +45,7 @@ _SINGLES = ("name", "text", "image")
 
 
 def dwe_entities(vectors: KbVectors, images: KbImages | None = None, written: Sequence[TextVectors] = ()) -> DweTable:
-    """Of a KB's entities: their static text, their picture, and the texts beside it that are chosen."""
+    """Return the features of a KB's entities: static text, picture, and the chosen additional texts."""
     parts: dict[str, Singles | Several] = {"text": Singles(values=vectors.entities)}
     if images is not None:
         parts["image"] = Singles(values=images.vectors, there=images.there)
@@ -55,7 +55,7 @@ def dwe_entities(vectors: KbVectors, images: KbImages | None = None, written: Se
 
 
 def _written(texts: Sequence[TextVectors], n: int) -> Singles | Several:
-    """Of one source as it lies on the disk; of two of them each entity's own ones."""
+    """Return the vectors of one source as stored, or of two sources joined per entity."""
     there = [one.has_text(np.arange(n)) for one in texts]
     if len(texts) == 1:
         return Singles(values=texts[0].vectors, there=there[0])
@@ -197,7 +197,7 @@ class Looking:
         return self._folder / name if self._folder else None
 
     def facts(self, mentions: Sequence[Mention]) -> dict[str, Any]:
-        """What the columns hang on."""
+        """Return the facts that the columns depend on."""
         digest, known = hashlib.sha256(), dict[Path, bytes]()
         for one in mentions:
             for text in (one.surface, mention_text(one)):

@@ -30,7 +30,7 @@ _ENTITY = ("text", "written", "image")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DweViews:
-    """What a loss looks at besides the sides."""
+    """Views of both sides that only the loss uses."""
 
     raw: Tensor  # (b, width) the vectors before they are made unit vectors
     parts: dict[str, tuple[Tensor, Tensor]]
@@ -143,7 +143,7 @@ class Dwe(nn.Module):
         return made
 
     def _used(self, names: tuple[str, ...]) -> list[str]:
-        """Those that are looked at.  An entity keeps its static text and pictures, whatever is switched off."""
+        """Return the parts in use.  An entity keeps its static text and pictures whatever is switched off."""
         off = {"written"} if names == _ENTITY else {*SWITCHES}
         off &= {*self.settings.without}
         return [name for name in names if name not in off and self.settings.width_of(name)]
@@ -229,7 +229,7 @@ def masked_mean(tokens: Tokens) -> Tensor:
 
 
 def as_identity(linear: nn.Linear) -> nn.Linear:
-    """Where both widths are equal; else random, as it was made."""
+    """Initialise a projection as the identity if both widths are equal; otherwise leave it random."""
     if linear.in_features == linear.out_features:
         nn.init.eye_(linear.weight)
     nn.init.zeros_(linear.bias)

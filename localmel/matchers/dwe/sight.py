@@ -27,7 +27,7 @@ _TRAIN = "localmel train DATA --kb KB --matcher dwe --out runs/NAME"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DweSight:
-    """What looks at pictures, and what is asked of them."""
+    """The models that look at pictures, and what they are asked."""
 
     choice: DweChoice
     objects: Detector | None
@@ -36,7 +36,7 @@ class DweSight:
     "Revision of the vision-language model, where one is asked."
 
     def facts(self) -> dict[str, Any]:
-        """What mentions look like hangs on this, besides mentions and encoders."""
+        """Return the facts that the features of mentions depend on, besides mentions and encoders."""
         choice, asked = self.choice, self.choice.attribute_settings
         made: dict[str, Any] = {
             "detector": dict(self.objects.facts) if self.objects else None,
@@ -78,7 +78,7 @@ def open_sight(choice: DweChoice) -> DweSight:
 
 
 def sight_of_card(folder: Path, card: Mapping[str, Any]) -> DweSight:
-    """What the matcher in `folder` was trained with.
+    """Return the sight that the matcher in `folder` was trained with.
 
     A card of a version that let nobody choose says nothing of it, and means tiles.  Raises CorruptArtifact for a card
     that was changed; MissingWeights, MissingExtra or BadInput where what it names is not here, or is not the same."""
@@ -120,7 +120,7 @@ def sight_of_card(folder: Path, card: Mapping[str, Any]) -> DweSight:
 
 
 def read_sight(folder: Path) -> DweSight:
-    """Likewise of the folder itself, whose weights are not read."""
+    """Return the sight of a matcher's folder without reading its weights."""
     try:
         facts: Mapping[str, Any] = dict(json.loads((folder / FILE).read_text(encoding="utf-8"))["facts"])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -143,7 +143,7 @@ def _portable(detector: str) -> str:
 
 
 def _revision(choice: DweChoice) -> str:
-    """Of the model that is asked, which is not loaded for it."""
+    """Return the revision of the model that is asked, without loading it."""
     if choice.attributes != VLM or choice.model is None:
         return ""
     with open_model(choice.model) as engine:

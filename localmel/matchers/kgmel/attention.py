@@ -73,7 +73,7 @@ class _Settings:
 
     @property
     def scale(self) -> float:
-        """What is left is multiplied by this, so that its expectation stays."""
+        """Return the factor that keeps the expectation of what dropout leaves."""
         return 256 / (256 - self.drop_below)
 
 
@@ -269,7 +269,7 @@ def _row_products(keys: Tensor, values: Tensor, columns: Tensor, piece: _Piece) 
 
 @cache
 def _has_sampled_product(device: str) -> bool:
-    """Whether this build of PyTorch has the sampled dense product; asked once, so that its remarks are made once."""
+    """Return whether PyTorch has the sampled dense product; asked once, so that it warns once."""
     one = torch.ones(1, 1, device=device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

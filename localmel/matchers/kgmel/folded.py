@@ -26,7 +26,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What text, or image, does to a row: it asks for triples, and is added to them through its gate."""
+    """A text or image source of a row: it attends to triples and is added to them through its gate."""
 
     key: Array  # (in, triple width)
     out: Layer

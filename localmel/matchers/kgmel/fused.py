@@ -108,7 +108,7 @@ def fuse_kb(
 
 
 def fused_folder(kb: KnowledgeBase, matcher: MatcherCard) -> Path:
-    """Where the vectors of a KB by this network stand."""
+    """Return the folder of a KB's vectors by this network."""
     return kb.folder / "fused" / matcher.sha256[:16]
 
 
@@ -235,7 +235,7 @@ def indexes_of(kb: KnowledgeBase, matcher: MatcherCard) -> dict[str, int]:
 
 
 def index_folder(kb: KnowledgeBase, matcher: MatcherCard, kind: str) -> Path:
-    """Where the index of that kind stands."""
+    """Return the folder of the index of that kind."""
     folder = fused_folder(kb, matcher)
     return folder.with_name(f"{folder.name}.{kind}")
 

@@ -18,7 +18,7 @@ from localmel.matchers.kgmel.network import PackedTriples
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MentionVectors:
-    """What is known of m mentions before they are fused."""
+    """The inputs of m mentions before fusion."""
 
     text: NDArray[Any]  # (m, text width) float32
     triples: TripleArrays  # m rows
@@ -37,7 +37,7 @@ class MentionVectors:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EntityVectors:
-    """What is known of the n entities of a KB before they are fused."""
+    """The inputs of the n entities of a KB before fusion."""
 
     text: NDArray[Any]  # (n, text width)
     triples: KbTriples

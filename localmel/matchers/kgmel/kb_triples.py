@@ -72,7 +72,7 @@ class KbTriples:
         return np.minimum(np.diff(self._usable.starts), self._most)
 
     def n_sampled(self) -> int:
-        """How many entities have more triples than are handed out."""
+        """Return how many entities have more triples than are used."""
         return int((np.diff(self._usable.starts) > self._most).sum())
 
     def of(self, positions: NDArray[Any], *, without: NDArray[Any] | None = None) -> TripleArrays:

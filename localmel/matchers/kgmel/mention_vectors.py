@@ -107,7 +107,7 @@ def _write(path: Path, made: Mapping[str, PictureVectors]) -> None:
 
 
 def _kept(folder: Path, facts: Mapping[str, Any], space: Space) -> dict[str, PictureVectors] | None:
-    """What an earlier run made of the same pictures; None where it is to be made, again or for the first time."""
+    """Return what an earlier run made of the same pictures, or None if it must be made."""
     try:
         if read_manifest(folder, kind=KIND, version=VERSION, every_byte=True).get("made_from") != facts:
             return None
@@ -121,7 +121,7 @@ def _kept(folder: Path, facts: Mapping[str, Any], space: Space) -> dict[str, Pic
 
 
 def _digest(split: Split) -> str:
-    """Of every mention's picture by its bytes; the same for pictures that are not there."""
+    """Return a digest of every mention's picture by its bytes; all missing pictures count as equal."""
     digest = hashlib.sha256()
     known: dict[Path | None, str] = {None: ""}
     for mention in split.mentions:

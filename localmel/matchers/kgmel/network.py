@@ -261,7 +261,7 @@ _WITHOUT_EFFECT = "reltail_key.bias"
 
 
 def _ends(name: str) -> tuple[str, ...]:
-    """What is to be added to the name of a part: nothing where it names one tensor."""
+    """Return the suffixes of the name of a part; a part that is one tensor has none."""
     return ("",) if name.endswith((".weight", ".bias")) else (".weight", ".bias")
 
 

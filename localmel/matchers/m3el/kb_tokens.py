@@ -198,7 +198,7 @@ def _loaded(kb: KnowledgeBase, folder: Path, facts: Mapping[str, Any], space: Sp
 
 
 def _stands(folder: Path, facts: Mapping[str, Any]) -> bool:
-    """Whether all of it was made from the same, byte by byte."""
+    """Return whether all arrays are whole and were made from the same facts."""
     try:
         manifest, _ = read_arrays(folder, kind=KIND, version=VERSION, every_byte=True)
     except (FileNotFoundError, CorruptArtifact):

@@ -29,12 +29,12 @@ class LocalMatching(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def asked(self, tokens: Tokens) -> Tokens:
-        """Of mentions: keys and values (m, length, 2 x width)."""
+        """Return the keys and values of mentions, (m, length, 2 x width)."""
         both = torch.cat([self.key(tokens.values), self.value(tokens.values)], dim=-1)
         return Tokens(values=both, there=tokens.there)
 
     def asking(self, tokens: Tokens) -> Tokens:
-        """Of entities: queries (n, length, width)."""
+        """Return the queries of entities, (n, length, width)."""
         return Tokens(values=self.query(tokens.values), there=tokens.there)
 
     def estimate(self, asked: Tokens) -> Tensor:
@@ -95,7 +95,7 @@ def _masked_mean(values: Tensor, there: Tensor) -> Tensor:
 
 
 class CrossModal(nn.Module):
-    """What a row's text and picture say together, as one vector or two.  Source: M3EL, cross-modal network.
+    """Joint vectors of a row's text and picture, one or two.  Source: M3EL, cross-modal network.
 
     One way: the whole text asks the patches (a), each patch asks the words (b), a gate mixes both.  Both ways: a vector
     begun at the text pools what the text hears of the patches and each patch of the words; another begun at the picture

@@ -17,7 +17,7 @@ from localmel.errors import BadInput
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class M3elLossSettings:
-    """What is added up, and who counts as a negative."""
+    """The terms of the loss, and which rows count as negatives."""
 
     temperature: float = 0.03
     "Divides cosines of the contrastive term before the softmax."

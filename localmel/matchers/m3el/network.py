@@ -61,7 +61,7 @@ class M3el(nn.Module):
 
     @property
     def vectors_say_all(self) -> bool:
-        """Whether no words and no patches are looked at."""
+        """Return whether no words and no patches are used."""
         return not {"words", "patches"} & set(self.settings.used)
 
     def mentions(self, given: Features) -> Side:
@@ -205,7 +205,7 @@ class M3el(nn.Module):
         return torch.cat([vectors[name] * math.sqrt(weight) for name, _, weight in self._slices], dim=1)
 
     def _marks(self, there: Tensor) -> Tensor:
-        """As published, padding and missing pictures are taken for tokens."""
+        """Return masks; the published form treats padding and missing pictures as tokens."""
         return torch.ones_like(there) if self.settings.published else there
 
     def _taken(self, given: Features) -> Features:

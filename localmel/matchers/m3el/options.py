@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class M3elOptions(MatcherOptions):
-    """How M3EL is trained beyond what all kinds share."""
+    """Options of M3EL beyond those that all kinds share."""
 
     tune_encoder: Annotated[
         bool, Flag("--tune-encoder", "Train the encoder together with the matcher (m3el); docs/matchers.md.")

@@ -19,7 +19,7 @@ from localmel.matchers.train.settings import TrainingSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Part:
-    """What is contrasted at once: m mentions, n entities."""
+    """A part of a batch that is contrasted at once: m mentions, n entities."""
 
     mentions: NDArray[Any]  # (m,) numbers of the mentions, ascending
     entities: NDArray[Any]  # (n,) positions: golds and further negatives

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
-    """How well a network ranks the golds of n mentions.  Ties count half."""
+    """Summary of how a network ranks the golds of n mentions.  Ties count half."""
 
     n: int
     hits_at_1: float
@@ -68,7 +68,7 @@ class Alone:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainingInputs:
-    """What a matcher is trained and validated on.  The features of each side are the kind's own."""
+    """The data that a matcher is trained and validated on.  The features of each side belong to the kind."""
 
     mentions: Any
     validation: Any
@@ -83,7 +83,7 @@ class TrainingInputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Validated:
-    """How a network ranks the validation mentions, and what it finds for the train mentions."""
+    """Ranks of the validation mentions, and what the network finds for the train mentions."""
 
     ranks: Tensor
     "(m,) of each validation mention's gold among all entities; infinity where it was not ranked, 0 without a gold."

@@ -38,7 +38,7 @@ _PATIENCE_OF_PROCESSES = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
-    """What one epoch gave.  `ranks` is None where it was not validated."""
+    """The result of one epoch.  `ranks` is None if it was not validated."""
 
     number: int
     loss: float

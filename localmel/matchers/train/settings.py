@@ -13,7 +13,7 @@ SOURCES_OF_NEGATIVES = ("names", "index")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossSettings:
-    """What is added up, and who counts as a negative."""
+    """The terms of the loss, and which rows count as negatives."""
 
     temperature: float = 0.1
     "Divides cosines before the softmax."
@@ -31,7 +31,7 @@ class LossSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:
-    """How a network is trained."""
+    """Settings of the training of a network."""
 
     epochs: int = 6
     "At most this many passes over the mentions."
@@ -92,7 +92,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderTuning:
-    """What moves the encoder's weights; batches, epochs and precision are those of the matcher's training."""
+    """Settings that move the encoder's weights; batches, epochs and precision come from the matcher's training."""
 
     rate: float = 1e-5
     "Highest learning rate of the encoder; it rises and falls with the matcher's.  As M3EL."

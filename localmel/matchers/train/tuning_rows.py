@@ -55,13 +55,13 @@ class Rows:
 
 
 def rows_of_mentions(mentions: Sequence[Mention], *, sees: bool) -> Rows:
-    """As `mention_features` takes them."""
+    """Return the rows of mentions that `mention_features` takes."""
     pictures = [mention.image for mention in mentions] if sees else None
     return Rows(texts=[mention_text(mention) for mention in mentions], pictures=pictures)
 
 
 def rows_of_kb(kb: KnowledgeBase, rows: NDArray[Any], *, sees: bool) -> Rows:
-    """Of a KB's entities, by position.  rows: (n,) those of the packed KB."""
+    """Return the rows of a KB's entities, by position.  rows: (n,) those of the packed KB."""
     with kb.reading():
         texts = list(entity_texts(kb))
         named = dict(kb.select("SELECT entity, path FROM images")) if sees else {}

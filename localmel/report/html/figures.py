@@ -191,7 +191,7 @@ def _slices(kept: Sequence[ComparedSlice], systems: Sequence[str], small: bool) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rows:
-    """Where the rows of a figure are: labels to the left of the plot, or above each row on a narrow screen."""
+    """Positions of the rows of a figure: labels left of the plot, or above each row on a narrow screen."""
 
     small: bool
     height: float
