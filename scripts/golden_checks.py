@@ -35,7 +35,8 @@ def told(one):
             "nargs": one.nargs, "multiple": getattr(one, "multiple", False), "hidden": getattr(one, "hidden", False),
             "min": getattr(one, "min", None), "max": getattr(one, "max", None), "metavar": one.metavar}
 def walk(command, name):
-    yield name, [told(one) for one in command.params]
+    order = lambda one: (one["kind"] != "argument", one["name"] if one["kind"] == "option" else "")
+    yield name, sorted((told(one) for one in command.params), key=order)  # the order of flags in --help is wording
     for key, below in getattr(command, "commands", {}).items():
         yield from walk(below, f"{name} {key}")
 print(json.dumps(dict(walk(typer.main.get_command(app), "localmel"))))

@@ -1,4 +1,4 @@
-"""`localmel train`: benchmark mentions and a KB -> a network for each seed, and how good they are."""
+"""`localmel train`: train a network for each seed on the mentions of a benchmark, and report how good it is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from localmel.cli.matcher_options import options_from, with_matcher_options
-from localmel.cli.options import command_line
+from localmel.cli.options import AsJson, command_line
 from localmel.cli.output import print_json, print_note, print_table, progress_bar
 from localmel.errors import UsageError
 
@@ -24,55 +24,78 @@ if TYPE_CHECKING:
 _NUMBERS = {"hits_at_1": "HITS@1", "hits_at_16": "HITS@16", "mrr": "MRR"}
 
 
+Data = Annotated[Path, typer.Argument(help="A benchmark: MIMIC's or KGMEL's layout, or NAME-train/val.jsonl.")]
+GoldKb = Annotated[str, typer.Option("--kb", help="Name or path of the KB that contains the golds.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same command resumes it.")]
+Datasets = Annotated[
+    list[str] | None, typer.Option("--dataset", help="Only this dataset of the folder (repeatable; joined).")
+]
+Matcher = Annotated[
+    str, typer.Option("--matcher", help="What to train: kgmel (fusion network), m3el or dwe; see docs/matchers.md.")
+]
+Mentions = Annotated[
+    int, typer.Option("--mentions", min=0, help="Train on at most this many mentions, drawn by sentence; 0: all.")
+]
+Validation = Annotated[
+    int, typer.Option("--validation-mentions", min=0, help="Choose the epoch by at most this many; 0: all.")
+]
+Seeds = Annotated[str, typer.Option("--seeds", help="Train one network for each of these seeds: 0,1,2.")]
+Epochs = Annotated[int, typer.Option("--epochs", min=1, help="How often to pass over the mentions, at most.")]
+Batch = Annotated[int, typer.Option("--batch", min=1, help="Mentions contrasted at once, per process.")]
+Rate = Annotated[float, typer.Option("--rate", help="Highest learning rate.")]
+Width = Annotated[
+    int | None, typer.Option("--width", min=1, help="Length of the compared vectors; kgmel: 384, m3el: 96.")
+]
+Precision = Annotated[str, typer.Option("--precision", help="float32 or bfloat16.")]
+Accumulate = Annotated[int, typer.Option("--accumulate", min=1, help="Batches per optimiser step.")]
+HardNegatives = Annotated[
+    int, typer.Option("--hard-negatives", min=0, help="Additional wrong entities for each mention.")
+]
+HardFrom = Annotated[
+    str,
+    typer.Option("--hard-from", help="names (bearers of the name) or index (nearest by the network so far)."),
+]
+Without = Annotated[
+    list[str] | None, typer.Option("--without", help="Ablation: triples, gate, text or image (repeatable).")
+]
+PublishedNegatives = Annotated[
+    bool, typer.Option("--published-negatives", help="As published: a repeated gold in a batch counts as a negative.")
+]
+LeaveOutLeaked = Annotated[
+    bool, typer.Option("--drop-leaked", help="Leave out validation mentions whose sentence is in train.")
+]
+VisibleText = Annotated[
+    float, typer.Option("--visible-text", help="Share of train sentences of which a piece moves into the picture.")
+]
+Fold = Annotated[str | None, typer.Option("--fold", help="I/N: leave out sentences whose CRC-32 modulo N is I.")]
+EncoderProfile = Annotated[str, typer.Option("--profile", help="Profile whose encoders are used.")]
+
+
 @with_matcher_options
 def train_command(
-    data: Annotated[Path, typer.Argument(help="A benchmark: MIMIC's or KGMEL's layout, or NAME-train/val.jsonl.")],
-    kb: Annotated[str, typer.Option("--kb", help="Name or path of the KB that the golds are in.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the run; the same command goes on there.")],
-    dataset: Annotated[
-        list[str] | None, typer.Option("--dataset", help="Only this dataset of the folder (repeatable; joined).")
-    ] = None,
-    matcher: Annotated[
-        str, typer.Option("--matcher", help="What is trained: kgmel (fusion network), m3el or dwe; docs/matchers.md.")
-    ] = "kgmel",
-    mentions: Annotated[
-        int, typer.Option("--mentions", min=0, help="Train on so many mentions at most, drawn by sentence; 0: all.")
-    ] = 0,
-    validation_mentions: Annotated[
-        int, typer.Option("--validation-mentions", min=0, help="Choose the epoch by so many at most; 0: all.")
-    ] = 0,
-    seeds: Annotated[str, typer.Option("--seeds", help="A network for each of these numbers: 0,1,2.")] = "0",
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the mentions, at most.")] = 6,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Mentions contrasted at once, by each process.")] = 512,
-    rate: Annotated[float, typer.Option("--rate", help="Highest learning rate.")] = 1e-3,
-    width: Annotated[
-        int | None, typer.Option("--width", min=1, help="Length of the vectors compared; kgmel: 384, m3el: 96.")
-    ] = None,
-    precision: Annotated[str, typer.Option("--precision", help="float32 or bfloat16.")] = "float32",
-    accumulate: Annotated[int, typer.Option("--accumulate", min=1, help="Batches to a step.")] = 1,
-    hard_negatives: Annotated[
-        int, typer.Option("--hard-negatives", min=0, help="Further wrong entities for each mention.")
-    ] = 3,
-    hard_from: Annotated[
-        str, typer.Option("--hard-from", help="names: bearers of the name.  index: nearest by the network so far.")
-    ] = "names",
-    without: Annotated[
-        list[str] | None, typer.Option("--without", help="Ablation: triples, gate, text or image (repeatable).")
-    ] = None,
-    published_negatives: Annotated[
-        bool, typer.Option("--published-negatives", help="As published: the same gold twice in a batch is a negative.")
-    ] = False,
-    drop_leaked: Annotated[
-        bool, typer.Option("--drop-leaked", help="Leave validation mentions out whose sentence train has.")
-    ] = False,
-    visible_text: Annotated[
-        float, typer.Option("--visible-text", help="Share of train sentences of which a piece moves into the picture.")
-    ] = 0.2,
-    fold: Annotated[
-        str | None, typer.Option("--fold", help="I/N: train without the sentences whose CRC-32 leaves I divided by N.")
-    ] = None,
-    profile: Annotated[str, typer.Option("--profile", help="Whose encoders make the vectors.")] = "embedded",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for programs.")] = False,
+    data: Data,
+    kb: GoldKb,
+    out: Out,
+    dataset: Datasets = None,
+    matcher: Matcher = "kgmel",
+    mentions: Mentions = 0,
+    validation_mentions: Validation = 0,
+    seeds: Seeds = "0",
+    epochs: Epochs = 6,
+    batch: Batch = 512,
+    rate: Rate = 1e-3,
+    width: Width = None,
+    precision: Precision = "float32",
+    accumulate: Accumulate = 1,
+    hard_negatives: HardNegatives = 3,
+    hard_from: HardFrom = "names",
+    without: Without = None,
+    published_negatives: PublishedNegatives = False,
+    drop_leaked: LeaveOutLeaked = False,
+    visible_text: VisibleText = 0.2,
+    fold: Fold = None,
+    profile: EncoderProfile = "embedded",
+    as_json: AsJson = False,
     *,
     typed: Mapping[str, Any],
 ) -> None:
@@ -80,32 +103,17 @@ def train_command(
     from localmel.matchers.train.settings import LossSettings, TrainingSettings
     from localmel.training.recipe import Recipe
 
+    loss = LossSettings(temperature=0.05, published_negatives=published_negatives)
     training = TrainingSettings(
-        epochs=epochs,
-        batch=batch,
-        rate=rate,
-        precision=precision,
-        accumulate=accumulate,
-        hard_negatives=hard_negatives,
-        hard_from=hard_from,
-        loss=LossSettings(temperature=0.05, published_negatives=published_negatives),
-    )
+        epochs=epochs, batch=batch, rate=rate, precision=precision, accumulate=accumulate,
+        hard_negatives=hard_negatives, hard_from=hard_from, loss=loss,
+    )  # fmt: skip
     recipe = Recipe(
-        data=data,
-        datasets=tuple(dataset or ()),
-        training=training,
-        matcher=matcher,
-        options=options_from(typed, matcher, profile),
-        mentions=mentions,
-        validation_mentions=validation_mentions,
-        seeds=_numbers("--seeds", seeds, ","),
-        width=width,
-        without=tuple(dict.fromkeys(without or ())),
-        drop_leaked=drop_leaked,
-        visible_text=visible_text,
-        fold=_fold(fold),
-        command=command_line(),
-    )
+        data=data, datasets=tuple(dataset or ()), training=training, seeds=_numbers("--seeds", seeds, ","),
+        matcher=matcher, options=options_from(typed, matcher, profile), width=width,
+        mentions=mentions, validation_mentions=validation_mentions, drop_leaked=drop_leaked, fold=_fold(fold),
+        without=tuple(dict.fromkeys(without or ())), visible_text=visible_text, command=command_line(),
+    )  # fmt: skip
     outcome = _trained(recipe, kb, out, profile)
     if outcome.leads:
         print_json(_to_json(outcome, out)) if as_json else _print_outcome(outcome, out)
@@ -130,12 +138,12 @@ def _trained(recipe: Recipe, kb: str, out: Path, profile: str) -> Outcome:
         with progress_bar():
             return train_networks(recipe, _opened(kb, encoders.text), encoders, out, on_epoch=tell)
     except KeyboardInterrupt:
-        print_note("run the same command to go on behind the last finished epoch")
+        print_note("run the same command to resume after the last finished epoch")
         raise
 
 
 def _opened(name: str, encoder: TextEncoder) -> KnowledgeBase:
-    """The KB; the starter KB is built where it is missing, but needs no network for this."""
+    """Open the KB; the starter KB is built if it is missing, without a fusion network."""
     from localmel.encode.kb_vectors import index_kb
     from localmel.kb.locate import STARTER, open_kb, prepare_starter
 
