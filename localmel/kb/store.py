@@ -109,7 +109,8 @@ class KnowledgeBase:
     def stream(self, sql: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """Run one query and yield its rows one by one."""
         try:
-            yield from self._connection.execute(sql, values)
+            for row in self._connection.execute(sql, values):  # noqa: UP028 - it would close the cursor of a closed KB
+                yield row
         except sqlite3.Error as error:
             raise translated(error, self._path) from error
 

@@ -90,7 +90,7 @@ def test_written_texts_say_who_wrote_them_and_what_no_source_has(localmel: Run, 
     assert "written by scripted; unsupported: Einstein, 1999" in page
     again = localmel(*command, "--only-missing")
     assert again.returncode == 0
-    assert "left out, described before" in again.stdout
+    assert "skipped, already described" in again.stdout
     assert "Q3: the model gave up" in again.stderr
     counts = json.loads(localmel("kb", "texts", kb, "--json").stdout)["texts"]
     assert counts == [{"source": "written", "model": "scripted", "entities": 2, "doubtful": 1}]

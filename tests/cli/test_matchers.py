@@ -67,7 +67,7 @@ EVAL = ("eval", "DATA", "--kb", "KB")
         (("index", "KB", "--matcher", "DATA"), 6, "holds no matcher"),
         ((*EVAL, "--system", "matcher"), 2, "no matcher to evaluate"),
         ((*EVAL, "--system", "names", "--matcher", "x"), 2, "a matcher changes none of"),
-        ((*EVAL, "--matcher", "x", "--network", "y"), 2, "are both to find candidates"),
+        ((*EVAL, "--matcher", "x", "--network", "y"), 2, "cannot find candidates by both"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, tuple) else "",
 )

@@ -87,8 +87,8 @@ def test_an_encoder_is_tuned_named_by_a_profile_indexed_evaluated_and_linked_wit
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (("--matcher", "kgmel", "--tune-encoder"), 2, "tuned together with m3el, not with kgmel"),
-        (("--matcher", "dwe", "--tune-encoder"), 2, "tuned together with m3el, not with dwe"),
+        (("--matcher", "kgmel", "--tune-encoder"), 2, "cannot train kgmel with --tune-encoder: only m3el"),
+        (("--matcher", "dwe", "--tune-encoder"), 2, "cannot train dwe with --tune-encoder: only m3el"),
         (("--matcher", "m3el", "--tune-encoder", "--encoder-rate", "0"), 2, "rate 0.0; it is a number above 0"),
         (("--matcher", "m3el", "--tune-encoder", "--encoder-rate", "nan"), 2, "rate nan; it is a number above 0"),
         (("--matcher", "m3el", "--tune-encoder", "--without", "image"), 2, "looks at none"),

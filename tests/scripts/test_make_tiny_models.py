@@ -90,7 +90,7 @@ def test_an_unknown_model_is_refused_with_the_names_there_are(tmp_path: Path) ->
 def test_a_folder_is_whole_and_small(tiny_models: TinyModels, name: str) -> None:
     model = model_folder(tiny_models(name))
     assert model.n_parameters > 100_000
-    assert sum(path.stat().st_size for path in model.folder.iterdir()) < 5_000_000
+    assert sum(path.stat().st_size for path in model.path.iterdir()) < 5_000_000
 
 
 @pytest.mark.parametrize("name", [*SEEING, *READING])

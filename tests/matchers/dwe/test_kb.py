@@ -224,7 +224,7 @@ def test_a_kb_without_a_single_face_has_none(kb: KnowledgeBase) -> None:
     DweKind().index_features(kb, encoders)
     packed, _ = load_vectors(kb, HashedTokens.space)
     images = load_images(kb, packed, Colours().image_space)
-    with pytest.raises(BadInput, match="no faces were looked for"):
+    with pytest.raises(BadInput, match="no index of the faces"):
         load_faces(kb, packed, images, Nobody())
     index_faces(kb, packed, images, Nobody(), Colours())
     found = load_faces(kb, packed, images, Nobody())
