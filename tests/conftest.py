@@ -3,6 +3,7 @@ of its own.  Tests that start vLLM carry `@pytest.mark.vllm`; where it is absent
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -55,8 +56,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if test.get_closest_marker("vllm"):
                 test.add_marker(absent)
     # Files of long tests come first, so that two processes end at about the same time (--no-loadscope-reorder).
-    long = {test.path for test in items if test.get_closest_marker("timeout")}
-    items.sort(key=lambda test: test.path not in long)
+    longest, long = ({test.path for test in items if test.get_closest_marker(name)} for name in ("timeout", "slow"))
+    items.sort(key=lambda test: (test.path not in longest, test.path not in long))
+
+
+def pytest_collection_finish() -> None:
+    """Leave out of garbage collection what is there from now on to the end: thousands of tests and their modules.
+
+    statsmodels collects at every correction, and each time would look at all of them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

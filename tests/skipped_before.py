@@ -26,8 +26,13 @@ def register(config: pytest.Config) -> None:
         config.pluginmanager.register(_Noting(config))
 
 
+def _cache(config: pytest.Config) -> pytest.Cache | None:
+    return getattr(config, "cache", None)  # not there with `-p no:cacheprovider`
+
+
 def _noted(config: pytest.Config) -> set[str]:
-    return set(config.cache.get(NOTED, [])) if config.cache else set()
+    cache = _cache(config)
+    return set(cache.get(NOTED, [])) if cache else set()
 
 
 class _Selected:
@@ -60,6 +65,6 @@ class _Noting:
             self._ran.add(report.nodeid)
 
     def pytest_sessionfinish(self) -> None:
-        if getattr(self._config, "cache", None):
+        if cache := _cache(self._config):
             ran = self._ran | {nodeid.partition("::")[0] for nodeid in self._ran}
-            self._config.cache.set(NOTED, sorted(_noted(self._config) - ran | self._skipped))
+            cache.set(NOTED, sorted(_noted(self._config) - ran | self._skipped))

@@ -60,24 +60,24 @@ def passed(result: pytest.RunResult) -> set[str]:
 def test_what_was_skipped_is_run_elsewhere_as_often_as_one_likes(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, processes: str
 ) -> None:
-    first = project.runpytest_subprocess("--numprocesses", processes)
+    first = project.runpytest_inprocess("--numprocesses", processes)
     first.assert_outcomes(passed=1, skipped=4)
     monkeypatch.setenv("HAS_ALL", "1")
     for _ in range(2):
-        again = project.runpytest_subprocess("--skipped-before", "-v")
+        again = project.runpytest_inprocess("--skipped-before", "-v")
         assert passed(again) == {*WANTED, "test_whole.py::test_lacks_all"}
 
 
 def test_what_was_run_since_is_not_run_again(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    project.runpytest_subprocess()
+    project.runpytest_inprocess()
     monkeypatch.setenv("HAS_ALL", "1")
-    project.runpytest_subprocess("-k", "lacks")
-    assert passed(project.runpytest_subprocess("--skipped-before", "-v")) == {*WANTED} - {
+    project.runpytest_inprocess("-k", "lacks")
+    assert passed(project.runpytest_inprocess("--skipped-before", "-v")) == {*WANTED} - {
         "test_some.py::test_lacks_something"
     }
 
 
 def test_where_nothing_was_noted_it_does_not_pass_by_doing_nothing(project: pytest.Pytester) -> None:
-    result = project.runpytest_subprocess("--skipped-before")
+    result = project.runpytest_inprocess("--skipped-before")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*no test was noted as skipped*"])

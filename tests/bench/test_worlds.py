@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import runpy
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -209,10 +208,12 @@ def test_with_the_patches_of_another_mention_the_agreement_is_gone() -> None:
     assert torch.cat(right).double().mean() <= MISSES
 
 
-def test_the_table_has_a_cell_for_each_world() -> None:
-    command = [sys.executable, "scripts/worlds.py", "--steps", "2", "--way", "KGMEL", "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    cells = [json.loads(line) for line in done.stdout.splitlines()]
+def test_the_table_has_a_cell_for_each_world(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["worlds.py", "--steps", "2", "--way", "KGMEL", "--json"])
+    runpy.run_path(str(ROOT / "scripts" / "worlds.py"), run_name="__main__")
+    cells = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [cell["world"] for cell in cells] == list(NAMED)
     assert {cell["way"] for cell in cells} == {"KGMEL"} <= set(WAYS)
 

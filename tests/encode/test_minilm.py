@@ -35,7 +35,7 @@ def varied_texts(n: int, seed: int = 0) -> list[str]:
     return [*texts, "", " \t\n", "a\0b\x1b[31m", texts[3]]
 
 
-TEXTS = varied_texts(200)
+TEXTS = varied_texts(100)
 
 
 @pytest.fixture(scope="module")
