@@ -1,7 +1,7 @@
-"""Show a trained fusion network less than it was trained on: without triples, texts or pictures.
+"""Ablate a trained fusion network: hide triples, texts or pictures that it was trained with.
 
-In: a network, a KB's vectors, what is left out.  Out: both without it, on the side of mentions and of entities.
-The network gets a hash of its own, so that fused vectors made this way lie next to the others."""
+In: a network, a KB's vectors, the parts to leave out.  Out: both without these parts, for mentions and entities.
+The network gets its own hash, so that its fused vectors are stored separately from those of the full network."""
 
 from __future__ import annotations
 
