@@ -47,7 +47,7 @@ _BEST, _SIXTEENTH = 0.639, 0.402
 class TwoStepKind(MatcherKind):
     """A kind whose networks are `Matcher`s and nn.Modules, with features of its own."""
 
-    # --- what each kind says for itself ---
+    # --- defined by each kind ---
 
     @abstractmethod
     def without_pictures(self, given: Any, blind: Tensor) -> Any:

@@ -115,7 +115,7 @@ def _all_names(folder: Path) -> list[str | None]:
     which."""
     try:
         return [found.name for found in find_own(folder)] or [None]
-    except OSError:  # the reader says what is wrong with it
+    except OSError:  # the reader reports the problem
         return [None]
 
 
@@ -159,7 +159,7 @@ def encoded_splits(
 def _stands(folder: Path, facts: Mapping[str, Any]) -> bool:
     try:
         return bool(read_manifest(folder, kind=KIND, version=VERSION, every_byte=True).get("made_from") == facts)
-    except (FileNotFoundError, CorruptArtifact):  # it is made again from nothing but the inputs
+    except (FileNotFoundError, CorruptArtifact):  # it is rebuilt from the inputs alone
         return False
 
 

@@ -137,7 +137,7 @@ def _one_seed(
     facts = facts_of(trainee.facts(), settings, trainee.made_from, processes)
     network = folder / f"seed-{seed}" / "network"
     there = network.is_dir()
-    processes.wait()  # all have looked before the first one writes
+    processes.wait()  # every process checks before the first one writes
     if there:
         card = load_matcher(network).card
         refuse_other_facts(network, card.get("run", {}), facts)
@@ -214,7 +214,9 @@ def _draw(path: Path, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> N
     """Plot loss and HITS of each seed over its epochs."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.5), layout="constrained")  # without pyplot, which would keep it; Agg draws
+    figure = Figure(
+        figsize=(9, 3.5), layout="constrained"
+    )  # not pyplot, which would keep the figure in memory; Agg draws it
     losses, hits = figure.subplots(1, 2)
     for number, (seed, history) in enumerate(histories.items()):
         colour = f"C{number % 10}"

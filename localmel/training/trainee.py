@@ -181,7 +181,7 @@ def _prepare_features(
     train, validation, facts = encoded_splits(datasets, kb, packed, encoders.text, folder, visible_text=visible_text)
     images: KbImages | None = None
     if encoders.image:
-        if processes.leads:  # the others do not look whether a picture has changed
+        if processes.leads:  # the other processes do not check for changed pictures
             found = index_images(kb, packed, encoders.image)
             if note := found.note():
                 progress.note(note)

@@ -70,8 +70,7 @@ class FusedEncoder:
         image: NDArray[Any] | None,
         has_image: NDArray[Any] | None,
     ) -> tuple[NDArray[Any], ...]:
-        """Return the text, and the image if the network has an image space, checked and with missing images filled
-        in."""
+        """Return the text, and the image if the network has an image space; checked, missing images filled in."""
         settings, n_rows = self.settings, len(triples.starts) - 1
         if image is not None and not settings.image_width:
             raise BadInput("this fusion network has no image space (image_width 0), and got images")
@@ -144,7 +143,7 @@ def _softmax(scores: NDArray[Any], row: NDArray[Any], lengths: NDArray[Any]) -> 
 def _best(weight: NDArray[Any], row: NDArray[Any], starts: NDArray[Any], kept: int) -> NDArray[Any]:
     """Return the indices of the `kept` triples of highest weight per row, in row order."""
     order = np.lexsort((-weight, row))
-    place = np.arange(len(order)) - starts[row]  # order keeps rows where they were
+    place = np.arange(len(order)) - starts[row]  # sorting does not move rows
     best: NDArray[Any] = order[place < kept]
     return best
 

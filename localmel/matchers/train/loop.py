@@ -73,7 +73,7 @@ def train_learner(
     run in the first process only. Raises BadInput if no gold is in the KB or the loss is no longer finite."""
     together = start_processes()
     devices = [together.device] if together.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):  # the caller's random numbers stay the caller's
+    with torch.random.fork_rng(devices=devices):  # leaves the caller's random state unchanged
         torch.manual_seed(settings.seed)
         run = _Run(new(settings), settings, folder, dict(made_from), together)
         return run.go(on_epoch, on_step)
@@ -113,7 +113,7 @@ def start_processes() -> Processes:
         raise MissingExtra("training needs accelerate", hint="pip install 'localmel[train]'") from None
     # Precision and accumulation are ours: accelerate would hold them for the whole process, and seeds follow each other
     handlers = [InitProcessGroupKwargs(timeout=_PATIENCE_OF_PROCESSES)]
-    on_cpu = not torch.cuda.is_available()  # never another kind: the sums of an epoch are made in float64
+    on_cpu = not torch.cuda.is_available()  # no other device type: the sums of an epoch are float64
     return Processes(Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=handlers))
 
 
@@ -251,7 +251,7 @@ class _Run:
 
     def _resume(self) -> None:
         found = load_checkpoint(self._folder, self._facts)
-        self._together.wait()  # all have read before the first one writes
+        self._together.wait()  # every process reads before the first one writes
         if found is None:
             return
         tensors, history = found
