@@ -1,7 +1,7 @@
 """Define the interface that KGMEL, M3EL and DWE+ implement as kinds of matchers.
 
 In: a KB, encoders, mentions.  Out: a KB that is indexed for a trained matcher, and a search over it.
-A kind is one class below `MatcherKind` and one line in `registry.py`.  Imports no torch: KGMEL links without."""
+A kind is one class below `MatcherKind` and one line in `registry.py`.  Imports no torch, as KGMEL links without it."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Recipe:
     mentions: int = 0
     "Maximum number of train mentions, chosen by the smallest CRC-32 of their sentences; 0 takes all."
     validation_mentions: int = 0
-    "Maximum number of validation mentions for choosing the epoch, chosen likewise; 0 takes all."
+    "Maximum number of validation mentions for choosing the epoch, chosen the same way; 0 takes all."
     options: MatcherOptions = field(default_factory=MatcherOptions)
     "Options of the matcher's kind; the base class stands for its defaults."
     width: int | None = None

@@ -32,7 +32,7 @@ class Batches:
     """Cuts the mentions whose gold is known into parts, in another order for each epoch."""
 
     def __init__(self, gold: NDArray[Any], settings: TrainingSettings, *, process: int = 0, processes: int = 1) -> None:
-        """gold: (mentions,) positions, -1 where there is none.  Raises BadInput where there are too few."""
+        """Set up the mentions.  gold: (mentions,) positions, -1 without one.  Raises BadInput if there are too few."""
         self._gold, self._settings, self._process = gold, settings, process
         self._usable = np.flatnonzero(gold >= 0)
         self._processes = processes

@@ -74,7 +74,7 @@ class TrainingInputs:
     validation: Any
     entities: Any
     gold: NDArray[Any]
-    "(m,) int64 positions of the train mentions' golds, -1 where there is none."
+    "(m,) int64 positions of the train mentions' golds, -1 without one."
     validation_gold: NDArray[Any]
     "The same for the validation mentions."
     candidates: NDArray[Any]
