@@ -1,1 +1,1 @@
-"""Matchers: what holds a mention's features against those of entities, each a way of its own behind one protocol."""
+"""Match mentions with entities: several methods behind one protocol."""

@@ -1,7 +1,7 @@
-"""The contract of a kind of matcher: what the rest of localmel asks of KGMEL, M3EL and DWE+ alike.
+"""Define the interface that KGMEL, M3EL and DWE+ implement as kinds of matchers.
 
 In: a KB, encoders, mentions.  Out: a KB that is indexed for a trained matcher, and a search over it.
-A kind is one class below `MatcherKind` and one line in `registry.py`.  Imports no torch, which KGMEL links without."""
+A kind is one class below `MatcherKind` and one line in `registry.py`.  Imports no torch, as KGMEL links without it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class KbSearch(Protocol):
         stated: Sequence[Sequence[Triple]],
         encode: Callable[[Sequence[str]], NDArray[Any]],
     ) -> Any:
-        """Return what the matcher sees of m mentions.  stated: the triples about each; encode: texts -> vectors."""
+        """Return the matcher's features of m mentions.  stated: the triples about each; encode: texts -> vectors."""
         ...
 
     def best(self, shown: Any, k: int) -> Found:
@@ -64,15 +64,15 @@ class KbSearch(Protocol):
         ...
 
     def scores_of(self, shown: Any, places: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """Score given entities: `places` holds positions, (n,) for each mention.  Returns (n,) float32 for each."""
+        """Return the scores of given entities, (n,) float32 per mention.  places: positions, (n,) per mention."""
         ...
 
     def as_cosines(self, scores: NDArray[Any]) -> NDArray[Any]:
-        """Bring scores (n,) to the scale of the fused cosines that the evidence scorer was fitted on."""
+        """Return scores (n,) on the scale of the fused cosines that the evidence scorer was fitted on."""
         ...
 
     def alike(self, shown: Any) -> list[tuple[Alike, ...]]:
-        """Return for each mention the entities whose pictures resemble its own; an empty list where none are sought."""
+        """Return for each mention the entities with similar pictures; an empty list if the matcher looks for none."""
         ...
 
 
@@ -83,7 +83,7 @@ class Indexed:
     encoded: int
     "Texts (and pictures, where the matcher looks at parts of them) that were encoded."
     recall: Recall | None = None
-    "Of a newly built index against an exact search; None for a scan, or where the index existed."
+    "Recall of a newly built index against an exact search; None for a scan or an existing index."
 
 
 class MatcherKind(ABC):
@@ -97,11 +97,11 @@ class MatcherKind(ABC):
 
     @abstractmethod
     def read_card(self, folder: Path) -> MatcherCard:
-        """Read what a folder says of its matcher, without loading torch.  Raises CorruptArtifact."""
+        """Return the card in a matcher's folder, without loading torch.  Raises CorruptArtifact."""
 
     @abstractmethod
     def bound_to(self, matcher: TrainedMatcher[Any]) -> MatcherKind:
-        """Return this kind with the choices that a matcher was trained with.
+        """Return this kind with the options that a matcher was trained with.
 
         Raises MissingWeights, MissingExtra, BadInput or CorruptArtifact where these cannot be met on this machine."""
 
@@ -110,18 +110,18 @@ class MatcherKind(ABC):
         """Return the state of texts that the matcher reads and the KB's fingerprint does not cover, if any."""
 
     def index_features(self, kb: KnowledgeBase, encoders: Encoders) -> int:
-        """Encode all that any matcher of this kind looks at.  Returns how many texts and pictures were encoded."""
+        """Encode all features used by matchers of this kind.  Returns how many texts and pictures were encoded."""
         encoded, packed, _, images = index_wholes(kb, encoders)
         return encoded + self.index_parts(kb, packed, encoders, images)
 
     def index_parts(self, kb: KnowledgeBase, packed: PackedKb, encoders: Encoders, images: KbImages | None) -> int:
-        """Encode what this kind looks at beyond whole texts and pictures.  Returns how many were encoded."""
+        """Encode features beyond whole texts and pictures.  Returns how many were encoded."""
         return 0
 
     def bound_to_kb(
         self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None
     ) -> MatcherKind:
-        """Return this kind with what it compares mentions with in this KB before anything is scored.
+        """Return this kind with the data of this KB that it compares with mentions before scoring.
 
         Raises BadInput where the KB was not indexed for that, or has changed since."""
         return self
@@ -130,7 +130,7 @@ class MatcherKind(ABC):
     def index(self, kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str) -> Indexed:
         """Make `kb` ready for a matcher of this kind, and build the kind of index that is named.
 
-        What exists and fits is not made again.  Raises BadInput where the matcher was trained for other encoders."""
+        Existing valid parts are reused.  Raises BadInput where the matcher was trained for other encoders."""
 
     @abstractmethod
     def search(self, kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str) -> KbSearch:
@@ -138,7 +138,7 @@ class MatcherKind(ABC):
 
     @abstractmethod
     def check_ablation(self, matcher: TrainedMatcher[Any], without: Collection[str], *, linking: bool) -> None:
-        """Raise where an evaluation leaves out something that this matcher would still see.
+        """Raise if an evaluation leaves out something that this matcher would still use.
 
         linking: whether the evidence scorer weighs the matcher's scores."""
 
@@ -146,37 +146,37 @@ class MatcherKind(ABC):
     def index_ablated(
         self, kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str, without: Collection[str]
     ) -> TrainedMatcher[Any]:
-        """Make an indexed KB ready for an evaluation, and return the matcher without what is left out."""
+        """Make an indexed KB ready for an evaluation, and return the matcher without the ablated parts."""
 
     @abstractmethod
     def check_indexed(self, kb: KnowledgeBase, matcher: MatcherCard, index: str) -> None:
-        """Raise BadInput or CorruptArtifact unless the KB is ready.  Loads no torch, and reads no more than it must."""
+        """Raise BadInput or CorruptArtifact unless the KB is ready.  Loads no torch and reads as little as possible."""
 
     # --- training ---
 
     reads_triples: ClassVar[bool] = False
-    "Whether a training moves pieces of sentences into pictures, as triples of what is read there."
+    "Whether training moves pieces of sentences into pictures, as triples of visible text."
 
     removable: ClassVar[tuple[str, ...]] = ("image",)
-    "What a network of this kind can be trained without."
+    "Parts that a network of this kind can be trained without."
 
     def chosen(self, options: MatcherOptions) -> MatcherKind:
-        """Return this kind with what a person chose.  Raises where a detector or model cannot be used here."""
+        """Return this kind with the user's options.  Raises where a detector or model cannot be used here."""
         return self
 
     @abstractmethod
     def new(self, encoders: Encoders, *, width: int | None, without: Collection[str] = ()) -> nn.Module:
-        """Return an untrained network for what these encoders make; torch draws its weights.
+        """Return an untrained network for the vectors of these encoders; torch draws its weights.
 
         width: of the vectors that are compared; None takes the kind's own.  without: parts it is trained without."""
 
     @abstractmethod
     def facts(self, network: nn.Module) -> dict[str, Any]:
-        """Return its settings and those of its loss: what a run depends on besides data and schedule."""
+        """Return the settings of the network and its loss, on which a run depends besides data and schedule."""
 
     @abstractmethod
     def training_inputs(self, material: Material) -> tuple[TrainingInputs, dict[str, Any]]:
-        """Return the features of both sides, and what they were made from beyond texts and the KB's pictures."""
+        """Return the features of both sides, and their sources besides texts and the KB's pictures."""
 
     @abstractmethod
     def batch(
@@ -210,7 +210,7 @@ class MatcherKind(ABC):
 
     @abstractmethod
     def appraise(self, network: nn.Module, inputs: TrainingInputs, workers: Workers) -> tuple[Tensor, dict[str, Any]]:
-        """Rank the validation mentions (m,) at the end, and return what else the card is to say."""
+        """Rank the validation mentions (m,) at the end, and return further facts for the card."""
 
     @abstractmethod
     def save(
@@ -232,7 +232,7 @@ def index_wholes(kb: KnowledgeBase, encoders: Encoders) -> tuple[int, PackedKb, 
 
 
 def kb_state(packed: PackedKb, images: KbImages | None) -> str:
-    """Return what vectors of entities are tied to: the KB, and its pictures where they are looked at."""
+    """Return the state that entity vectors depend on: the KB, and its pictures if they are used."""
     if images is None:
         return packed.fingerprint
     return hashlib.sha256(f"{packed.fingerprint} {images.state}".encode()).hexdigest()

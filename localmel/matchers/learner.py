@@ -1,8 +1,8 @@
-"""A matcher of any kind in training, alone or together with its encoder.
+"""Make any kind of matcher trainable, alone or together with its encoder.
 
-In: a kind, its inputs, and a copy of the encoder where that is tuned too.  Out: what the training loop asks for.  With
-an encoder, every step encodes what it contrasts and both are moved; validation encodes everything with the encoder as
-it is, so that no vector is older than the weights that are judged by it."""
+In: a kind, its inputs, and a copy of the encoder if it is tuned too.  Out: the learner for the training loop.  With an
+encoder, every step encodes the rows it contrasts and updates both networks; validation encodes everything again, so
+that vectors never come from older weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TunedNetwork(nn.Module):
 
 
 class MatcherLearner:
-    """A `Learner`.  Draws new weights for the matcher."""
+    """A `Learner` whose matcher starts with newly drawn weights."""
 
     def __init__(
         self,
@@ -41,7 +41,8 @@ class MatcherLearner:
         inputs: TrainingInputs,
         tuned: tuple[TunableEncoder, EncoderTuning] | None = None,
     ) -> None:
-        """new: draws the network.  tuned: a fresh copy of the encoder, and how it is trained; inputs are then Rows."""
+        """Set up the training.  new: draws the network.  tuned: a fresh copy of the encoder and its settings; inputs
+        are then Rows."""
         self._kind, self._tuned, self.inputs = kind, tuned, inputs
         self._shown = encoded_by(tuned[0], inputs, settings.precision) if tuned else inputs
         self._matcher = new()
@@ -50,18 +51,18 @@ class MatcherLearner:
         self.groups: Sequence[WeightGroup] = encoder_weights(*tuned) if tuned else ()
 
     def facts(self) -> dict[str, Any]:
-        """Return the facts of the kind, and of the tuning."""
+        """Return the facts of the kind and of the tuning."""
         own = self._kind.facts(self._matcher)
         return {**own, **tuning_facts(self._tuned[0].origin, self._tuned[1])} if self._tuned else own
 
     @torch.no_grad()
     def validate(self, workers: Workers, *, nearest: int) -> Validated:
-        """Rank as the kind searches."""
+        """Rank the validation mentions with the kind's own search."""
         return self._kind.validate(self._matcher, self._shown, workers, nearest=nearest)
 
 
 class _Step(nn.Module):
-    """Both sides and their loss in one call, as data parallelism wants."""
+    """Both sides and their loss in one call, as data parallelism requires."""
 
     def __init__(
         self, kind: MatcherKind, network: nn.Module, settings: TrainingSettings, inputs: TrainingInputs
@@ -83,7 +84,7 @@ class _Step(nn.Module):
 
 
 def encoded_by(encoder: TunableEncoder, rows: TrainingInputs, precision: str) -> TrainingInputs:
-    """Return inputs that this encoder makes of rows of texts and pictures whenever they are looked at."""
+    """Return inputs that this encoder computes from rows of texts and pictures on every access."""
     live: dict[str, Any] = {
         side: LiveFeatures(encoder, getattr(rows, side), precision=precision)
         for side in ("mentions", "validation", "entities")
@@ -92,7 +93,7 @@ def encoded_by(encoder: TunableEncoder, rows: TrainingInputs, precision: str) ->
 
 
 def encoder_weights(encoder: TunableEncoder, tuning: EncoderTuning) -> tuple[WeightGroup, ...]:
-    """Return the trained weights in two groups: matrices, which decay, and all others, which do not."""
+    """Return the trained weights in two groups: matrices, with weight decay, and all others, without."""
     trained = [weight for weight in encoder.parameters() if weight.requires_grad]
     matrices, others = ([weight for weight in trained if (weight.dim() > 1) is wide] for wide in (True, False))
     return tuple(
@@ -102,5 +103,5 @@ def encoder_weights(encoder: TunableEncoder, tuning: EncoderTuning) -> tuple[Wei
 
 
 def tuning_facts(origin: Space, tuning: EncoderTuning) -> dict[str, Any]:
-    """Return what a run depends on besides the matcher's facts; recomputing too, which changes rounding."""
+    """Return the encoder facts that a run depends on, including recomputation, which changes rounding."""
     return {"tuning": {**asdict(tuning), "from": origin.name, "from_sha256": origin.weights_sha256}}

@@ -1,7 +1,7 @@
-"""What a person chooses when a matcher is trained, beyond what all kinds share: each kind has its own options.
+"""Define the options that are specific to a kind of matcher, for training.
 
-In: what was typed.  Out: a frozen record, checked.  Fields with a `Flag` become flags of `localmel train`.
-Loads no numpy: `--help` shows the flags."""
+In: command-line values.  Out: a frozen, checked record.  Fields with a `Flag` become flags of `localmel train`.
+Loads no numpy, because `--help` shows the flags."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """The flag of a field, and its help."""
+    """The flag of a field, and its help text."""
 
     name: str
     help: str
@@ -25,11 +25,11 @@ class Flag:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MatcherOptions:
-    """The options of a kind that has none; the base of all others."""
+    """The options of a kind without any; the base of all others."""
 
     @classmethod
     def flags(cls) -> Iterator[tuple[str, Any, Flag]]:
-        """Yield name, type and flag of each field that can be typed."""
+        """Yield name, type and flag of each field that has a flag."""
         hints = get_type_hints(cls, include_extras=True)
         for field in fields(cls):
             for flag in getattr(hints[field.name], "__metadata__", ()):
@@ -37,13 +37,13 @@ class MatcherOptions:
 
     @classmethod
     def typed(cls, given: Mapping[str, Any], profile: Callable[[], Profile]) -> Self:
-        """Return the options for what was typed, by field.  Raises UsageError for what does not fit together."""
+        """Return the options for the given values, by field.  Raises UsageError for values that do not fit together."""
         return cls(**given)
 
     @property
     def tuning(self) -> EncoderTuning | None:
-        """Return how the encoder is trained together with the matcher; None leaves it as it is."""
+        """Return how the encoder is trained together with the matcher; None leaves it unchanged."""
         return None
 
     def check_pictures(self, *, seen: bool, encoder: str) -> None:
-        """Raise UsageError where something is to be found in pictures and none are seen.  encoder: its name."""
+        """Raise UsageError if an option needs pictures and none are used.  encoder: its name."""

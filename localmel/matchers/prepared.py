@@ -1,7 +1,7 @@
-"""The sides of a KB's entities, made once by a matcher and kept: what both steps of a search look at.
+"""Compute the vectors and tokens of a KB's entities once per matcher, for both steps of a search.
 
-In: a matcher and what is known of the entities.  Out: a folder with vectors in float32 (their inner products are
-scores) and tokens in float16, memory-mapped, tied to the matcher and to what the features were made from."""
+In: a matcher and the features of the entities.  Out: a folder with vectors in float32 (their inner products are scores)
+and tokens in float16, memory-mapped, tied to the matcher and to the source of the features."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _ROWS_AT_ONCE = 1024
 
 
 class LaidOutSides:
-    """An `EntitySides` in which no token is padded."""
+    """An `EntitySides` without padding in storage."""
 
     def __init__(self, vectors: NDArray[Any], tokens: Mapping[str, Lists]) -> None:
         self.vectors = vectors
         "(n, width) float32."
         self.tokens = tokens
-        "Of each entity, by name."
+        "Token vectors of each entity, by name."
 
     def __len__(self) -> int:
         return len(self.vectors)
 
     def of(self, positions: NDArray[np.int64]) -> Side:
-        """The entities at `positions`, padded to the longest of them."""
+        """Return the entities at `positions`, padded to the longest of them."""
         made = {name: padded(lists, positions) for name, lists in self.tokens.items()}
         return Side(
             vectors=torch.from_numpy(np.array(self.vectors[positions], np.float32)),
@@ -49,10 +49,11 @@ class LaidOutSides:
 
 
 class PreparedSides(LaidOutSides):
-    """The same on disk."""
+    """An `EntitySides` stored on disk."""
 
     def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
-        """Raises FileNotFoundError where there is none, BadInput for one of other facts, CorruptArtifact for damage."""
+        """Open a folder.  Raises FileNotFoundError if absent, BadInput if made from other facts, CorruptArtifact if
+        damaged."""
         manifest, arrays = read_arrays(folder, kind=SIDES_KIND, version=SIDES_VERSION)
         if different := [name for name, value in facts.items() if manifest.get(name) != value]:
             raise BadInput(
@@ -74,9 +75,10 @@ def prepare_entities(
     folder: Path,
     facts: Mapping[str, Any],
 ) -> PreparedSides:
-    """Make the sides of all entities, unless they stand.  `facts`: the matcher's hash and what the features hang on.
+    """Return the sides of all entities, computed unless they exist.
 
-    A run that was stopped goes on behind its last piece.  Progress counts entities."""
+    facts: the matcher's hash and everything the features depend on. An interrupted run resumes after its last piece.
+    Progress counts entities."""
     try:
         return PreparedSides(folder, facts)
     except (FileNotFoundError, BadInput):
@@ -95,7 +97,7 @@ def prepare_entities(
 
 @torch.no_grad()
 def sides_in_memory(matcher: Matcher[Given], entities: EntityFeatures[Given]) -> LaidOutSides:
-    """The sides of all entities, for a network that is still being trained."""
+    """Return the sides of all entities in memory, for a network that is still being trained."""
     n = len(entities)
     pieces = [
         _columns(matcher.entities(entities.of(np.arange(first, min(first + _ROWS_AT_ONCE, n)))))
@@ -116,9 +118,9 @@ def _columns(side: Side) -> dict[str, NDArray[Any]]:
 
 
 def index_sides(sides: LaidOutSides, settings: IndexSettings, folder: Path | None = None) -> tuple[VectorIndex, float]:
-    """The index of the first step under the entities' positions, and the length of the longest vector.
+    """Return the index of the first step over the entities' positions, and the length of the longest vector.
 
-    With a folder it is kept there, tied to the sides on disk, and loaded from there when it is wanted again."""
+    With a folder, the index is stored there, tied to the sides on disk, and loaded from there the next time."""
     lifted, longest = lifted_entities(sides.vectors)
     if folder is None:
         return build_index(lifted, settings), longest
@@ -136,7 +138,7 @@ def index_sides(sides: LaidOutSides, settings: IndexSettings, folder: Path | Non
 
 
 def lifted_entities(vectors: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
-    """(n, width) -> (n, width + 1) unit rows, and the length of the longest vector (1 where all are zero)."""
+    """Return unit rows (n, width + 1) for vectors (n, width), and the longest vector's length (1 if all are zero)."""
     lengths = _lengths(vectors, "entity")
     longest = float(lengths.max(initial=0.0)) or 1.0
     unit = np.empty((len(vectors), vectors.shape[1] + 1), np.float32)
@@ -146,9 +148,9 @@ def lifted_entities(vectors: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
 
 
 def lifted_mentions(vectors: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """(m, width) -> (m, width + 1) unit rows, and the length of each vector (m,).
+    """Return unit rows (m, width + 1) for vectors (m, width), and the length of each vector (m,).
 
-    A mention of which nothing is known has length 0: all its scores are 0, whatever is found."""
+    A mention without any features has length 0: all its scores are 0."""
     lengths = _lengths(vectors, "mention")
     unit = np.zeros((len(vectors), vectors.shape[1] + 1), np.float32)
     unit[:, :-1] = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)[:, None]

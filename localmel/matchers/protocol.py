@@ -1,8 +1,8 @@
-"""What every matcher can do, whatever it looks at.
+"""Define the protocol of all matchers.
 
-In: what is known of some rows of one side, as the matcher wants it.  Out: sides, made once for each row, and scores.
-The inner product of two rows' vectors is a first score that an index can search; the matcher's own score may look at
-tokens too, and is asked for the best only."""
+In: features of some rows of one side, of the matcher's own type.  Out: sides, computed once per row, and scores.
+The inner product of two rows' vectors is a first score that an index can search; the matcher's own score may also use
+tokens, and is computed only for the best."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Side:
 
 
 class Matcher(Protocol[Given]):
-    """Scores mentions against entities.  What it makes of a row depends on that row alone up to rounding."""
+    """A model that scores mentions against entities.  A row's side depends on that row alone, up to rounding."""
 
     @property
     def width(self) -> int:
@@ -70,7 +70,7 @@ class Matcher(Protocol[Given]):
 
     @property
     def vectors_say_all(self) -> bool:
-        """Return whether the inner product of two vectors is the score, so that a second step would gain nothing."""
+        """Return whether the inner product of two vectors is the full score, so that a second step is unnecessary."""
         ...
 
     def mentions(self, given: Given) -> Side:
@@ -78,13 +78,13 @@ class Matcher(Protocol[Given]):
         ...
 
     def entities(self, given: Given) -> Side:
-        """Return the side of some entities.  Raises BadInput likewise."""
+        """Return the side of some entities.  Raises BadInput for features of other shapes or non-finite values."""
         ...
 
     def scores(self, mentions: Side, entities: Side) -> Tensor:
-        """(m, n) scores of all pairs of m mentions and n entities; higher is better.
+        """Return the scores of all pairs of m mentions and n entities, shape (m, n); higher is better.
 
-        Where the entities stand in rows of k, one row for each mention (`Side.rows` of (m, k) places): (m, k)."""
+        If the entities are in rows of k, one row per mention (`Side.rows` of (m, k) places), the shape is (m, k)."""
         ...
 
 
@@ -94,13 +94,13 @@ class EntityFeatures(Protocol[Known]):
     def __len__(self) -> int: ...
 
     def of(self, positions: NDArray[np.int64]) -> Known:
-        """Return what is known of the entities at these positions."""
+        """Return the features of the entities at these positions."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Features:
-    """b rows of one side.  A row without any word has no text, one without any patch no picture."""
+    """The features of b rows of one side.  A row without words has no text, one without patches has no picture."""
 
     text: Tensor  # (b, text width)
     words: Tensor  # (b, w, word width)
@@ -116,15 +116,15 @@ class Features:
         return Features(**moved)
 
     def pictures(self) -> tuple[Tensor, Tensor, Tensor]:
-        """`image`, `patches` and `is_patch`.  Raises BadInput where they were not given."""
+        """Return `image`, `patches` and `is_patch`.  Raises BadInput if they were not given."""
         if self.image is None or self.patches is None or self.is_patch is None:
             raise BadInput("this matcher looks at pictures, and got no vectors of pictures or patches")
         return self.image, self.patches, self.is_patch
 
     def check(self, *, text: int, word: int, image: int, patch: int) -> None:
-        """Raise BadInput unless shapes agree with each other and these widths, and all values are numbers.
+        """Raise BadInput unless shapes agree with each other and with these widths, and all values are finite.
 
-        With `image` 0 pictures are passed over."""
+        With `image` 0, pictures are ignored."""
         b = len(self.text)
         expected = {
             "vectors of texts": (self.text, (b, text)),
@@ -156,7 +156,7 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FeatureTable:
-    """n rows of one side, nothing padded; an `EntityFeatures`."""
+    """The features of n rows of one side, stored without padding; an `EntityFeatures`."""
 
     text: NDArray[Any]  # (n, text width)
     words: Lists  # of each row; values (all words, word width)
@@ -166,7 +166,7 @@ class FeatureTable:
         return len(self.text)
 
     def of(self, positions: NDArray[np.int64]) -> Features:
-        """The rows at `positions`, each padded to the longest of them."""
+        """Return the rows at `positions`, each padded to the longest of them."""
         words, is_word = padded(self.words, positions)
         text = _tensor(self.text[positions])
         if self.pictures is None:
@@ -177,9 +177,9 @@ class FeatureTable:
 
 
 def pictures_of(rows: Sequence[Sequence[tuple[NDArray[Any], NDArray[Any]]]], *, image: int, patch: int) -> Pictures:
-    """Return, for n rows with any number of pictures, the vector of each (image,) and its patches (p, patch).
+    """Return the pictures of n rows, each with any number of vectors (image,) and their patches (p, patch).
 
-    A row's whole is the mean of its pictures' vectors, its patches are those of all of them."""
+    A row's vector is the mean of its pictures' vectors; its patches are those of all its pictures."""
     whole = np.zeros((len(rows), image), np.float32)
     patches = []
     for row, own in zip(whole, rows, strict=True):
@@ -190,13 +190,14 @@ def pictures_of(rows: Sequence[Sequence[tuple[NDArray[Any], NDArray[Any]]]], *, 
 
 
 def laid_end_to_end(rows: Sequence[NDArray[Any]], width: int) -> Lists:
-    """n arrays (length, width), one for each row."""
+    """Return n arrays (length, width), one per row, laid end to end."""
     values = np.concatenate([np.zeros((0, width), np.float16), *rows])
     return Lists(starts=np.cumsum([0, *map(len, rows)]), values=values)
 
 
 def padded(lists: Lists, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """(b, longest, width) float32, zero beyond each row's end, and (b, longest) bool.  `longest` is at least 1."""
+    """Return values (b, longest, width) float32, zero-padded, and a mask (b, longest) bool.  `longest` is at least
+    1."""
     values, owner = lists.of(positions)
     counts = np.bincount(owner, minlength=len(positions))
     there = np.arange(max(1, counts.max(initial=0))) < counts[:, None]

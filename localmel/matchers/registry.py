@@ -1,7 +1,7 @@
-"""The kinds of matchers by name, and the folders of trained ones.
+"""Look up kinds of matchers by name, and load trained ones from folders.
 
-In: a name, or a folder.  Out: a kind, or a trained matcher of any kind.  A new kind is a folder with a class below
-`kind.MatcherKind` and one line in `_KINDS`.  Loads neither torch nor numpy until a kind is asked for."""
+In: a name, or a folder.  Out: a kind, or a trained matcher of any kind.  A new kind is a folder with a subclass of
+`kind.MatcherKind` and one line in `_KINDS`.  Loads neither torch nor numpy until a kind is requested."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _KINDS: Mapping[str, tuple[str, type[MatcherOptions]]] = {
     "m3el": ("localmel.matchers.m3el.kind:M3elKind", M3elOptions),
     DWE: ("localmel.matchers.dwe.kind:DweKind", DweChoice),
 }
-"Where each kind is, and what can be chosen for it."
+"Module of each kind, and its options."
 
 MATCHERS = tuple(_KINDS)
-"All that `--matcher` can name."
+"Valid values of `--matcher`."
 
 
 def options_of(name: str) -> type[MatcherOptions]:
-    """Return what can be chosen for a kind.  Raises UsageError for an unknown one."""
+    """Return the options class of a kind.  Raises UsageError for an unknown kind."""
     _check(name)
     return _KINDS[name][1]
 
@@ -47,7 +47,7 @@ def _check(name: str) -> None:
 
 
 def matcher_kind(name: str) -> MatcherKind:
-    """Return the kind of that name.  Raises UsageError for an unknown one."""
+    """Return the kind of that name.  Raises UsageError for an unknown kind."""
     _check(name)
     module, _, made = _KINDS[name][0].partition(":")
     kind: MatcherKind = getattr(import_module(module), made)()
@@ -55,7 +55,7 @@ def matcher_kind(name: str) -> MatcherKind:
 
 
 def kind_of(matcher: TrainedMatcher[Any]) -> MatcherKind:
-    """Return the kind of a trained matcher, with the choices it was trained with.  Raises as `bound_to`."""
+    """Return the kind of a trained matcher, with the options it was trained with.  Raises the errors of `bound_to`."""
     return matcher_kind(matcher.kind).bound_to(matcher)
 
 
@@ -88,22 +88,23 @@ def kind_in(folder: Path) -> str:
 
 
 def load_matcher(folder: Path) -> TrainedMatcher[Any]:
-    """Load a trained matcher of any kind.  Raises as `kind_in`, and CorruptArtifact for damage."""
+    """Load a trained matcher of any kind.  Raises the errors of `kind_in`, and CorruptArtifact for damage."""
     return matcher_kind(kind_in(folder)).load(folder)
 
 
 def read_card(folder: Path) -> MatcherCard:
-    """Read what a folder says of its matcher, without torch.  Raises as `kind_in`, and CorruptArtifact for damage."""
+    """Return the card in a matcher's folder, without torch.  Raises the errors of `kind_in`, and CorruptArtifact for
+    damage."""
     return matcher_kind(kind_in(folder)).read_card(folder)
 
 
 def open_search(kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str) -> KbSearch:
-    """Open the search of a KB by a trained matcher.  Raises BadInput, with the command, where the KB is not ready."""
+    """Open a trained matcher's search of a KB.  Raises BadInput, with the command, if the KB is not ready."""
     return kind_of(matcher).search(kb, matcher, encoders, index)
 
 
 def index_matcher(kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str) -> Indexed:
-    """Make a KB ready for a trained matcher; what exists and fits is not made again."""
+    """Make a KB ready for a trained matcher; existing valid parts are reused."""
     return kind_of(matcher).index(kb, matcher, encoders, index)
 
 

@@ -1,6 +1,6 @@
-"""How good a matcher is on its validation mentions, and how true the search in two steps is to its own scores.
+"""Measure a matcher on its validation mentions, and how well two-step search agrees with its own scores.
 
-In: a network and its inputs.  Out: the rank of each gold among the best, and what the search costs and misses."""
+In: a network and its inputs.  Out: the rank of each gold among the best, and the cost and misses of the search."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from localmel.matchers.train.learner import Alone, TrainingInputs, Validated, Wo
 from localmel.matchers.two_step import TwoStepSearch, agreement, search_all
 
 BEST = 16
-"Of each mention this many entities are ranked; a gold behind them counts as not found."
+"Number of entities ranked per mention; a gold below them counts as not found."
 _MENTIONS_AT_ONCE = 256
 _COMPARED = 16
-"Mentions of which all pairs are scored, to see whether the search misses any."
+"Number of mentions for which all pairs are scored, to check for misses."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,18 +32,18 @@ class SearchQuality:
     """Cost, misses and range of scores of the two-step search, over validation mentions."""
 
     same_best: float
-    "Share of mentions for which it finds the same best 16 as scoring every entity does."
+    "Share of mentions for which the search finds the same best 16 as scoring every entity."
     compared: int
-    "How many mentions that was looked at for."
+    "Number of mentions compared for `same_best`."
     scored: float
-    "Entities that the matcher itself scored, for each mention."
+    "Mean number of entities per mention that the matcher itself scored."
     first: float
     "Mean score of the best entity."
     last: float
-    "Mean score of the 16th."
+    "Mean score of the 16th entity."
 
     def note(self, n_entities: int) -> str:
-        """Return it in words."""
+        """Return a one-line summary."""
         if not self.scored:
             same = f"{self.same_best:.0%} of {self.compared} mentions"
             return f"search in one step: the same best 16 as by scoring every entity for {same}"
@@ -54,7 +54,7 @@ class SearchQuality:
 
 
 def validated(network: nn.Module, inputs: TrainingInputs, workers: Workers, *, nearest: int) -> Validated:
-    """Rank by a search in two steps; each process prepares all entities and searches for its own mentions."""
+    """Rank by two-step search; each process prepares all entities and searches for its own mentions."""
     search, _ = searched(network, inputs.entities)
     ranks = gold_ranks(search, inputs.validation, inputs.validation_gold, workers)
     near = None
@@ -68,7 +68,7 @@ def validated(network: nn.Module, inputs: TrainingInputs, workers: Workers, *, n
 
 
 def searched(network: nn.Module, entities: EntityFeatures[Any]) -> tuple[TwoStepSearch[Any], LaidOutSides]:
-    """The search of a network as it is now, over sides that are made in memory."""
+    """Return the search of a network with its current weights, over sides computed in memory."""
     network.eval()
     matcher: Any = network
     sides = sides_in_memory(matcher, entities)
@@ -79,7 +79,7 @@ def searched(network: nn.Module, entities: EntityFeatures[Any]) -> tuple[TwoStep
 def found_for(
     search: TwoStepSearch[Any], mentions: EntityFeatures[Any], rows: NDArray[Any], k: int
 ) -> Iterator[tuple[NDArray[Any], Found]]:
-    """Yield some rows, and the best k of each."""
+    """Yield batches of rows, with the best k entities of each row."""
     for start in range(0, len(rows), _MENTIONS_AT_ONCE):
         some = rows[start : start + _MENTIONS_AT_ONCE]
         yield some, search.search(mentions.of(some), k)
@@ -88,9 +88,9 @@ def found_for(
 def gold_ranks(
     search: TwoStepSearch[Any], mentions: EntityFeatures[Any], gold: NDArray[Any], workers: Workers | None = None
 ) -> Tensor:
-    """(m,) float64 rank of each gold among the best; infinity behind them, 0 without a gold.
+    """Return the rank of each gold among the best, (m,) float64; infinity below them, 0 without a gold.
 
-    1 + how many are higher + half of the others that are level with it."""
+    A rank is 1 + the number of higher entities + half of the other entities with the same score."""
     workers = workers or Alone()
     ranks = np.zeros(len(gold))
     own = np.flatnonzero(gold >= 0)[workers.number :: workers.of]
@@ -100,7 +100,7 @@ def gold_ranks(
 
 
 def ranks_in(found: Found, gold: NDArray[Any]) -> NDArray[np.float64]:
-    """(m,) rank of each gold among what was found; infinity where it is not there."""
+    """Return the rank of each gold among the entities found, shape (m,); infinity if it was not found."""
     at = (found.entities == gold[:, None]) & (found.entities != NO_ID)
     right = np.where(at, found.scores, -np.inf).max(axis=1, keepdims=True)
     above, level = (found.scores > right).sum(axis=1), (found.scores == right).sum(axis=1) - 1
@@ -108,9 +108,9 @@ def ranks_in(found: Found, gold: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def appraised(network: nn.Module, inputs: TrainingInputs) -> tuple[Tensor, SearchQuality]:
-    """`gold_ranks` of the validation mentions, and how the search that found them did.
+    """Return `gold_ranks` of the validation mentions, and the quality of the search behind them.
 
-    All pairs are scored for a few mentions, spread over them."""
+    All pairs are scored for a few mentions, evenly spread."""
     search, sides = searched(network, inputs.entities)
     rows, gold = np.flatnonzero(inputs.validation_gold >= 0), inputs.validation_gold
     ranks, scored, best = np.zeros(len(gold)), 0, []

@@ -1,4 +1,4 @@
-"""A trained matcher on disk, of whatever kind, and the spaces it was trained on.
+"""Save and load trained matchers of any kind, with the spaces they were trained on.
 
 In: weights, settings, spaces.  Out: a folder with matcher.safetensors and matcher.json.  Refuses vectors of other
 spaces, damaged weights, and a card that does not fit them."""
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 VERSION = 1
 WEIGHTS, CARD = "matcher.safetensors", "matcher.json"
 SIDES_KIND, SIDES_VERSION = "matcher's entities", 1
-"Of the folder of what a matcher makes of a KB's entities (`prepared.py`)."
+"Kind and version of the folder with a matcher's vectors of a KB's entities (`prepared.py`)."
 TUNED = "tuned_encoder"
-"In the card of a matcher that was trained together with its encoder: which one, beside its folder."
+"Key in the card of a matcher trained together with its encoder: the encoder, stored next to the matcher's folder."
 
 Opened = TypeVar("Opened", bound=Encoders)
 Network = TypeVar("Network")
@@ -33,23 +33,23 @@ Module = TypeVar("Module", bound="nn.Module")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MatcherCard:
-    """The card of a trained matcher: what its folder says about it."""
+    """The card of a trained matcher, read from its folder."""
 
     folder: Path
     kind: str
     text_space: Space
-    "Of whole texts and words."
+    "Space of whole texts and words."
     image_space: Space | None
-    "Of whole pictures and their parts; None where the matcher looks at none."
+    "Space of whole pictures and their parts; None if the matcher does not use pictures."
     sha256: str
-    "Of the weights."
+    "Hash of the weights."
     card: Mapping[str, Any]
-    "How it was trained."
+    "A record of the training."
 
     def check_spaces(self, text: Space, images: Space | None = None) -> None:
-        """Raise BadInput where texts or pictures of these spaces are not what the network was trained on.
+        """Raise BadInput if the network was not trained on texts or pictures of these spaces.
 
-        A network that looks at no pictures takes any, and none."""
+        A network without pictures accepts any image space, or none."""
         given = {"texts": text, "pictures": images if self.image_space else None}
         for what, own in (("texts", self.text_space), ("pictures", self.image_space)):
             if given[what] != own:
@@ -59,14 +59,14 @@ class MatcherCard:
                 )
 
     def encoders_of(self, encoders: Opened) -> Opened:
-        """Return the encoders as this matcher uses them, without pictures where it looks at none.
+        """Return the encoders as this matcher uses them, without pictures if it does not use any.
 
-        Raises BadInput where it was trained with others."""
+        Raises BadInput if it was trained with other encoders."""
         self.check_spaces(encoders.text.space, encoders.image_space)
         return encoders if self.image_space else replace(encoders, image=None)
 
     def _own_encoder(self) -> str:
-        """Which line of a profile names the encoder that was tuned with it; empty where none was."""
+        """Return the profile line that names the encoder tuned with it; empty if none was."""
         tuned = self.card.get(TUNED)
         if not isinstance(tuned, dict):
             return ""
@@ -89,10 +89,10 @@ def save_matcher(
     image_space: Space | None,
     facts: Mapping[str, Any],
 ) -> None:
-    """Write the folder, replacing one that stands there.
+    """Write the folder, replacing an existing one.
 
-    settings: a dataclass, of which `read_matcher` makes the network again.  `facts` (data, seed, numbers, command) go
-    into its card."""
+    settings: a dataclass, from which `read_matcher` rebuilds the network. `facts` (data, seed, numbers, command) are
+    added to its card."""
     from safetensors.torch import save
 
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
@@ -112,7 +112,7 @@ def save_matcher(
 
 
 def read_card(folder: Path) -> MatcherCard:
-    """Read a matcher's card; its weights are not looked at.  Raises CorruptArtifact."""
+    """Return a matcher's card without reading its weights.  Raises CorruptArtifact."""
     try:
         return MatcherCard(folder=folder, **_described(json.loads((folder / CARD).read_text(encoding="utf-8"))))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -132,9 +132,9 @@ def _described(card: Mapping[str, Any]) -> dict[str, Any]:
 def read_matcher(
     folder: Path, kind: str, make: Callable[[dict[str, Any]], Module], *, title: str
 ) -> TrainedMatcher[Module]:
-    """`make` gives a network for settings as they stand in the card, lists as tuples; `title` is the kind in words.
+    """Load a matcher whose network `make` builds from the card's settings, with lists as tuples.
 
-    Raises CorruptArtifact for a folder that holds no such network, or a damaged one."""
+    title: the kind in words. Raises CorruptArtifact if the folder contains no such network, or a damaged one."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file

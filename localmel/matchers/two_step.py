@@ -1,7 +1,7 @@
-"""Search in two steps: an index finds the entities whose one vector fits, the matcher scores those.
+"""Search in two steps: an index finds candidates by one vector per entity, and the matcher scores them.
 
-In: a matcher, the sides of a KB's entities, what is known of mentions.  Out: the best entities by the matcher's score.
-The second step looks at as many pairs for each mention as settings say, however large the KB is."""
+In: a matcher, the sides of a KB's entities, features of mentions.  Out: the best entities by the matcher's score.
+The settings limit how many pairs the second step scores per mention, regardless of the size of the KB."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from localmel.matchers.protocol import Matcher, Side
 
 Given = TypeVar("Given")
 _VALUES_AT_ONCE = 1 << 24
-"About as many values of candidates' tokens are held at once ..."
+"Approximate number of values of candidates' tokens in memory at once."
 _CANDIDATES_AT_ONCE = 256
-"... of as many candidates of a mention: one with many pictures pads no more than these."
+"Maximum number of a mention's candidates scored together, so that one with many pictures pads no more than these."
 _ENTITIES_AT_ONCE = 4096
 
 
@@ -32,7 +32,7 @@ class EntitySides(Protocol):
     def __len__(self) -> int: ...
 
     def of(self, positions: NDArray[np.int64]) -> Side:
-        """Return what is known of the entities at these positions."""
+        """Return the sides of the entities at these positions."""
         ...
 
 
@@ -46,18 +46,18 @@ class HeldSides:
         return len(self._side)
 
     def of(self, positions: NDArray[np.int64]) -> Side:
-        """Return rows of the side."""
+        """Return the sides of the entities at these positions."""
         return self._side.rows(torch.from_numpy(positions))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwoStepSettings:
-    """Settings of how many entities the matcher scores for a mention."""
+    """Settings that control how many entities the matcher scores per mention."""
 
     candidates: int = 128
-    "At least this many of the first step."
+    "Minimum number of candidates from the first step."
     most: int = 2048
-    "At most this many: candidates are doubled until it is unlikely that one is missed, or until here."
+    "Maximum number: candidates are doubled until a miss is unlikely, or up to this number."
     certainty: float = 6.0
     "How many standard deviations a missed entity's score would have to rise in the second step; 0 never doubles."
 
@@ -69,7 +69,7 @@ class TwoStepSettings:
 
 
 class TwoStepSearch(Generic[Given]):
-    """Finds entities for mentions, by a matcher."""
+    """A two-step search for the entities of mentions, by one matcher."""
 
     def __init__(
         self,
@@ -79,9 +79,9 @@ class TwoStepSearch(Generic[Given]):
         longest: float,
         settings: TwoStepSettings | None = None,
     ) -> None:
-        """index: over the entities' lifted vectors under their positions; longest: see `lifted_entities`.
+        """Set up the search.  index: over the entities' lifted vectors by position; longest: see `lifted_entities`.
 
-        Raises BadInput where the index was made with another matcher or of another KB."""
+        Raises BadInput if the index was made with another matcher or from another KB."""
         if index.width != matcher.width + 1 or len(index) != len(entities):
             raise BadInput(
                 f"the index holds {len(index):,} vectors of length {index.width}; the matcher and the KB ask for "
@@ -93,7 +93,7 @@ class TwoStepSearch(Generic[Given]):
 
     @torch.no_grad()
     def search(self, given: Given, k: int) -> Found:
-        """The best k of each of m mentions.  Raises BadInput for features that the matcher refuses."""
+        """Return the best k of each of m mentions.  Raises BadInput for features that the matcher refuses."""
         mentions = self._matcher.mentions(given)
         lifted, lengths = lifted_mentions(mentions.vectors.float().cpu().numpy())
         if self._matcher.vectors_say_all:
@@ -116,12 +116,12 @@ class TwoStepSearch(Generic[Given]):
         return Found(scores=scores, entities=entities, n_scored=n_scored)
 
     def _first(self, lifted: NDArray[Any], lengths: NDArray[Any], n: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Inner products (m, n) and positions (m, n) of the first step, best first."""
+        """Return inner products (m, n) and positions (m, n) of the first step, best first."""
         scores, places = self._index.search(lifted, min(n, len(self._entities)))
         return np.where(places == NO_ID, -np.inf, scores * (lengths * self._longest)[:, None]), places
 
     def _second(self, mentions: Side, rows: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[Any]:
-        """(m, n) the matcher's scores of the mentions at `rows` and their candidates at `places`."""
+        """Return the matcher's scores of the mentions at `rows` and their candidates at `places`, shape (m, n)."""
         width = sum(tokens.there.shape[1] * tokens.values.shape[2] for tokens in mentions.tokens.values())
         at_once = max(1, _VALUES_AT_ONCE // max(1, width * min(places.shape[1], _CANDIDATES_AT_ONCE)))
         scores = np.full(places.shape, -np.inf, np.float32)
@@ -138,10 +138,11 @@ class TwoStepSearch(Generic[Given]):
         return np.where(places == NO_ID, -np.inf, scores)
 
     def _settled(self, first: NDArray[Any], second: NDArray[Any], last: NDArray[Any]) -> NDArray[Any]:
-        """(m,) bool: whether an entity that was not scored is unlikely to be among the best k.  last: (m,) the k-th.
+        """Return whether an unscored entity is unlikely to be among the best k, (m,) bool.  last: (m,) the k-th score.
 
-        What scores differ by from the first step is taken to be alike for the later half of the candidates and for the
-        entities behind them, which are no better than the last candidate in the first step."""
+        The difference between first-step and second-step scores is assumed to be distributed alike for the later half
+        of the candidates and for the entities after them, whose first-step scores are no better than the last
+        candidate's."""
         exhausted = np.isneginf(first[:, -1])  # the index knows no further ones
         later = slice(first.shape[1] // 2, None)
         change = np.where(exhausted[:, None], 0.0, second[:, later]) - np.where(
@@ -154,7 +155,8 @@ class TwoStepSearch(Generic[Given]):
 
 @torch.no_grad()
 def search_all(matcher: Matcher[Given], entities: EntitySides, given: Given, k: int) -> Found:
-    """The best k by the matcher's score of every pair: what `TwoStepSearch` is to find, at a cost that grows with n."""
+    """Return the best k by the matcher's score of every pair: the reference for `TwoStepSearch`, at a cost linear in
+    n."""
     mentions = matcher.mentions(given)
     pieces = [np.arange(first, min(first + _ENTITIES_AT_ONCE, len(entities)))
               for first in range(0, len(entities), _ENTITIES_AT_ONCE)]  # fmt: skip
@@ -166,14 +168,14 @@ def search_all(matcher: Matcher[Given], entities: EntitySides, given: Given, k: 
 
 
 def agreement(one: Found, other: Found) -> float:
-    """Share of mentions for which both found the same entities, whatever their order."""
+    """Return the share of mentions for which both found the same entities, in any order."""
     if not len(one.entities):
         return 1.0
     return float((np.sort(one.entities, axis=1) == np.sort(other.entities, axis=1)).all(axis=1).mean())
 
 
 def _best(scores: NDArray[Any], places: NDArray[Any], k: int, *, n_scored: int) -> Found:
-    """scores, places: (m, c).  Filled up to k where c is less."""
+    """Return the best k of scores and places (m, c), padded to k if c is smaller."""
     missing = max(0, k - scores.shape[1])
     scores = np.pad(scores.astype(np.float32), ((0, 0), (0, missing)), constant_values=-np.inf)
     places = np.pad(places, ((0, 0), (0, missing)), constant_values=NO_ID)

@@ -1,8 +1,8 @@
-"""What M3EL and DWE+ share as kinds: entities are prepared once per matcher, and searched in two steps.
+"""Share the code of M3EL and DWE+ as kinds: entities are prepared once per matcher, and searched in two steps.
 
-In: a KB, encoders of words and patches, a trained matcher.  Out: `<kb>/matched/<weights>/`, what the matcher made of
-all entities, next to it the index of the first step where one is asked for, and the search over both.  They are tied to
-the KB, to its pictures where the matcher looks at them, and to its weights; what exists and fits is not made again."""
+In: a KB, encoders of words and patches, a trained matcher.  Out: `<kb>/matched/<weights>/`, the matcher's sides of all
+entities; next to it the index of the first step, if requested; and the search over both.  They are tied to the KB, to
+its pictures if the matcher uses them, and to its weights; existing valid parts are reused."""
 
 from __future__ import annotations
 
@@ -45,48 +45,48 @@ _BEST, _SIXTEENTH = 0.639, 0.402
 
 
 class TwoStepKind(MatcherKind):
-    """A kind whose networks are `Matcher`s and nn.Modules; its features are its own."""
+    """A kind whose networks are `Matcher`s and nn.Modules, with features of its own."""
 
-    # --- what each kind says for itself ---
+    # --- defined by each kind ---
 
     @abstractmethod
     def without_pictures(self, given: Any, blind: Tensor) -> Any:
-        """Return the same features, but rows where `blind` (b,) is true show no picture."""
+        """Return the same features without pictures in rows where `blind` (b,) is true."""
 
     @abstractmethod
     def entities(
         self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None
     ) -> EntityFeatures[Any]:
-        """Return the features of a KB's entities.  Raises BadInput, with the command, where something is missing."""
+        """Return the features of a KB's entities.  Raises BadInput, with the command, if something is missing."""
 
     @abstractmethod
     def mentions(
         self, mentions: Sequence[Mention], encoders: Encoders, *, folder: Path | None = None
     ) -> EntityFeatures[Any]:
-        """Return the features of mentions.  With a folder they are kept there, and taken from there the next time."""
+        """Return the features of mentions.  With a folder, they are stored there and reused the next time."""
 
     def bound_to(self, matcher: TrainedMatcher[Any]) -> TwoStepKind:
-        """Return this kind; one with choices takes those of the matcher."""
+        """Return this kind; kinds with options override this to take the matcher's."""
         return self
 
     def bound_to_kb(
         self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None
     ) -> TwoStepKind:
-        """Return this kind; one that compares portraits takes those of the KB."""
+        """Return this kind; kinds that compare portraits override this to take the KB's."""
         return self
 
     def likenesses(self, given: Any) -> Sequence[Sequence[Likeness]]:
-        """Return for each mention the entities whose pictures resemble its own; empty where none are looked for."""
+        """Return for each mention the entities with similar pictures; empty if this kind does not look for any."""
         return ()
 
     def texts_state(self, kb: KnowledgeBase) -> dict[str, Any]:
-        """Return nothing; a kind that reads further texts names their state."""
+        """Return an empty dict; kinds that read further texts override this."""
         return {}
 
     # --- training ---
 
     def training_inputs(self, material: Material) -> tuple[TrainingInputs, dict[str, Any]]:
-        """Return the kind's features of both sides; those of mentions are kept with the run."""
+        """Return the kind's features of both sides; those of mentions are stored with the run."""
         folder = material.folder.with_name(f"{material.folder.name}.{self.name}")
         parts = {
             part: self.mentions(split.mentions, material.encoders, folder=folder / part)
@@ -118,13 +118,13 @@ class TwoStepKind(MatcherKind):
         return self.without_pictures(side.of(rows), torch.from_numpy(blind))
 
     def validate(self, network: nn.Module, inputs: TrainingInputs, workers: Workers, *, nearest: int) -> Validated:
-        """Rank by a search in two steps."""
+        """Rank the validation mentions by two-step search."""
         from localmel.matchers.search_quality import validated
 
         return validated(network, inputs, workers, nearest=nearest)
 
     def appraise(self, network: nn.Module, inputs: TrainingInputs, workers: Workers) -> tuple[Tensor, dict[str, Any]]:
-        """Rank by the search that answers are found with, and say how true that is to the scores of all pairs."""
+        """Rank with the search used for linking, and return how well it agrees with scoring all pairs."""
         from localmel.matchers.search_quality import appraised
 
         ranks, quality = appraised(network, inputs)
@@ -134,11 +134,11 @@ class TwoStepKind(MatcherKind):
     # --- a kind of matcher ---
 
     def read_card(self, folder: Path) -> MatcherCard:
-        """Read the card alone."""
+        """Return the card without loading the weights."""
         return read_card(folder)
 
     def index(self, kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str) -> Indexed:
-        """Encode what the kind looks at, and keep what this matcher makes of every entity."""
+        """Encode the kind's features, and store this matcher's sides of every entity."""
         from localmel.matchers.prepared import index_sides, prepare_entities
 
         encoders = matcher.encoders_of(encoders)
@@ -154,7 +154,7 @@ class TwoStepKind(MatcherKind):
     def search(
         self, kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str
     ) -> TwoStepKbSearch:
-        """Open what was prepared, and the index over it."""
+        """Open the search over the prepared entities and their index."""
         from localmel.matchers.prepared import PreparedSides, index_sides
         from localmel.matchers.two_step import TwoStepSearch
 
@@ -190,9 +190,9 @@ class TwoStepKind(MatcherKind):
         return TwoStepKbSearch(kind, kb, matcher, words, known.packed, sides, steps)
 
     def check_indexed(self, kb: KnowledgeBase, matcher: MatcherCard, index: str) -> None:
-        """Raise BadInput or CorruptArtifact unless the entities were prepared, from the KB and pictures as they are.
+        """Raise BadInput or CorruptArtifact unless entities were prepared from the current KB and pictures.
 
-        Texts from elsewhere, which DWE+ may read, and an index over the entities are not looked at."""
+        Texts from elsewhere, which DWE+ may read, and an index over the entities are not checked."""
         packed, _ = load_vectors(kb, matcher.text_space)
         images = load_images(kb, packed, matcher.image_space) if matcher.image_space else None
         try:
@@ -203,7 +203,7 @@ class TwoStepKind(MatcherKind):
             raise BadInput(f"kb {kb.name!r} has changed since it was made ready for {matcher.folder}")
 
     def check_ablation(self, matcher: TrainedMatcher[Any], without: Collection[str], *, linking: bool) -> None:
-        """Raise UsageError for anything but names and counts, which the matcher does not see."""
+        """Raise UsageError for anything but names and counts, which the matcher does not use."""
         if unheard := sorted(set(without) - {"names", "counts"}):
             raise UsageError(
                 f"cannot evaluate the matcher {matcher.folder} without {unheard[0]}: it would still see it",
@@ -213,7 +213,7 @@ class TwoStepKind(MatcherKind):
     def index_ablated(
         self, kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str, without: Collection[str]
     ) -> TrainedMatcher[Any]:
-        """Make the KB ready, unless the search opens."""
+        """Make the KB ready unless the search opens, and return the matcher."""
         try:
             self.search(kb, matcher, encoders, index)
         except (BadInput, CorruptArtifact):
@@ -221,7 +221,7 @@ class TwoStepKind(MatcherKind):
         return matcher
 
     def _known(self, kb: KnowledgeBase, matcher: MatcherCard) -> _Known:
-        """Load the KB's own vectors, and say what the prepared entities hang on."""
+        """Return the KB's own vectors, and the facts that the prepared entities depend on."""
         packed, vectors = load_vectors(kb, matcher.text_space)
         images = load_images(kb, packed, matcher.image_space) if matcher.image_space else None
         facts = {"matcher": matcher.sha256, "made_from": kb_state(packed, images), **self.texts_state(kb)}
@@ -229,7 +229,7 @@ class TwoStepKind(MatcherKind):
 
 
 class TwoStepKbSearch:
-    """A `KbSearch` over prepared entities, by the matcher's own scores."""
+    """A `KbSearch` over prepared entities, using the matcher's own scores."""
 
     def __init__(
         self,
@@ -250,15 +250,15 @@ class TwoStepKbSearch:
         stated: Sequence[Sequence[Triple]] = (),
         encode: Callable[[Sequence[str]], NDArray[Any]] | None = None,
     ) -> Any:
-        """Return the features of mentions; triples are not looked at."""
+        """Return the features of mentions; triples are ignored."""
         return self._kind.mentions(mentions, self._encoders).of(np.arange(len(mentions)))
 
     def best(self, shown: Any, k: int) -> Found:
-        """Return the best k of each mention, of all entities."""
+        """Return the best k of all entities for each mention."""
         return self._steps.search(shown, k)
 
     def scores_of(self, shown: Any, places: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """Return the scores of each mention and the entities at its places."""
+        """Return the scores of each mention with the entities at its places."""
         import torch
 
         scores = []
@@ -273,17 +273,17 @@ class TwoStepKbSearch:
         return scores
 
     def as_cosines(self, scores: NDArray[Any]) -> NDArray[Any]:
-        """Bring scores to the scale of fused cosines by a straight line, which keeps their order.
+        """Return scores mapped linearly to the scale of fused cosines, in the same order.
 
-        The mean of the best and of the 16th over the matcher's validation mentions, which its card holds, come to lie
-        where those of the fusion network that ships lie; probabilities are not fitted to it."""
+        The mapping takes the mean scores of the best and the 16th entity over the matcher's validation mentions (from
+        its card) to those of the fusion network that ships. Probabilities are not fitted to it."""
         best, sixteenth = self.levels
         slope = (_BEST - _SIXTEENTH) / (best - sixteenth)
         cosines: NDArray[Any] = np.clip(_SIXTEENTH + slope * (scores - sixteenth), -1.0, 1.0).astype(np.float32)
         return cosines
 
     def alike(self, shown: Any) -> list[tuple[Alike, ...]]:
-        """Return the entities whose pictures resemble each mention's; nothing where they are not looked for."""
+        """Return the entities with pictures similar to each mention's; empty if the kind does not look for any."""
         return [self._shown_alike(row) for row in self._kind.likenesses(shown)]
 
     def _shown_alike(self, row: Sequence[Likeness]) -> tuple[Alike, ...]:
@@ -295,7 +295,8 @@ class TwoStepKbSearch:
 
     @cached_property
     def levels(self) -> tuple[float, float]:
-        """Mean score of the best and of the 16th entity.  Raises CorruptArtifact for a card without them."""
+        """Return the mean scores of the best and of the 16th entity.  Raises CorruptArtifact for a card without
+        them."""
         try:
             search: Mapping[str, Any] = self._matcher.card["search"]
             best, sixteenth = float(search["first"]), float(search["last"])
@@ -310,7 +311,7 @@ class TwoStepKbSearch:
 
 
 def matched_folder(kb: KnowledgeBase, matcher: MatcherCard) -> Path:
-    """Return where the prepared entities of a KB are kept for a matcher."""
+    """Return the folder of a KB's prepared entities for a matcher."""
     return kb.folder / "matched" / matcher.sha256[:16]
 
 

@@ -1,1 +1,1 @@
-"""Train networks on benchmarks: what is read, encoded and kept."""
+"""Train networks on benchmarks: read and encode the data, and keep the results."""

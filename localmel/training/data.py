@@ -1,7 +1,7 @@
-"""What networks are trained and validated on: the splits of datasets as vectors, made once and kept with the run.
+"""Read and encode training and validation mentions, once per run.
 
-In: a folder of benchmarks, an indexed KB and a text encoder.  Out: arrays, in `encode/` with the hashes of what they
-were made from.  Same inputs: not made again.  A mention that stands in train and in validation is refused."""
+In: a folder of benchmarks, an indexed KB and a text encoder.  Out: arrays, in `encode/` with the hashes of their
+inputs.  With the same inputs, stored arrays are reused.  A mention that is in both train and validation is refused."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 KIND, VERSION = "encoded mentions", 1
 BY_NAME = 64
-"Entities bearing a mention's name from which negatives are drawn."
+"Number of entities with a mention's name from which negatives are drawn."
 _NAMES_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Datasets:
-    """Train and validation mentions of several datasets, with nothing in common."""
+    """Disjoint train and validation mentions of several datasets."""
 
     names: tuple[str, ...]
     train: Split
@@ -52,7 +52,7 @@ class Datasets:
     origin: Mapping[str, int]
     "Mention -> number of its dataset.  Ids begin with the dataset's name, so that two may use the same ones."
     dropped: int
-    "Mentions that were taken out of validation because train has them."
+    "Number of mentions removed from validation because they are in train."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,12 +67,12 @@ class EncodedSplit:
 def read_datasets(
     folder: Path, names: Sequence[str] = (), *, drop: bool = False, most: tuple[int, int] = (0, 0)
 ) -> Datasets:
-    """The named datasets of a benchmark folder, or all where none is named.
+    """Return the named datasets of a benchmark folder, or all of them if none is named.
 
-    most: of train and of validation at most so many mentions, those with the smallest checksums of sentences; 0: all.
+    most: maximum numbers of train and validation mentions, chosen by the smallest sentence checksums; 0 takes all.
 
-    A mention or a sentence that stands in train and in validation, of whichever datasets, is dropped from validation
-    where `drop` says so.  Raises BadInput otherwise, and where a dataset lacks one of the two splits."""
+    A mention or sentence that is in both train and validation, even of different datasets, is dropped from validation
+    if `drop` is true. Raises BadInput otherwise, and if a dataset lacks one of the two splits."""
     found = [read_benchmark(folder, name) for name in names or _all_names(folder)]
     for benchmark in found:
         if missing := {"train", "val"} - set(benchmark.splits):
@@ -103,7 +103,7 @@ def read_datasets(
 
 
 def _drawn(split: Split, most: int) -> Split:
-    """The whole split for 0.  By sentence, so that the order of the files does not matter."""
+    """Return at most `most` mentions, or all for 0.  Drawn by sentence, so that file order does not matter."""
     if not most:
         return split
     drawn = sorted(split.mentions, key=checksum_of)[:most]
@@ -111,15 +111,16 @@ def _drawn(split: Split, most: int) -> Split:
 
 
 def _all_names(folder: Path) -> list[str | None]:
-    """JSON lines: every dataset of the folder.  Other layouts: the one that is there, else the reader asks which."""
+    """Return every dataset of a JSON lines folder.  Other layouts: the only one, or None so that the reader asks
+    which."""
     try:
         return [found.name for found in find_own(folder)] or [None]
-    except OSError:  # the reader says what is wrong with it
+    except OSError:  # the reader reports the problem
         return [None]
 
 
 def checksum_of(mention: Mention) -> int:
-    """The number by which a sentence is put into a fold."""
+    """Return the checksum that assigns a sentence to a fold."""
     return zlib.crc32(mention.context.encode("utf-8"))
 
 
@@ -132,9 +133,9 @@ def encoded_splits(
     *,
     visible_text: float,
 ) -> tuple[EncodedSplit, EncodedSplit, dict[str, Any]]:
-    """Train and validation as arrays, from `folder` where they stand there; and the facts they were made from.
+    """Return train and validation as arrays, loaded from `folder` if stored there, and the facts they were made from.
 
-    Of a share `visible_text` of the train mentions a piece of the sentence is taken for writing in the picture."""
+    For a share `visible_text` of the train mentions, a piece of the sentence is treated as writing in the picture."""
     facts = {
         "train": _digest(datasets.train),
         "validation": _digest(datasets.validation),
@@ -158,7 +159,7 @@ def encoded_splits(
 def _stands(folder: Path, facts: Mapping[str, Any]) -> bool:
     try:
         return bool(read_manifest(folder, kind=KIND, version=VERSION, every_byte=True).get("made_from") == facts)
-    except (FileNotFoundError, CorruptArtifact):  # it is made again from nothing but the inputs
+    except (FileNotFoundError, CorruptArtifact):  # it is rebuilt from the inputs alone
         return False
 
 
@@ -197,7 +198,7 @@ def _by_name(
     kb: KnowledgeBase,
     packed: PackedKb,
 ) -> NDArray[Any]:
-    """(m, BY_NAME) int64 positions of entities that may bear each mention's name, -1 beyond."""
+    """Return positions of entities that may have each mention's name, -1 beyond, (m, BY_NAME) int64."""
     names = NameIndex(kb)
     candidates = np.full((len(mentions), BY_NAME), -1, np.int64)
     progress.begin("looking up names", len(mentions))
@@ -232,7 +233,7 @@ def _read(path: Path) -> EncodedSplit:
 
 
 def _digest(split: Split) -> str:
-    """Return a digest of everything in a split that reaches the vectors."""
+    """Return a digest of everything in a split that affects the vectors."""
     digest = hashlib.sha256()
     for mention in split.mentions:
         facts = (mention.id, mention.context, mention.span.start, mention.span.end, split.gold[mention.id])
@@ -246,7 +247,8 @@ NEUTRAL = ("{}, photographed last year.", "This is {}.", "A picture of {}.", "{}
 def with_moved_text(
     mentions: Sequence[Mention], *, share: float, seed: int
 ) -> Iterator[tuple[Mention, tuple[VisibleLine, ...]]]:
-    """Each mention, of which a `share` lose a piece of their sentence to visible text.  Same seed, same pieces."""
+    """Yield each mention; a `share` of them have a piece of their sentence moved to visible text.  Depends on the seed
+    only."""
     chance = random.Random(seed)
     for mention in mentions:
         words = (mention.context[: mention.span.start] + " " + mention.context[mention.span.end :]).split()

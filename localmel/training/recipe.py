@@ -1,6 +1,6 @@
-"""What is trained on what, and who hears of it.
+"""Define a training recipe: the network, its data and its options.
 
-In: choices of a person.  Out: a recipe, checked.  Reads nothing."""
+In: the user's choices.  Out: a checked recipe.  Reads no files."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ if TYPE_CHECKING:
     from localmel.matchers.train.settings import TrainingSettings
 
 ABLATIONS = ("triples", "gate", "text", "image")
-"What a network can be trained without, to see what it is good for."
+"Parts that a network can be trained without, to measure their contribution."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A recipe of training: what is trained, and on what."""
+    """A training recipe: the network, its data and its options."""
 
     data: Path
     "A benchmark folder."
     training: TrainingSettings
-    "Of every seed; its own seed is replaced."
+    "Settings for every seed; the seed in them is replaced."
     datasets: tuple[str, ...] = ()
-    "Which datasets of the folder are joined; all where none is named."
+    "Datasets of the folder to join; all if none is named."
     seeds: tuple[int, ...] = (0,)
     matcher: str = KGMEL
-    "Of MATCHERS: what is trained."
+    "Kind of matcher to train, one of MATCHERS."
     mentions: int = 0
-    "Train on so many mentions at most, those whose sentences have the smallest CRC-32; 0 takes all."
+    "Maximum number of train mentions, chosen by the smallest CRC-32 of their sentences; 0 takes all."
     validation_mentions: int = 0
-    "Choose the epoch by so many validation mentions at most, drawn likewise; 0 takes all."
+    "Maximum number of validation mentions for choosing the epoch, chosen the same way; 0 takes all."
     options: MatcherOptions = field(default_factory=MatcherOptions)
-    "Those of the matcher's kind; the base class takes their defaults."
+    "Options of the matcher's kind; the base class stands for its defaults."
     width: int | None = None
-    "Length of the vectors that are compared; None takes what suits the matcher (384 for kgmel)."
+    "Length of the compared vectors; None takes the matcher's default (384 for kgmel)."
     without: tuple[str, ...] = ()
-    "Of ABLATIONS; a matcher other than kgmel can do without image only."
+    "Parts to leave out, from ABLATIONS; matchers other than kgmel can leave out only image."
     drop_leaked: bool = False
-    "Leave validation mentions out that train has, instead of refusing them."
+    "Drop validation mentions that are in train, instead of refusing them."
     visible_text: float = 0.2
-    "Share of train mentions of which a piece of the sentence is taken for writing in the picture."
+    "Share of train mentions for which a piece of the sentence is treated as writing in the picture."
     fold: tuple[int, int] | None = None
-    "(i, n): without the mentions whose sentence's CRC-32 leaves i when divided by n."
+    "(i, n): leave out mentions whose sentence's CRC-32 has remainder i modulo n."
     command: str = ""
-    "Stands in the card."
+    "The command line, recorded in the card."
 
     def __post_init__(self) -> None:
         if self.matcher not in MATCHERS:
@@ -74,5 +74,5 @@ class Recipe:
             raise UsageError(f"there is no fold {self.fold[0]} of {self.fold[1]}", hint="--fold 0/3")
 
     def withheld(self) -> dict[str, Any]:
-        """Return the ablations of this recipe as its run and its card record them."""
+        """Return the ablations of this recipe as recorded in its run and its card."""
         return {"without": sorted(self.without), "fold": "/".join(map(str, self.fold)) if self.fold else None}

@@ -1,8 +1,8 @@
-"""Train networks on benchmarks: read, encode once, train one network for each seed, and say how good they are.
+"""Train one network per seed on benchmarks, and report validation results.
 
 In: a recipe, a KB, its encoders and a folder.  Out: `seed-S/network` with a card for each seed, `history.json` and
-`training.png`.  A run that was stopped goes on; one that is finished is not done again; one of another recipe is
-refused.  Validation chooses the epoch; nothing here reads a test split."""
+`training.png`.  An interrupted run resumes; a finished one is not repeated; one of another recipe is refused.
+Validation chooses the epoch; no test split is read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OnEpoch = Callable[[int, "Epoch"], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeedResult:
-    """The network of one seed."""
+    """The network of one seed and its results."""
 
     seed: int
     network: Path
@@ -42,18 +42,18 @@ class SeedResult:
     best_epoch: int
     seconds: float
     validation: Mapping[str, Ranks] = field(repr=False)
-    "Under `all`, and under each dataset that has a gold in the KB."
+    "Results under `all`, and under each dataset that has a gold in the KB."
     was_there: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """All seeds of a run."""
+    """The results of all seeds of a run."""
 
     seeds: tuple[SeedResult, ...]
     dropped: int
     leads: bool
-    "Whether this process is the one that reports it."
+    "Whether this process reports the result."
 
     @property
     def best(self) -> SeedResult:
@@ -81,11 +81,11 @@ def train_networks(
     encoded: Path | None = None,
     on_epoch: OnEpoch = lambda _seed, _epoch: None,
 ) -> Outcome:
-    """Train a network for each seed of the recipe in `folder`.  `encoded` may be shared by runs on the same mentions.
+    """Return the results of one network per seed, trained in `folder`.  Runs on the same mentions may share `encoded`.
 
-    With an encoder of pictures the networks see those of mentions and entities.
+    With an image encoder, the networks use the pictures of mentions and entities.
 
-    Raises MissingExtra before anything is made, BadInput where data, KB or an earlier run do not fit."""
+    Raises MissingExtra before anything is written, and BadInput if data, KB or an earlier run do not fit."""
     if find_spec("matplotlib") is None:
         raise MissingExtra("training draws its curve with matplotlib", hint="pip install 'localmel[train]'")
     from localmel.matchers.train.loop import start_processes
@@ -105,7 +105,7 @@ def train_networks(
 
 @contextmanager
 def _alone_in(folder: Path, processes: Processes) -> Iterator[None]:
-    """Two runs in one folder at once would undo each other's checkpoints."""
+    """Lock the folder, since two runs in it at once would overwrite each other's checkpoints."""
     from filelock import FileLock, Timeout
 
     if not processes.leads:
@@ -137,7 +137,7 @@ def _one_seed(
     facts = facts_of(trainee.facts(), settings, trainee.made_from, processes)
     network = folder / f"seed-{seed}" / "network"
     there = network.is_dir()
-    processes.wait()  # all have looked before the first one writes
+    processes.wait()  # every process checks before the first one writes
     if there:
         card = load_matcher(network).card
         refuse_other_facts(network, card.get("run", {}), facts)
@@ -172,7 +172,7 @@ def _one_seed(
 
 
 class _Steps:
-    """Turns "step 30 of 600" into a total, told once, and what is more of it."""
+    """Turn "step 30 of 600" into a total, reported once, and increments."""
 
     def __init__(self, what: str) -> None:
         self._what, self._last = what, -1
@@ -201,7 +201,7 @@ def _result(seed: int, network: Path, card: Mapping[str, Any], *, was_there: boo
 
 
 def write_history(folder: Path, cards: Sequence[Mapping[str, Any]], *, new: bool) -> None:
-    """Write both files, unless they stand and nothing is `new`."""
+    """Write both files, unless they exist and nothing is `new`."""
     files = folder / "history.json", folder / "training.png"
     if not new and all(file.is_file() for file in files):
         return
@@ -211,10 +211,12 @@ def write_history(folder: Path, cards: Sequence[Mapping[str, Any]], *, new: bool
 
 
 def _draw(path: Path, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Loss and HITS of each seed over its epochs."""
+    """Plot loss and HITS of each seed over its epochs."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.5), layout="constrained")  # without pyplot, which would keep it; Agg draws
+    figure = Figure(
+        figsize=(9, 3.5), layout="constrained"
+    )  # not pyplot, which would keep the figure in memory; Agg draws it
     losses, hits = figure.subplots(1, 2)
     for number, (seed, history) in enumerate(histories.items()):
         colour = f"C{number % 10}"

@@ -1,8 +1,8 @@
-"""Everything a network is trained from, and what becomes of it.
+"""Assemble the inputs of a network, evaluate it after training, and save it.
 
-In: a recipe, a KB, a profile's encoders, a folder for what is encoded.  Out: a trainee of whatever kind: it makes new
-learners, says how a trained network ranks validation mentions, and keeps that network with its card.  An encoder that
-is tuned with the matcher is kept next to it, as a folder that `[encode] model` can name."""
+In: a recipe, a KB, a profile's encoders, a folder for encoded data.  Out: a trainee of any kind, which makes new
+learners, ranks validation mentions with a trained network, and saves that network with its card.  An encoder that is
+tuned with the matcher is saved next to it, as a folder that `[encode] model` can name."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ class Trainee:
     recipe: Recipe
     kind: MatcherKind
     network: Callable[[], nn.Module]
-    "Draws a new one."
+    "Returns a new, untrained network."
     inputs: TrainingInputs
     encoders: Encoders
-    "As they were before any tuning."
+    "The encoders before any tuning."
     validation_sets: Mapping[str, NDArray[Any]]
     "Name of the dataset -> (m,) bool."
     made_from: Mapping[str, Any]
     dropped: int
-    "Validation mentions that were left out because train has them."
+    "Number of validation mentions left out because they are in train."
 
     def counts(self) -> dict[str, int]:
         """Return the numbers of mentions, for the card."""
@@ -66,7 +66,7 @@ class Trainee:
         }
 
     def facts(self) -> dict[str, Any]:
-        """Return what `Learner.facts` will, without making a learner."""
+        """Return the same facts as `Learner.facts`, without making a learner."""
         import torch
 
         from localmel.matchers.learner import tuning_facts
@@ -77,7 +77,7 @@ class Trainee:
         return {**own, **tuning_facts(self.encoders.text.space, tuning)} if tuning else own
 
     def new(self) -> NewLearner:
-        """Return what makes a learner, with a fresh copy of the encoder where that is tuned."""
+        """Return a function that makes a learner, with a fresh copy of the encoder if it is tuned."""
         from localmel.matchers.learner import MatcherLearner
 
         def made(settings: TrainingSettings) -> Learner:
@@ -88,7 +88,8 @@ class Trainee:
         return made
 
     def validated(self, network: nn.Module, workers: Workers) -> tuple[dict[str, Ranks], Card]:
-        """Return how a trained network ranks validation mentions (`all`, and each dataset), and more for its card."""
+        """Return the validation ranks of a trained network (`all`, and each dataset), and further facts for its
+        card."""
         import torch
 
         from localmel.matchers.learner import TunedNetwork, encoded_by
@@ -102,7 +103,7 @@ class Trainee:
         return _by_dataset(ranks, self.validation_sets), card
 
     def save(self, folder: Path, network: nn.Module, card: Card) -> None:
-        """Write the network; the encoder it was tuned with is written first, so that a network always has its own."""
+        """Write the network; a tuned encoder is written first, so that a network always has its encoder."""
         from localmel.matchers.learner import TunedNetwork
 
         before, images = self.encoders.text.space, self.encoders.image_space
@@ -122,7 +123,7 @@ class Trainee:
 
 
 def check_tuned_encoder(network: Path, card: Mapping[str, Any]) -> None:
-    """Raise CorruptArtifact where the encoder that was tuned with a network is missing or damaged."""
+    """Raise CorruptArtifact if the encoder that was tuned with a network is missing or damaged."""
     if TUNED not in card:
         return
     again = shell_line("rm -r", network, note="then run the same command again: its last epoch is kept")
@@ -135,9 +136,9 @@ def check_tuned_encoder(network: Path, card: Mapping[str, Any]) -> None:
 def prepare_trainee(
     recipe: Recipe, kb: KnowledgeBase, encoders: Encoders, folder: Path, processes: Processes
 ) -> Trainee:
-    """Read and encode what the recipe names; what is already in `folder` is taken from there.
+    """Return the trainee, after reading and encoding the recipe's inputs; whatever is in `folder` is reused.
 
-    Raises UsageError where the recipe leaves out what the kind or the encoders do not have."""
+    Raises UsageError if the recipe leaves out parts that the kind or the encoders do not have."""
     kind = matcher_kind(recipe.matcher)
     encoders = _shown(recipe, kind, encoders)
     recipe.options.check_pictures(seen=encoders.image is not None, encoder=encoders.text.space.name)
@@ -174,13 +175,13 @@ def _prepare_features(
     folder: Path,
     processes: Processes,
 ) -> _Prepared:
-    """Encode everything once, as the encoder is."""
+    """Return features encoded once with the unchanged encoder."""
     packed, vectors = _vectors_of(kb, encoders)
     visible_text = recipe.visible_text if kind.reads_triples else 0.0
     train, validation, facts = encoded_splits(datasets, kb, packed, encoders.text, folder, visible_text=visible_text)
     images: KbImages | None = None
     if encoders.image:
-        if processes.leads:  # the others do not look whether a picture has changed
+        if processes.leads:  # the other processes do not check for changed pictures
             found = index_images(kb, packed, encoders.image)
             if note := found.note():
                 progress.note(note)
@@ -216,7 +217,7 @@ def _prepare_rows(
     folder: Path,
     processes: Processes,
 ) -> _Prepared:
-    """Take texts and pictures as they are, for an encoder that is trained; golds and names are looked up once."""
+    """Return raw texts and pictures, for an encoder that is trained; golds and names are looked up once."""
     from localmel.matchers.train.tuning_rows import rows_of_kb, rows_of_mentions
 
     sees = encoders.image is not None
@@ -246,7 +247,7 @@ def _prepare_rows(
 
 
 def _shown(recipe: Recipe, kind: MatcherKind, encoders: Encoders) -> Encoders:
-    """Return the encoders without pictures where the recipe leaves these out."""
+    """Return the encoders, without the image encoder if the recipe leaves out pictures."""
     if others := [one for one in recipe.without if one not in kind.removable]:
         raise UsageError(
             f"{recipe.matcher} cannot be trained without {', '.join(sorted(others))}; only without "
@@ -262,7 +263,7 @@ def _shown(recipe: Recipe, kind: MatcherKind, encoders: Encoders) -> Encoders:
 
 
 def _vectors_of(kb: KnowledgeBase, encoders: Encoders) -> tuple[PackedKb, KbVectors]:
-    """Return the KB's own vectors, made or brought up to date where need be; training needs no fused ones."""
+    """Return the KB's own vectors, encoded or updated if necessary; training needs no fused vectors."""
     try:
         return load_vectors(kb, encoders.text.space)
     except (BadInput, CorruptArtifact):
@@ -271,7 +272,7 @@ def _vectors_of(kb: KnowledgeBase, encoders: Encoders) -> tuple[PackedKb, KbVect
 
 
 def _trained_on(recipe: Recipe, train: EncodedSplit) -> NDArray[Any]:
-    """Return the golds (m,); -1 also for the mentions of the fold that the recipe leaves out."""
+    """Return the golds (m,); also -1 for mentions of the fold that the recipe leaves out."""
     gold: NDArray[Any] = train.vectors.gold
     if recipe.fold is None:
         return gold
@@ -280,7 +281,7 @@ def _trained_on(recipe: Recipe, train: EncodedSplit) -> NDArray[Any]:
 
 
 def _note_left_out(datasets: Datasets, train: EncodedSplit) -> None:
-    """Report how many mentions are not validated and not trained on."""
+    """Report how many mentions are excluded from validation and from training."""
     if datasets.dropped:
         progress.note(f"{datasets.dropped:,} validation mentions were left out, because train has their sentence")
     if outside := int((train.vectors.gold < 0).sum()):
@@ -289,7 +290,7 @@ def _note_left_out(datasets: Datasets, train: EncodedSplit) -> None:
 
 
 def _by_dataset(ranks: Tensor, sets: Mapping[str, NDArray[Any]]) -> dict[str, Ranks]:
-    """Return the measures of `all`, and of each dataset that has a gold in the KB.  ranks: (m,), 0 without a gold."""
+    """Return the measures of `all`, and of each dataset with a gold in the KB.  ranks: (m,), 0 without a gold."""
     import torch
 
     found = {"all": Ranks.of(ranks[ranks > 0])}

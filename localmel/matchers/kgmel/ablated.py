@@ -1,7 +1,7 @@
-"""Show a trained fusion network less than it was trained on: without triples, texts or pictures.
+"""Ablate a trained fusion network: hide triples, texts or pictures that it was trained with.
 
-In: a network, a KB's vectors, what is left out.  Out: both without it, on the side of mentions and of entities.
-The network gets a hash of its own, so that fused vectors made this way lie next to the others."""
+In: a network, a KB's vectors, the parts to leave out.  Out: both without these parts, for mentions and entities.
+The network gets its own hash, so that its fused vectors are stored separately from those of the full network."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from localmel.matchers.kgmel.settings import FusionSettings
 
 
 def check_ablation(matcher: KgmelMatcher, without: Collection[str], *, linking: bool) -> None:
-    """Raise BadInput where a network was trained with what is left out, or would be shown what it never saw.
+    """Raise BadInput if the ablation does not fit how the network was trained.
 
-    linking: the evidence scorer weighs the cosines, so that the network must have been trained without, too."""
+    linking: whether the evidence scorer weighs the cosines; the network must then be trained with the same ablation."""
     train = "localmel train DATA --kb KB --without {} --out runs/NAME   # then give its network with --network"
     if "gate" in without and matcher.network.settings.gate:
         raise BadInput(f"{matcher.folder} was trained with a gate (gate = true)", hint=train.format("gate"))
@@ -44,17 +44,17 @@ def check_ablation(matcher: KgmelMatcher, without: Collection[str], *, linking: 
 
 
 def ablated(matcher: KgmelMatcher, vectors: KbVectors, without: Collection[str]) -> tuple[KgmelMatcher, KbVectors]:
-    """Return the network and a KB's vectors without what is left out."""
+    """Return the network and a KB's vectors without the ablated parts."""
     hidden = tuple(switch for switch in _switches(matcher) if switch in without)
     if not hidden:
         return matcher, vectors
-    if "triples" in hidden:  # a phrase without a vector is shown to no network
+    if "triples" in hidden:  # phrases with a zero vector are not used
         vectors = replace(vectors, phrases=np.broadcast_to(np.float16(0), vectors.phrases.shape))
     if "text" in hidden:
         vectors = replace(vectors, entities=np.broadcast_to(np.float16(0), vectors.entities.shape))
     name = hashlib.sha256(f"{matcher.sha256} without {' '.join(hidden)}".encode()).hexdigest()
     encoder = _AblatedEncoder(matcher.network.weights, matcher.network.settings, hidden)
-    seen = None if "image" in hidden else matcher.image_space  # both sides then take the learnt stand-in
+    seen = None if "image" in hidden else matcher.image_space  # both sides then use the learnt substitute
     return replace(matcher, sha256=name, network=encoder, image_space=seen), vectors
 
 
@@ -63,7 +63,7 @@ def _switches(matcher: KgmelMatcher) -> tuple[str, ...]:
 
 
 class _AblatedEncoder(FusedEncoder):
-    """The encoder of a network that is shown less than it is given."""
+    """A fusion encoder that hides some of its inputs from the network."""
 
     def __init__(self, weights: Mapping[str, NDArray[Any]], settings: FusionSettings, hidden: Sequence[str]) -> None:
         super().__init__(weights, settings)

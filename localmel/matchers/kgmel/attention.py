@@ -1,10 +1,10 @@
-"""Attention of a row over its own triples, without a tensor that is as long as all triples and as wide as a vector.
+"""Compute attention of each row over its own triples, without a tensor of shape (all triples, width).
 
-In: two keys for each row, what each tail and each relation adds to the hidden layer, which triples a row has (CSR).
+In: two keys per row, the contribution of each tail and relation to the hidden layer, the triples of each row (CSR).
 Out: the weighted sums over the kept triples of each row, with gradients.
-Triples are gone through in pieces of whole rows: their hidden layer is made in a buffer that stays in the cache, and is
-made again for the gradient instead of being kept.  A score is a product of a row with its own triples only (a sampled
-dense product); sums read the kept triples only."""
+Triples are processed in pieces of whole rows. The hidden layer of a piece is computed in a buffer that stays in the
+cache, and recomputed for the gradient instead of being stored. Scores are computed only between a row and its own
+triples (a sampled dense product); the sums read only the kept triples."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TRIPLES_AT_ONCE, ROWS_AT_ONCE = 2048, 1024
-"A piece has at most so many triples, if its first row has, and so many rows."
+"Upper limits for a piece, in triples (unless its first row alone has more) and in rows."
 SLOPE = 0.01
-"Of the hidden layer below zero (leaky ReLU)."
+"Slope of the hidden layer's leaky ReLU below zero."
 
 
 class Summed(NamedTuple):
-    """The kept triples of each row, weighted and summed.  All zero for a row without triples."""
+    """Weighted sums over the kept triples of each row.  All zero for a row without triples."""
 
     tails: Tensor  # (b, triple width)
     hidden: Tensor  # (b, width)
@@ -46,12 +46,14 @@ def attend(
     kept: int,
     dropout: float,
 ) -> Summed:
-    """Score triples by tail_key . tail + hidden_key . hidden, softmax within each row, sum the `kept` of most weight.
+    """Return the sums over the `kept` triples of highest weight per row; scores are tail_key . tail + hidden_key .
+    hidden.
 
-    The hidden layer of a triple is dropout(leaky ReLU(tail_part + relation_part)).  tail_key: (b, triple width),
-    hidden_key: (b, width), tails: (q, triple width), tail_part: (q, width), relation_part: (r, width) float, all
-    differentiable once; tail_of, relation_of: (t,), starts: (b + 1,) int64.  Kept weights are not normalised again
-    (published code).  Raises IndexError for a tail or relation that is none.  Source: KGMEL, section 3.2."""
+    Weights are a softmax within each row. The hidden layer of a triple is dropout(leaky ReLU(tail_part +
+    relation_part)). Kept weights are not renormalised (published code). All float inputs are differentiable once.
+    tail_key: (b, triple width), hidden_key: (b, width), tails: (q, triple width), tail_part: (q, width), relation_part:
+    (r, width), all float; tail_of, relation_of: (t,), starts: (b + 1,), all int64.
+    Raises IndexError for a tail or relation that does not exist.  Source: KGMEL, section 3.2."""
     seed = int(torch.randint(1 << 62, ()).item()) if dropout else 0
     settings = _Settings(kept=kept, drop_below=round(256 * dropout), seed=seed)
     precise = [_at_least_float32(value) for value in (tail_key, hidden_key, tails, tail_part, relation_part)]
@@ -68,17 +70,17 @@ def _at_least_float32(values: Tensor) -> Tensor:
 class _Settings:
     kept: int
     drop_below: int
-    "A value is dropped where a random byte is below this."
+    "Values whose random byte is below this are dropped."
     seed: int
 
     @property
     def scale(self) -> float:
-        """Return the factor that keeps the expectation of what dropout leaves."""
+        """Return the factor that preserves the expected value under dropout."""
         return 256 / (256 - self.drop_below)
 
 
 class _Piece(NamedTuple):
-    """Some whole rows and their triples."""
+    """A run of whole rows and their triples."""
 
     number: int
     rows: slice
@@ -116,7 +118,10 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     @torch.no_grad()
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """With w the weights, L the loss: dL/dscore = w (dL/dw - sum w dL/dw); dL/dw is zero for what is not kept."""
+        """Return the gradients of all inputs.
+
+        With weights w and loss L: dL/dscore = w (dL/dw - sum w dL/dw), and dL/dw is zero for triples that are not
+        kept."""
         tail_key, hidden_key, tails, tail_part, relation_part, tail_of, relation_of, *softmaxed = ctx.saved_tensors
         weights, best, best_weights = softmaxed
         to_tails, to_hidden, to_total = gradients
@@ -145,7 +150,8 @@ class _Attention(torch.autograd.Function):
 
 
 class _HiddenLayer:
-    """The hidden layer of one piece after another, in the same buffers: a piece's values end where the next begins."""
+    """The hidden layer, one piece at a time in shared buffers: a piece's values are valid until the next is
+    computed."""
 
     def __init__(
         self,
@@ -166,11 +172,11 @@ class _HiddenLayer:
         self._words = torch.empty(-(-self._hidden.numel() // 8), dtype=torch.int64, device=tail_part.device)
 
     def places(self, piece: _Piece) -> Tensor:
-        """(t,): 0, 1, 2, ... where the triples of a piece lie in what `values` gives."""
+        """Return 0, 1, 2, ..., the row of each of the piece's triples in the result of `values`, shape (t,)."""
         return self._places[: len(piece.row)]
 
     def values(self, piece: _Piece) -> Tensor:
-        """(t, width): the hidden layer of the piece's triples."""
+        """Return the hidden layer of the piece's triples, shape (t, width)."""
         hidden, work = self._hidden[: len(piece.row)], self._work[: len(piece.row)]
         torch.index_select(self._parts[0], 0, self._of[0][piece.triples], out=hidden)
         torch.index_select(self._parts[1], 0, self._of[1][piece.triples], out=work)
@@ -181,27 +187,27 @@ class _HiddenLayer:
         return hidden
 
     def through(self, gradient: Tensor) -> Tensor:
-        """The gradient before the activation from the one after it, in place; for the piece last asked for."""
+        """Return the gradient before the activation, given the one after it; in place, for the last piece computed."""
         if self._settings.drop_below:
             gradient.mul_(self._standing(len(gradient)))
         slopes = torch.gt(self._hidden[: len(gradient)], 0.0, out=self._work[: len(gradient)]).clamp_(min=SLOPE)
         return gradient.mul_(slopes)
 
     def _draw(self, piece: _Piece) -> None:
-        """Random bytes for the piece's values: the same ones whenever it is asked."""
+        """Draw random bytes for the piece's values; repeated calls give the same bytes."""
         source = torch.Generator(self._words.device).manual_seed(self._settings.seed + piece.number)
         words = self._words[: -(-len(piece.row) * self._hidden.shape[1] // 8)]
         words.random_(-(1 << 63), None, generator=source)
 
     def _standing(self, length: int) -> Tensor:
-        """(t, width): 0 for what is dropped, the scale for the rest."""
+        """Return the dropout factors, 0 for dropped values and the scale for all others, shape (t, width)."""
         work = self._work[:length]
         drawn = self._words.view(torch.uint8)[: work.numel()].view(work.shape)
         return torch.ge(drawn, self._settings.drop_below, out=work).mul_(self._settings.scale)
 
 
 def _pieces(starts: Tensor) -> Iterator[_Piece]:
-    """Cut the rows into pieces.  One that would have no triples is left out."""
+    """Yield the rows in pieces, skipping pieces without triples."""
     ends = starts.tolist()
     row_of = torch.repeat_interleave(torch.arange(len(ends) - 1, device=starts.device), starts.diff())
     first, number = 0, 0
@@ -219,9 +225,9 @@ def _pieces(starts: Tensor) -> Iterator[_Piece]:
 
 
 def _softmax_and_best(scores: Tensor, piece: _Piece, kept: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights (t,), and for each row where its `kept` triples of most weight lie (rows, k) and their weights.
+    """Return all weights (t,), and per row the indices (rows, k) and weights (rows, k) of its `kept` heaviest triples.
 
-    A row with fewer triples is filled up with the piece's first triple at weight 0."""
+    Rows with fewer triples are padded with the piece's first triple at weight 0."""
     lengths = piece.starts.diff()[:, None]
     n_rows = len(lengths)
     cell = torch.arange(len(scores), device=scores.device) + (piece.row * piece.longest - piece.starts[piece.row])
@@ -234,7 +240,7 @@ def _softmax_and_best(scores: Tensor, piece: _Piece, kept: int) -> tuple[Tensor,
 
 
 def _sums(values: Tensor, columns: Tensor, weights: Tensor, starts: Tensor | None = None) -> Tensor:
-    """(rows, width): for each row the sum of its columns' values times their weights.
+    """Return for each row the weighted sum of its columns' values, shape (rows, width).
 
     columns, weights: (rows, k), or (t,) with `starts`."""
     begins = None if starts is None else starts[:-1]
@@ -243,21 +249,22 @@ def _sums(values: Tensor, columns: Tensor, weights: Tensor, starts: Tensor | Non
 
 
 def _products(keys: Tensor, values: Tensor, columns: Tensor) -> Tensor:
-    """(rows, k): the product of each row's key with the values of its k columns."""
+    """Return the product of each row's key with the values of its k columns, shape (rows, k)."""
     return torch.bmm(values[columns], keys[:, :, None])[:, :, 0]
 
 
 def _spread(
     keys: Tensor, d_score: Tensor, to_sums: Tensor, chosen: Tensor, chosen_weights: Tensor, piece: _Piece
 ) -> Tensor:
-    """(t, width): the gradient of each triple's values, by its score and, where it is kept, by the sum it is in."""
+    """Return the gradient of each triple's values, through its score and (if kept) its weighted sum, shape (t,
+    width)."""
     gradient = keys[piece.row].mul_(d_score[:, None])
     kept = to_sums[:, None, :] * chosen_weights[:, :, None]
     return gradient.index_add_(0, chosen.view(-1), kept.view(-1, kept.shape[-1]))
 
 
 def _row_products(keys: Tensor, values: Tensor, columns: Tensor, piece: _Piece) -> Tensor:
-    """(t,): the product of each row's key with the value of each of its columns."""
+    """Return the product of each row's key with the value of each of its columns, shape (t,)."""
     # The pattern may name a cell more than once (a tail in two triples of a row), but not more cells than there are.
     if _has_sampled_product(keys.device.type) and len(columns) <= len(keys) * len(values):
         zeros, shape = keys.new_zeros(len(columns)), (len(keys), len(values))
@@ -269,7 +276,7 @@ def _row_products(keys: Tensor, values: Tensor, columns: Tensor, piece: _Piece) 
 
 @cache
 def _has_sampled_product(device: str) -> bool:
-    """Return whether PyTorch has the sampled dense product; asked once, so that it warns once."""
+    """Return whether PyTorch has the sampled dense product; cached, so that it warns only once."""
     one = torch.ones(1, 1, device=device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

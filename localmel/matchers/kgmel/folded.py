@@ -1,7 +1,7 @@
-"""The fusion network's matrices, multiplied together where nothing stands between them: the same vectors, less work.
+"""Fold consecutive matrices of the fusion network into one: the same vectors with less work.
 
-In: the weights by name, as arrays of NumPy or of torch.  Out: what surrounds the attention, for both libraries.
-For a network at rest only: training learns the matrices one by one.  Knows neither library; `@` is all it needs."""
+In: the weights by name, as NumPy or torch arrays.  Out: everything around the attention, for both libraries.
+For inference only: training learns the matrices separately.  Imports neither library and needs only `@`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 from localmel.matchers.kgmel.settings import FusionSettings
 
 Array = Any
-"A matrix or a vector of NumPy or of torch."
+"A NumPy or torch matrix or vector."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """values @ matrix + bias."""
+    """A linear layer: values @ matrix + bias."""
 
     matrix: Array  # (in, out)
     bias: Array  # (out,)
@@ -26,7 +26,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A text or image source of a row: it attends to triples and is added to them through its gate."""
+    """A row's text or image: it attends to the triples and is added to them through its gate."""
 
     key: Array  # (in, triple width)
     out: Layer
@@ -35,10 +35,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folded:
-    """A network as nine products for each row instead of twelve.
+    """The network as nine products per row instead of twelve.
 
-    With q = share Wqi v + (1 - share) Wqt h the key of a row is Wk^T q, and the weighted triples only pass Wv, Wo and
-    Wz: each chain is one matrix.  Source: KGMEL, section 3.2, as the published code orders it."""
+    With q = share Wqi v + (1 - share) Wqt h the key of a row is Wk^T q, and the weighted triples only pass through Wv,
+    Wo and Wz: each chain is one matrix.  Source: KGMEL, section 3.2, in the order of the published code."""
 
     sources: tuple[Source, ...]  # text, then image where the network has an image space
     key_bias: Array  # (triple width,)
@@ -49,7 +49,7 @@ class Folded:
     bias: Array  # (width,)
 
     def keys(self, inputs: tuple[Array, ...], product: Callable[[Array, Array], Array]) -> tuple[Array, Array]:
-        """(b, triple width) and (b, width): what is multiplied with a row's tails and with its hidden layer."""
+        """Return the keys for a row's tails, shape (b, triple width), and for its hidden layer, shape (b, width)."""
         tail_key = self.key_bias
         for values, source in zip(inputs, self.sources, strict=True):
             tail_key = tail_key + product(values, source.key)
@@ -64,7 +64,9 @@ class Folded:
         product: Callable[[Array, Array], Array],
         sigmoid: Callable[[Array], Array],
     ) -> Array:
-        """(b, width), not normalised.  tails: (b, triple width), hidden: (b, width), weight: (b, 1)."""
+        """Return the fused vectors, not normalised, shape (b, width).
+
+        tails: (b, triple width), hidden: (b, width), weight: (b, 1)."""
         mean = tails + product(hidden, self.hidden_out.matrix) + weight * self.hidden_out.bias
         fused = product(mean, self.triples_out) + weight * self.weight_out + self.bias
         for values, source in zip(inputs, self.sources, strict=True):
@@ -76,7 +78,7 @@ class Folded:
 
 
 def fold(weights: Mapping[str, Array], settings: FusionSettings) -> Folded:
-    """weights: the state of a `FusionNetwork`.  Raises KeyError where one is missing."""
+    """Return the folded network for the state of a `FusionNetwork`.  Raises KeyError for a missing weight."""
     scale = 1.0 / (math.sqrt(settings.width) * settings.temperature)
     shares = {"text": 1.0 - settings.image_share, "image": settings.image_share}
     if not settings.image_width:

@@ -28,7 +28,7 @@ KgmelMatcher: TypeAlias = TrainedMatcher[FusedEncoder]
 
 
 def load_network(folder: Path) -> KgmelMatcher:
-    """Load the network of a folder.  Raises CorruptArtifact for one that is damaged or holds none."""
+    """Load the network of a folder.  Raises CorruptArtifact if it is damaged or contains no network."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -63,9 +63,9 @@ def save_network(
     *,
     images: Space | None = None,
 ) -> None:
-    """Write a network's folder; `facts` (data, seed, numbers, command) go into its card.
+    """Write a network's folder; `facts` (data, seed, numbers, command) are added to its card.
 
-    images: the space of the pictures it was trained on, for settings with an image_width."""
+    images: the image space it was trained on, for settings with an image_width."""
     from safetensors.numpy import save
 
     with temporary_folder(folder) as temporary:

@@ -1,7 +1,7 @@
-"""The fused vectors of a KB's entities: one for each, made by one fusion network.
+"""Make the fused vectors of a KB's entities, one per entity, with one fusion network.
 
 In: an indexed KB and a trained network.  Out: `<kb>/fused/<network>/`, memory-mapped float16, tied to the state of the
-KB, to its pictures where the network sees them, and to the network's bytes.  An interrupted run goes on behind the last
+KB, to its pictures if the network uses them, and to the network's bytes.  An interrupted run resumes after the last
 finished piece."""
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ if TYPE_CHECKING:
 KIND, VERSION = "fused vectors", 1
 _FILE, _PROGRESS = "fused.safetensors", "progress.json"
 _BY_TORCH = 20_000
-"From this many entities on, importing torch pays."
+"Number of entities from which importing torch pays off."
 
 
 def load_fused(kb: KnowledgeBase, packed: PackedKb, matcher: MatcherCard) -> NDArray[Any]:
-    """(n, width) float16 unit rows in position order.  Raises BadInput with the command where there are none."""
+    """Return unit rows in position order, (n, width) float16.  Raises BadInput, with the command, if there are none."""
     folder = fused_folder(kb, matcher)
     try:
         manifest = read_manifest(folder, kind=KIND, version=VERSION)
@@ -80,9 +80,9 @@ def fuse_kb(
     vectors: KbVectors,
     matcher: KgmelMatcher,
 ) -> NDArray[Any]:
-    """Make the fused vectors of every entity, unless they stand there already, and load them.
+    """Load the fused vectors of all entities, after computing them if they do not exist yet.
 
-    Raises BadInput where the network sees pictures and the KB's have no vectors in its space."""
+    Raises BadInput if the network uses pictures and the KB's have no vectors in its space."""
     images = _images_for(kb, packed, matcher)
     matcher.check_spaces(vectors.space, images.space if images else None)
     try:
@@ -108,7 +108,7 @@ def fuse_kb(
 
 
 def fused_folder(kb: KnowledgeBase, matcher: MatcherCard) -> Path:
-    """Return the folder of a KB's vectors by this network."""
+    """Return the folder of the KB's vectors for this network."""
     return kb.folder / "fused" / matcher.sha256[:16]
 
 
@@ -120,7 +120,7 @@ def _not_fused(kb: KnowledgeBase, packed: PackedKb, matcher: MatcherCard, why: s
 
 
 def _by_torch(matcher: KgmelMatcher) -> Callable[..., NDArray[Any]]:
-    """The same function on all cores, or on the GPU where there is one."""
+    """Return the same function using all CPU cores, or the GPU if there is one."""
     import torch
 
     from localmel.matchers.kgmel.inputs import packed_triples
@@ -148,7 +148,7 @@ def _by_torch(matcher: KgmelMatcher) -> Callable[..., NDArray[Any]]:
 
 
 class _Growing:
-    """Vectors on their way: written in place, with a note of how many pieces are done."""
+    """Fused vectors being written in place, with a record of how many pieces are done."""
 
     def __init__(self, folder: Path, facts: dict[str, Any], shape: tuple[int, int]) -> None:
         self._folder, self._facts, self.pieces = folder, facts, 0
@@ -170,7 +170,7 @@ class _Growing:
         write_json(self._folder / _PROGRESS, {"facts": self._facts, "pieces": self.pieces})
 
     def seal(self, target: Path) -> None:
-        """Move the finished file into its place."""
+        """Move the finished file to its final place."""
         import shutil
 
         with new_folder(target, kind=KIND, version=VERSION, facts=self._facts) as temporary:
@@ -188,9 +188,9 @@ def build_entity_index(
     matcher: KgmelMatcher,
     kind: str,
 ) -> Recall | None:
-    """Build the index that `kind` names, unless it stands.  fused: (n, width) unit rows in position order.
+    """Build the index that `kind` names, unless it exists.  fused: (n, width) unit rows in position order.
 
-    Returns its recall against an exact search for vectors of the KB itself; None for a scan, or where it stood."""
+    Returns its recall against an exact search for vectors of the KB itself; None for a scan or an existing index."""
     kind = index_kind(kind, len(fused))
     if kind == SCAN:
         return None
@@ -207,7 +207,7 @@ def build_entity_index(
 
 
 def load_entity_index(kb: KnowledgeBase, packed: PackedKb, matcher: MatcherCard, kind: str) -> VectorIndex | None:
-    """The index of that kind; None for a scan.  Raises BadInput with the command where there is none that fits."""
+    """Return the index of that kind; None for a scan.  Raises BadInput, with the command, if no valid one exists."""
     kind = index_kind(kind, len(packed.rows))
     if kind == SCAN:
         return None
@@ -225,7 +225,7 @@ def load_entity_index(kb: KnowledgeBase, packed: PackedKb, matcher: MatcherCard,
 
 
 def indexes_of(kb: KnowledgeBase, matcher: MatcherCard) -> dict[str, int]:
-    """Kind of each index that stands, and its size in bytes."""
+    """Return the kind and size in bytes of each existing index."""
     found = {}
     for folder in sorted(fused_folder(kb, matcher).parent.glob(f"{matcher.sha256[:16]}.*")):
         if (folder / MANIFEST).is_file():

@@ -1,7 +1,7 @@
-"""The fusion network in NumPy: for a few mentions at a time, where loading torch would cost more than the work.
+"""Run the fusion network in NumPy, for a few mentions at a time, where loading torch would cost more than the work.
 
-In: weights by name and settings; text, image and triples of some rows.  Out: one unit vector for each row, equal to
-`FusionNetwork.embed` up to rounding.  Knows no torch and no dropout; for large KBs there is `fusion.py`."""
+In: weights by name and settings; text, image and triples of some rows.  Out: one unit vector per row, equal to
+`FusionNetwork.embed` up to rounding.  Uses neither torch nor dropout; for large KBs there is `network.py`."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from localmel.matchers.kgmel.kb_triples import TripleArrays
 
 SLOPE = 0.01
-"Of the hidden layer below zero (leaky ReLU), as in attention.py."
+"Slope of the hidden layer's leaky ReLU below zero, as in attention.py."
 TRIPLES_AT_ONCE = 1024
-"Rows of the hidden layer that exist together."
+"Maximum number of hidden-layer rows in memory at once."
 
 
 class FusedEncoder:
-    """Fuses small batches.  Weights are those of `FusionNetwork.state_dict()`."""
+    """A fusion network for small batches.  Its weights are those of `FusionNetwork.state_dict()`."""
 
     def __init__(self, weights: Mapping[str, NDArray[Any]], settings: FusionSettings) -> None:
-        """Raises CorruptArtifact where a weight is missing, left over, misshapen or not finite."""
+        """Raise CorruptArtifact if a weight is missing, unexpected, misshapen or not finite."""
         expected = _shapes(settings)
         if missing := sorted(expected.keys() - weights.keys()):
             raise CorruptArtifact(f"the fusion network lacks {', '.join(missing)}")
@@ -51,10 +51,11 @@ class FusedEncoder:
         image: NDArray[Any] | None = None,
         has_image: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
-        """(b, width) float32 unit rows.  text: (b, text_width), image: (b, image_width), has_image: (b,) bool.
+        """Return the fused unit rows, (b, width) float32.
 
-        `image` None: no row has one.  A row without an image or without triples is legal.  Raises BadInput where
-        widths or numbers of rows differ or a value is not finite.  Source: KGMEL, section 3.2."""
+        text: (b, text_width), image: (b, image_width), has_image: (b,) bool. `image` None means that no row has an
+        image. A row may lack an image or triples. Raises BadInput if widths or numbers of rows differ or a value is not
+        finite.  Source: KGMEL, section 3.2."""
         inputs = self._inputs(text, triples, image, has_image)
         tail_key, hidden_key = self._folded.keys(inputs, np.matmul)
         summed = self._attend(tail_key, hidden_key, triples)
@@ -69,7 +70,7 @@ class FusedEncoder:
         image: NDArray[Any] | None,
         has_image: NDArray[Any] | None,
     ) -> tuple[NDArray[Any], ...]:
-        """Text, and image where the network has an image space, checked and without gaps."""
+        """Return the text, and the image if the network has an image space; checked, missing images filled in."""
         settings, n_rows = self.settings, len(triples.starts) - 1
         if image is not None and not settings.image_width:
             raise BadInput("this fusion network has no image space (image_width 0), and got images")
@@ -91,7 +92,8 @@ class FusedEncoder:
     def _attend(
         self, tail_key: NDArray[Any], hidden_key: NDArray[Any], triples: TripleArrays
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """The weighted sums of tails (b, triple width) and of hidden layers (b, width), and of weights (b, 1)."""
+        """Return the weighted sums of tails (b, triple width) and of hidden layers (b, width), and of weights (b,
+        1)."""
         weights = self.weights
         tail_of, relation_of = triples.pair_tail[triples.triples], triples.pair_relation[triples.triples]
         tail_part = triples.tails @ weights["tail_in.weight"].T
@@ -128,7 +130,7 @@ class FusedEncoder:
 
 
 def _softmax(scores: NDArray[Any], row: NDArray[Any], lengths: NDArray[Any]) -> NDArray[Any]:
-    """(t,): softmax over the triples of each row; they lie side by side."""
+    """Return the softmax over the triples of each row, which are adjacent, shape (t,)."""
     full = lengths[lengths > 0]
     if not len(full):
         return scores
@@ -139,15 +141,15 @@ def _softmax(scores: NDArray[Any], row: NDArray[Any], lengths: NDArray[Any]) -> 
 
 
 def _best(weight: NDArray[Any], row: NDArray[Any], starts: NDArray[Any], kept: int) -> NDArray[Any]:
-    """Which triples are among the `kept` of most weight of their row, in the order of rows."""
+    """Return the indices of the `kept` triples of highest weight per row, in row order."""
     order = np.lexsort((-weight, row))
-    place = np.arange(len(order)) - starts[row]  # order keeps rows where they were
+    place = np.arange(len(order)) - starts[row]  # sorting does not move rows
     best: NDArray[Any] = order[place < kept]
     return best
 
 
 def _sigmoid(values: NDArray[Any]) -> NDArray[Any]:
-    """Without an overflow for large values."""
+    """Return the sigmoid without overflow for large values."""
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * values)), np.float32)
 
 
@@ -161,7 +163,7 @@ def _checked(name: str, values: NDArray[Any], shape: tuple[int, ...]) -> NDArray
 
 
 def _shapes(settings: FusionSettings) -> dict[str, tuple[int, ...]]:
-    """The shape of each weight by its name in `FusionNetwork.state_dict()`."""
+    """Return the shape of each weight by its name in `FusionNetwork.state_dict()`."""
     text, image, triple, width = settings.text_width, settings.image_width, settings.triple_width, settings.width
     layers = {
         "relation_in": (width, triple), "pair_out": (triple, width), "value": (width, triple), "mix": (width, width),

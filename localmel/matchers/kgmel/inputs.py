@@ -1,6 +1,6 @@
-"""Vectors of mentions and entities as the fusion network takes them.
+"""Prepare vectors of mentions and entities for the fusion network.
 
-In: arrays, memory-mapped where they are large.  Out: the tensors of some rows.  Knows no gold beyond carrying it."""
+In: arrays, memory-mapped if large.  Out: the tensors of some rows.  Passes golds through without using them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class MentionVectors:
         return len(self.text)
 
     def triples_of(self, rows: NDArray[Any], *, without: NDArray[Any] | None = None) -> TripleArrays:
-        """Return the triples of some mentions.  `without` is for entities only."""
+        """Return the triples of some mentions.  `without` applies to entities only."""
         return rows_of(self.triples, rows)
 
 
@@ -45,19 +45,19 @@ class EntityVectors:
     has_image: NDArray[Any] | None = None  # (n,) bool
 
     def triples_of(self, rows: NDArray[Any], *, without: NDArray[Any] | None = None) -> TripleArrays:
-        """Return the triples of some entities, (b,); none for rows where `without` (b,) is true."""
+        """Return the triples of some entities, (b,); rows where `without` (b,) is true get none."""
         return self.triples.of(rows, without=without)
 
 
 class NoTriples(KbTriples):
-    """The triples of a KB, withheld: what an entity is without them."""
+    """A KB whose entities have no triples, for ablation."""
 
     def counts(self) -> NDArray[Any]:
-        """(n,) none of any entity."""
+        """Return zero for every entity, shape (n,)."""
         return np.zeros_like(super().counts())
 
     def of(self, positions: NDArray[Any], *, without: NDArray[Any] | None = None) -> TripleArrays:
-        """No triples for the entities at `positions` (b,)."""
+        """Return empty lists of triples for the entities at `positions` (b,)."""
         return super().of(positions, without=np.ones(len(positions), bool))
 
 
@@ -68,7 +68,8 @@ def fusion_inputs(
     blind: NDArray[Any],
     device: torch.device,
 ) -> dict[str, Any]:
-    """The arguments of `FusionNetwork.forward` for some rows of one side; `blind` (b,) rows are shown no image."""
+    """Return the arguments of `FusionNetwork.forward` for some rows of one side; rows where `blind` (b,) get no
+    image."""
     inputs: dict[str, Any] = {
         "text": _tensor(np.asarray(vectors.text[rows], np.float32)).to(device),
         "triples": packed_triples(triples).to(device),
@@ -81,12 +82,12 @@ def fusion_inputs(
 
 
 def packed_triples(arrays: TripleArrays) -> PackedTriples:
-    """The same triples as tensors."""
+    """Return the same triples as tensors."""
     return PackedTriples(**{name: _tensor(value) for name, value in arrays.named()})
 
 
 def rows_of(triples: TripleArrays, rows: NDArray[Any]) -> TripleArrays:
-    """The triples of some rows only; the tables of pairs stay whole."""
+    """Return the triples of some rows only; the tables of pairs are kept whole."""
     values, owner = Lists(starts=triples.starts, values=triples.triples).of(rows)
     starts = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=len(rows)))])
     pairs, numbers = np.unique(values, return_inverse=True)
@@ -102,5 +103,5 @@ def rows_of(triples: TripleArrays, rows: NDArray[Any]) -> TripleArrays:
 
 
 def _tensor(values: NDArray[Any]) -> torch.Tensor:
-    """The same values, copied only where they lie apart or may not be written (torch wants to be able to)."""
+    """Return the same values, copied only if not contiguous or not writable (torch requires writable memory)."""
     return torch.from_numpy(np.require(values, requirements=["C", "W"]))

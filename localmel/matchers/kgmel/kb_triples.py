@@ -1,8 +1,8 @@
-"""The triples of a KB's entities as a batch for the fusion network.
+"""Collect the triples of a KB's entities into a batch for the fusion network.
 
 In: positions of entities in the packed KB.  Out: packed triples, each distinct pair once.  A bare date or number has no
-vector and is left out, as the published code leaves out literal tails.  Of an entity with more triples than the
-network is given, a sample of pairs is taken: always the same one, whatever stands beside it in a batch."""
+vector and is left out, as the published code leaves out literal tails.  If an entity has more triples than the network
+takes, its pairs are sampled; the sample does not depend on the rest of the batch."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from localmel.kb.packed import PackedKb
 
 MOST_TRIPLES = 1000
-"Of an entity with more, this many are drawn (the published cap)."
+"Maximum number of triples per entity (the published cap); from more, this many are sampled."
 _ROWS_AT_ONCE, _TRIPLES_AT_ONCE = 4096, 65536
 _MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-"Constants of splitmix64, a hash of 64 bits."
+"Constants of splitmix64, a 64-bit hash."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TripleArrays:
-    """`fusion.PackedTriples` in NumPy.  b rows, t triples, p pairs, q tails, r relations."""
+    """`network.PackedTriples` in NumPy: b rows, t triples, p pairs, q tails, r relations."""
 
     tails: NDArray[Any]  # (q, width) float32
     relations: NDArray[Any]  # (r, width) float32
@@ -39,16 +39,16 @@ class TripleArrays:
     starts: NDArray[Any]  # (b + 1,) int64
 
     def named(self) -> Iterator[tuple[str, NDArray[Any]]]:
-        """Each array with its name."""
+        """Yield each array with its name."""
         return ((field.name, getattr(self, field.name)) for field in fields(self))
 
     def emptied(self) -> TripleArrays:
-        """Return as many rows without any triple."""
+        """Return the same number of rows, all without triples."""
         return no_triples(len(self.starts) - 1, self.tails.shape[1])
 
 
 def no_triples(n_rows: int, width: int) -> TripleArrays:
-    """Return `n_rows` rows without any triple, in a space of `width`."""
+    """Return `n_rows` rows without triples, in a space of `width`."""
     none, no_vectors = np.zeros(0, np.int64), np.zeros((0, width), np.float32)
     return TripleArrays(
         tails=no_vectors,
@@ -61,14 +61,14 @@ def no_triples(n_rows: int, width: int) -> TripleArrays:
 
 
 class KbTriples:
-    """Hands out the triples of entities of one KB.  A phrase of the KB is a pair; its vector is the tail's."""
+    """The triples of one KB's entities.  A phrase of the KB is a pair; its vector is the tail's."""
 
     def __init__(self, packed: PackedKb, vectors: KbVectors, *, most: int = MOST_TRIPLES, seed: int = 0) -> None:
         self._packed, self._vectors = packed, vectors
         self._most, self._seed = most, seed
 
     def counts(self) -> NDArray[Any]:
-        """(n,) how many triples each entity hands out."""
+        """Return the number of triples used of each entity, shape (n,)."""
         return np.minimum(np.diff(self._usable.starts), self._most)
 
     def n_sampled(self) -> int:
@@ -76,7 +76,7 @@ class KbTriples:
         return int((np.diff(self._usable.starts) > self._most).sum())
 
     def of(self, positions: NDArray[Any], *, without: NDArray[Any] | None = None) -> TripleArrays:
-        """The triples of the entities at `positions` (b,); none for rows where `without` (b,) is true."""
+        """Return the triples of the entities at `positions` (b,); rows where `without` (b,) is true get none."""
         phrases, owner = self._usable.of(positions)
         if without is not None and without.any():
             kept = ~without[owner]
@@ -99,7 +99,8 @@ class KbTriples:
     def _sample(
         self, positions: NDArray[Any], phrases: NDArray[Any], owner: NDArray[Any], counts: NDArray[Any]
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The `most` phrases of each owner with the lowest hash of (seed, entity, phrase), in their old order."""
+        """Return the `most` phrases per owner with the lowest hash of (seed, entity, phrase), in their original
+        order."""
         rows = self._packed.rows[positions].astype(np.uint64)
         mixed = phrases.astype(np.uint64) + (rows[owner] << np.uint64(32)) + np.uint64(self._seed * _MIX[0] % 2**64)
         for shift, factor in ((30, _MIX[1]), (27, _MIX[2]), (31, 1)):
@@ -111,7 +112,7 @@ class KbTriples:
 
     @cached_property
     def _usable(self) -> Lists:
-        """The phrases of each entity that have a vector."""
+        """Return the phrases of each entity that have a vector."""
         phrases = self._packed.phrases
         step, known = 65536, np.zeros(len(self._vectors.phrases), bool)
         for start in range(0, len(known), step):
@@ -122,7 +123,7 @@ class KbTriples:
 
 
 def pieces_of(counts: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Cut n entities, the ones with few triples first, into pieces bounded in rows and in triples."""
+    """Yield the n entities, those with few triples first, in pieces with a limited number of rows and triples."""
     order = np.argsort(counts, kind="stable")
     ends = np.cumsum(counts[order])
     start = 0

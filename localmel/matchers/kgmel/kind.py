@@ -1,4 +1,4 @@
-"""KGMEL as a kind of matcher: every entity has one fused vector, and mentions are compared with all of them.
+"""Define KGMEL as a kind of matcher: each entity has one fused vector, and mentions are compared with all of them.
 
 In: a KB, encoders, a trained fusion network.  Out: `<kb>/fused/`, and the search over it."""
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from localmel.matchers.kgmel.network import FusionNetwork
 
 WIDTH = 384
-"Length of fused vectors, where nothing else is asked for."
+"Default length of fused vectors."
 
 
 class KgmelKind(MatcherKind):
@@ -51,30 +51,30 @@ class KgmelKind(MatcherKind):
     removable = ("triples", "gate", "text", "image")
 
     def load(self, folder: Path) -> KgmelMatcher:
-        """Load a network in NumPy."""
+        """Load a network into NumPy."""
         return load_network(folder)
 
     def read_card(self, folder: Path) -> MatcherCard:
-        """Load the network: it needs no torch, and its weights are checked too."""
+        """Return the card by loading the network, which needs no torch and also checks the weights."""
         return load_network(folder)
 
     def bound_to(self, matcher: TrainedMatcher[Any]) -> KgmelKind:
-        """Return this kind, which has no choices."""
+        """Return this kind, which has no options."""
         return self
 
     def texts_state(self, kb: KnowledgeBase) -> dict[str, Any]:
-        """Return nothing: all that KGMEL reads is in the KB."""
+        """Return an empty dict: everything KGMEL reads is in the KB."""
         return {}
 
     def index(self, kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str) -> Indexed:
-        """Fuse the vectors of every entity."""
+        """Compute the fused vectors of all entities."""
         encoders = matcher.encoders_of(encoders)
         encoded, packed, vectors, _ = index_wholes(kb, encoders)
         fused = fuse_kb(kb, packed, vectors, matcher)
         return Indexed(encoded=encoded, recall=build_entity_index(kb, packed, fused, matcher, index))
 
     def search(self, kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str) -> FusedSearch:
-        """Open the fused vectors, and the index over them where one is asked for."""
+        """Open the fused vectors, and the index over them if one is requested."""
         encoders = matcher.encoders_of(encoders)
         packed, _ = load_vectors(kb, encoders.text.space)
         return FusedSearch(
@@ -85,13 +85,13 @@ class KgmelKind(MatcherKind):
         )
 
     def check_ablation(self, matcher: TrainedMatcher[Any], without: Collection[str], *, linking: bool) -> None:
-        """Raise BadInput where the network was trained otherwise."""
+        """Raise BadInput if the network was not trained for this ablation."""
         check_ablation(matcher, without, linking=linking)
 
     def index_ablated(
         self, kb: KnowledgeBase, matcher: TrainedMatcher[Any], encoders: Encoders, index: str, without: Collection[str]
     ) -> KgmelMatcher:
-        """Fuse the KB's vectors without what is left out."""
+        """Compute the KB's fused vectors without the ablated parts, and return the ablated network."""
         settings, space = matcher.network.settings, encoders.text.space
         if {settings.text_width, settings.triple_width} != {space.width}:
             raise BadInput(
@@ -106,7 +106,7 @@ class KgmelKind(MatcherKind):
         return shown
 
     def check_indexed(self, kb: KnowledgeBase, matcher: MatcherCard, index: str) -> None:
-        """Open what `search` opens."""
+        """Raise unless everything that `search` opens can be opened."""
         packed, _ = load_vectors(kb, matcher.text_space)
         load_fused(kb, packed, matcher)
         load_entity_index(kb, packed, matcher, index)
@@ -114,7 +114,7 @@ class KgmelKind(MatcherKind):
     # --- training ---
 
     def new(self, encoders: Encoders, *, width: int | None, without: Collection[str] = ()) -> FusionNetwork:
-        """Return an untrained fusion network, with pictures where they are encoded."""
+        """Return an untrained fusion network; it has an image input if pictures are encoded."""
         from localmel.matchers.kgmel.network import FusionNetwork
 
         space = encoders.text.space
@@ -129,11 +129,11 @@ class KgmelKind(MatcherKind):
         )
 
     def facts(self, network: nn.Module) -> dict[str, Any]:
-        """Return the shape of the network; its loss is among the settings of training."""
+        """Return the shape of the network; the loss is part of the training settings."""
         return {"fusion": asdict(_fusion(network).settings)}
 
     def training_inputs(self, material: Material) -> tuple[TrainingInputs, dict[str, Any]]:
-        """Return vectors, triples and pictures of both sides, without what the network is trained without."""
+        """Return vectors, triples and pictures of both sides, without the parts that the recipe ablates."""
         from localmel.matchers.kgmel.inputs import EntityVectors, NoTriples
 
         width, without = material.vectors.space.width, material.without
@@ -178,7 +178,7 @@ class KgmelKind(MatcherKind):
         blind: NDArray[np.bool_],
         device: torch.device,
     ) -> dict[str, Any]:
-        """Return the arguments of the network for some rows."""
+        """Return the network's arguments for some rows."""
         from localmel.matchers.kgmel.inputs import fusion_inputs
 
         return fusion_inputs(side, rows, side.triples_of(rows, without=bare), blind, device)
@@ -204,7 +204,7 @@ class KgmelKind(MatcherKind):
         return losses.total, losses.mention_to_entity
 
     def validate(self, network: nn.Module, inputs: TrainingInputs, workers: Workers, *, nearest: int) -> Validated:
-        """Rank by counting, among all entities."""
+        """Rank the validation golds among all entities by counting."""
         from localmel.matchers.kgmel.ranking import embed_entities, gold_ranks, nearest_entities
 
         fusion = _fusion(network)
@@ -213,13 +213,13 @@ class KgmelKind(MatcherKind):
         return Validated(ranks=gold_ranks(fusion, inputs.validation, vectors, workers), nearest=near)
 
     def appraise(self, network: nn.Module, inputs: TrainingInputs, workers: Workers) -> tuple[Tensor, dict[str, Any]]:
-        """Rank by counting, among all entities."""
+        """Rank the validation golds among all entities by counting."""
         return self.validate(network, inputs, workers, nearest=0).ranks.cpu(), {}
 
     def save(
         self, folder: Path, network: nn.Module, text_space: Space, image_space: Space | None, facts: Mapping[str, Any]
     ) -> None:
-        """Write the folder as profiles name it."""
+        """Write the folder that profiles refer to."""
         weights = {name: value.cpu().numpy() for name, value in network.state_dict().items()}
         save_network(folder, weights, _fusion(network).settings, text_space, facts, images=image_space)
 

@@ -1,4 +1,4 @@
-"""The contrastive losses that pull a mention to its entity and away from the others of the batch.
+"""Compute the contrastive losses that pull a mention to its entity and away from the others of the batch.
 
 In: unit vectors of mentions and of entities.  Out: one number.  Source: KGMEL, section 3.2; published code."""
 
@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from localmel.matchers.train.settings import LossSettings
 
 _LEAST = 1e-12
-"The published code adds this to each probability before its logarithm."
+"Added to each probability before its logarithm, as in the published code."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Losses:
-    """The three terms and their weighted sum, each a tensor without axes."""
+    """The three terms and their weighted sum, each a scalar tensor."""
 
     mention_to_entity: Tensor
     between_mentions: Tensor
@@ -29,10 +29,11 @@ class Losses:
 def contrastive_losses(
     mentions: Tensor, entities: Tensor, gold: Tensor, settings: LossSettings, *, entity_ids: Tensor | None = None
 ) -> Losses:
-    """mentions: (m, width), entities: (n, width), unit rows; gold: (m,) row of each mention's entity among `entities`.
+    """Return the loss of one batch and its terms.
 
-    Rows beyond the golds are further negatives.  Two rows of the same entity are never each other's negatives:
-    `entity_ids` (n,) tells which are the same, else all are different.  In the published form they are."""
+    mentions: (m, width), entities: (n, width), unit rows; gold: (m,) row of each mention's entity in `entities`. Rows
+    beyond the golds are further negatives. `entity_ids` (n,) has equal values for rows of the same entity, which are
+    never each other's negatives except in the published form; without it, all rows are different entities."""
     ids = torch.arange(len(entities), device=entities.device) if entity_ids is None else entity_ids
     between_gold, between_entities = None, None
     to_entities = None
@@ -55,7 +56,8 @@ def contrastive_losses(
 def _contrast(
     rows: Tensor, columns: Tensor, positive: Tensor, left_out: Tensor | None, settings: LossSettings
 ) -> Tensor:
-    """Mean of -log softmax(rows . columns / temperature) at the positive column; `left_out` columns do not count."""
+    """Return the mean of -log softmax(rows . columns / temperature) at the positive column, ignoring `left_out`
+    columns."""
     scores = (rows @ columns.T).float() / settings.temperature
     if left_out is not None:
         return F.cross_entropy(scores.masked_fill(left_out, float("-inf")), positive)
@@ -64,5 +66,5 @@ def _contrast(
 
 
 def _others_alike(ids: Tensor) -> Tensor:
-    """(n, n) bool: another row with the same id."""
+    """Return true where another row has the same id, shape (n, n) bool."""
     return (ids[:, None] == ids[None, :]).fill_diagonal_(False)

@@ -1,6 +1,6 @@
-"""Mentions as the fusion network takes them: vectors of their texts and pictures, and the triples of each.
+"""Prepare mentions for the fusion network: vectors of their texts and pictures, and the triples of each.
 
-In: mentions, what is stated about each, and encoders.  Out: arrays.  Used alike in training and in linking."""
+In: mentions, the triples stated about each, and encoders.  Out: arrays.  Used in both training and linking."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _Value = TypeVar("_Value")
 
 
 def mention_texts(mentions: Sequence[Mention], stated: Sequence[Sequence[Triple]]) -> dict[str, None]:
-    """The texts that `mention_arrays` wants vectors of, each once."""
+    """Return the distinct texts that `mention_arrays` needs vectors of."""
     triples = list(chain.from_iterable(stated))
     return dict.fromkeys(
         chain(
@@ -39,7 +39,8 @@ def mention_texts(mentions: Sequence[Mention], stated: Sequence[Sequence[Triple]
 def mention_arrays(
     mentions: Sequence[Mention], stated: Sequence[Sequence[Triple]], encode: Callable[[Sequence[str]], NDArray[Any]]
 ) -> tuple[NDArray[Any], TripleArrays]:
-    """(m, width) float32 text vectors, and the triples of the m mentions.  Each different text is encoded once."""
+    """Return the text vectors, (m, width) float32, and the triples of the m mentions.  Each distinct text is encoded
+    once."""
     spoken = list(chain.from_iterable(stated))
     texts = mention_texts(mentions, stated)
     place = dict(zip(texts, range(len(texts)), strict=True))
@@ -59,9 +60,9 @@ def mention_arrays(
 
 
 def mention_pictures(mentions: Sequence[Mention], images: ImageEncoder | None) -> dict[str, NDArray[Any]]:
-    """`image` (m, width) and `has_image` (m,), as `FusedEncoder.fuse` takes them; nothing without an image encoder.
+    """Return `image` (m, width) and `has_image` (m,) for `FusedEncoder.fuse`; an empty dict without an image encoder.
 
-    Each different picture is opened and encoded once; one that cannot be read counts as none."""
+    Each distinct picture is opened and encoded once; an unreadable picture counts as missing."""
     if images is None:
         return {}
     found = vectors_of_files([mention.image for mention in mentions], images)
@@ -69,7 +70,7 @@ def mention_pictures(mentions: Sequence[Mention], images: ImageEncoder | None) -
 
 
 def _numbered(values: Iterable[_Value]) -> dict[_Value, int]:
-    """Each different value with its number, in the order of their first occurrence."""
+    """Return each distinct value with its number, in order of first occurrence."""
     return {value: number for number, value in enumerate(dict.fromkeys(values))}
 
 
@@ -80,7 +81,7 @@ _FILE = "pictures.safetensors"
 def encoded_pictures(
     splits: Mapping[str, Split], images: ImageEncoder, folder: Path
 ) -> tuple[dict[str, PictureVectors], dict[str, Any]]:
-    """Return the pictures of each split, from `folder` where they are kept, and the facts they were made from."""
+    """Return the pictures of each split, loaded from `folder` if stored there, and the facts they were made from."""
     space = images.image_space
     facts: dict[str, Any] = {"image_space": space.name, "image_space_sha256": space.weights_sha256}
     facts |= {f"{name}_pictures": _digest(split) for name, split in splits.items()}
@@ -107,7 +108,7 @@ def _write(path: Path, made: Mapping[str, PictureVectors]) -> None:
 
 
 def _kept(folder: Path, facts: Mapping[str, Any], space: Space) -> dict[str, PictureVectors] | None:
-    """Return what an earlier run made of the same pictures, or None if it must be made."""
+    """Return what an earlier run computed for the same pictures, or None if there is nothing valid."""
     try:
         if read_manifest(folder, kind=KIND, version=VERSION, every_byte=True).get("made_from") != facts:
             return None
@@ -121,7 +122,7 @@ def _kept(folder: Path, facts: Mapping[str, Any], space: Space) -> dict[str, Pic
 
 
 def _digest(split: Split) -> str:
-    """Return a digest of every mention's picture by its bytes; all missing pictures count as equal."""
+    """Return a digest of the bytes of every mention's picture; all missing pictures count as equal."""
     digest = hashlib.sha256()
     known: dict[Path | None, str] = {None: ""}
     for mention in split.mentions:

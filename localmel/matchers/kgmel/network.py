@@ -1,8 +1,8 @@
-"""The fusion network: text, image and triples of one side -> one vector.  Mentions and entities share its weights.
+"""Fuse text, image and triples of a mention or entity into one vector, with weights shared by both sides.
 
-In: vectors of a batch's texts, images and triples (packed, no padding).  Out: one vector for each row.
-The method is KGMEL's (SIGIR 2025, section 3.2); the arithmetic is not: no matrix is multiplied with every triple.
-A row's vector depends on that row alone: nothing is padded, so there is nothing to mask."""
+In: vectors of a batch's texts, images and triples (packed, no padding).  Out: one vector per row.
+The method is KGMEL's (SIGIR 2025, section 3.2), with the arithmetic rearranged so that no matrix is multiplied with
+every triple. A row's vector depends on that row alone; without padding there is nothing to mask."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from localmel.matchers.kgmel.settings import FusionSettings
 __all__ = ["FusionNetwork", "FusionSettings", "PackedTriples", "from_published", "load_published"]
 
 ROWS_AT_ONCE = 2048
-"Rows that are embedded together."
+"Number of rows embedded together."
 BYTES_OF_TAILS = 1 << 30
-"The first product of all tails of a KB is made once where it takes no more than this, else for each `ROWS_AT_ONCE`."
+"Memory limit for computing the first product of all tails of a KB at once; above it, per `ROWS_AT_ONCE` rows."
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PackedTriples:
-    """The triples of a batch, laid end to end (CSR).  What occurs more than once stands once.
+    """The triples of a batch, laid end to end (CSR).  Repeated values are stored once.
 
     q tails, r relations, p pairs of one relation and one tail, t triples, b rows."""
 
@@ -61,7 +61,7 @@ class PackedTriples:
 
 
 class FusionNetwork(nn.Module):
-    """Makes the vectors of mentions and entities comparable: their cosine is the retrieval score."""
+    """A network that makes mentions and entities comparable: the cosine of their vectors is the retrieval score."""
 
     def __init__(self, settings: FusionSettings) -> None:
         super().__init__()
@@ -78,23 +78,24 @@ class FusionNetwork(nn.Module):
         self.triples_out = nn.Linear(width, width)
         self.text_gate = nn.Linear(text, width) if settings.gate else None
         self.no_triple_tail = nn.Parameter(torch.zeros(triple))
-        "What stands for the triples of a row that has none, with `no_triple_relation`: learnt."
+        "Learnt substitute, together with `no_triple_relation`, for the triples of a row without any."
         self.no_triple_relation = nn.Parameter(torch.zeros(triple))
         if settings.image_width:
             self.image_query = nn.Linear(settings.image_width, width)
             self.image_out = nn.Linear(settings.image_width, width)
             self.image_gate = nn.Linear(settings.image_width, width) if settings.gate else None
             self.no_image = nn.Parameter(torch.zeros(settings.image_width))
-            "What stands for a missing image: learnt."
+            "Learnt substitute for a missing image."
 
     def forward(
         self, *, text: Tensor, triples: PackedTriples, image: Tensor | None = None, has_image: Tensor | None = None
     ) -> Tensor:
-        """Fuse one batch.  text: (batch, text_width), image: (batch, image_width), has_image: (batch,) bool.
+        """Return the fused vectors of one batch, not normalised, shape (batch, width).
 
-        Returns (batch, width), not normalised.  `image` None: no row has one.  A row without an image or without
-        triples is legal.  Both sides of a batch may be one call: it makes what they share once.  Raises BadInput where
-        widths or numbers of rows differ.  Source: KGMEL, section 3.2; the published code's order of operations."""
+        text: (batch, text_width), image: (batch, image_width), has_image: (batch,) bool. `image` None means that no row
+        has an image. A row may lack an image or triples. Both sides of a batch may be passed in one call, which
+        computes shared parts once. Raises BadInput if widths or numbers of rows differ.  Source: KGMEL, section 3.2;
+        order of operations from the published code."""
         self._check(text, triples, image, has_image)
         image = self._filled(image, has_image, len(text))
         attended = self._attended(self._query(text, image), triples)
@@ -113,10 +114,10 @@ class FusionNetwork(nn.Module):
         has_image: Tensor | None = None,
         precision: str = "float32",
     ) -> Tensor:
-        """(rows, width) unit rows of as many rows as there are, without dropout and without gradients.
+        """Return unit rows for any number of rows, without dropout or gradients, shape (rows, width).
 
-        The arguments are those of `forward`; what is made differs in rounding alone, since matrices are multiplied
-        together first.  Working memory is that of ROWS_AT_ONCE rows and of BYTES_OF_TAILS at most.  With `precision`
+        The arguments are those of `forward`. Results differ from it only in rounding, because matrices are multiplied
+        together first. Working memory is limited to that of ROWS_AT_ONCE rows plus BYTES_OF_TAILS. With `precision`
         "bfloat16" the operands of products are rounded to it.  Raises BadInput."""
         self._check(text, triples, image, has_image)
         if precision not in PRECISIONS:
@@ -192,11 +193,11 @@ class FusionNetwork(nn.Module):
         return gated
 
     def _attended(self, query: Tensor, triples: PackedTriples) -> Tensor:
-        """(batch, width): the weighted triples of each row.
+        """Return the weighted sum of each row's triples, shape (batch, width).
 
-        With x_t = o_t + W2 a_t + b2 and a_t = drop(lrelu(Wa o_t + Wb r_t + b1)), both the score of a triple and the
-        sum over the kept ones are linear in o_t and a_t: products with W2, key and value are made once for each row,
-        and Wa o and Wb r once for each tail and relation.  What is constant over a row's triples leaves the softmax."""
+        With x_t = o_t + W2 a_t + b2 and a_t = drop(lrelu(Wa o_t + Wb r_t + b1)), both the score of a triple and the sum
+        over the kept ones are linear in o_t and a_t. So products with W2, key and value are computed once per row, and
+        Wa o and Wb r once per tail and relation. Terms that are constant over a row's triples cancel in the softmax."""
         tail_key = query @ self.key.weight / (math.sqrt(self.settings.width) * self.settings.temperature)
         dropout = self.settings.dropout if self.training else 0.0
         summed = attend(
@@ -217,7 +218,7 @@ class FusionNetwork(nn.Module):
         return mixed
 
     def _with_stand_in(self, summed: Summed, starts: Tensor, *, dropout: float) -> Summed:
-        """The same, rows without triples having the learnt triple instead.  The weight becomes (b, 1)."""
+        """Return the sums with the learnt triple for rows without triples.  The weight becomes (b, 1)."""
         empty = (starts.diff() == 0).nonzero()[:, 0]
         hidden = F.leaky_relu(self.tail_in(self.no_triple_tail) + self.relation_in(self.no_triple_relation), SLOPE)
         hidden = F.dropout(hidden.to(summed.hidden.dtype).expand(len(empty), -1), dropout)
@@ -229,7 +230,8 @@ class FusionNetwork(nn.Module):
 
 
 def _product(precision: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
-    """Matrix product with operands rounded to `precision`; the result has the precision of the first."""
+    """Return a matrix product with operands rounded to `precision`; its result has the precision of the first
+    operand."""
 
     def product(values: Tensor, matrix: Tensor) -> Tensor:
         multiplied: Tensor = values.to(precision) @ matrix.to(precision)
@@ -257,19 +259,21 @@ _PUBLISHED = {
 "Our names for the parts of the published model.  Its fc1 is one matrix over [tail ; relation]."
 _FC1 = "reltail_feature_combine.fc1.weight"
 _WITHOUT_EFFECT = "reltail_key.bias"
-"Adds the same to every score of a row, which the softmax takes away again."
+"Adds the same value to every score of a row, which cancels in the softmax."
 
 
 def _ends(name: str) -> tuple[str, ...]:
-    """Return the suffixes of the name of a part; a part that is one tensor has none."""
+    """Return the suffixes of a part's name; a part that is a single tensor has none."""
     return ("",) if name.endswith((".weight", ".bias")) else (".weight", ".bias")
 
 
 def load_published(path: Path, **constants: Any) -> FusionNetwork:
-    """The network in a checkpoint of the published code (`best_model.pt`), read without running anything in it.
+    """Return the network in a checkpoint of the published code (`best_model.pt`), loaded without executing code from
+    it.
 
-    The weights may lie under "state_dict" or "model_state_dict", their names may begin with "module.".  Raises BadInput
-    where there is no such file, CorruptArtifact where it holds more than tensors, and as `from_published` does."""
+    The weights may be under "state_dict" or "model_state_dict", and their names may begin with "module.". Raises
+    BadInput if there is no such file, CorruptArtifact if it contains anything but tensors, and the errors of
+    `from_published`."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -286,10 +290,10 @@ def load_published(path: Path, **constants: Any) -> FusionNetwork:
 
 
 def from_published(weights: Mapping[str, Tensor], **constants: Any) -> FusionNetwork:
-    """A network with the weights of the published code (`best_model.pt`, read with weights_only).
+    """Return a network with the weights of the published code (`best_model.pt`, read with weights_only).
 
-    `constants` are settings that the file does not hold (image_share, temperature, kept_triples, dropout).
-    Raises CorruptArtifact where a tensor is missing, left over, of another shape, or not finite."""
+    `constants` are settings that the file does not contain (image_share, temperature, kept_triples, dropout). Raises
+    CorruptArtifact if a tensor is missing, unexpected, of another shape or not finite."""
     try:
         fc1 = weights[_FC1]
         width = fc1.shape[0]

@@ -1,8 +1,8 @@
-"""All entities of a KB through the fusion network, and where each mention's gold then ranks.
+"""Embed all entities of a KB with the fusion network, and rank each mention's gold.
 
-In: a network and the vectors it fuses.  Out: one vector for each entity or mention; ranks by counting.
-Entities go through in pieces of nearly equal numbers of triples, so that memory is bounded by the piece.
-Several processes share the pieces and get the same results as one."""
+In: a network and the vectors it fuses.  Out: one vector per entity or mention; ranks by counting.
+Entities are processed in pieces with nearly equal numbers of triples, which limits memory. Several processes share the
+pieces and get the same results as one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MENTIONS_AT_ONCE = 256
 
 @torch.no_grad()
 def embed_entities(network: FusionNetwork, entities: EntityVectors, workers: Workers | None = None) -> Tensor:
-    """(n, width) unit rows on the network's device, in position order.  Raises BadInput for a damaged input."""
+    """Return unit rows on the network's device in position order, (n, width).  Raises BadInput for a damaged input."""
     workers = workers or Alone()
     network.eval()
     device = _device_of(network)
@@ -38,7 +38,7 @@ def embed_entities(network: FusionNetwork, entities: EntityVectors, workers: Wor
 
 @torch.no_grad()
 def embed_mentions(network: FusionNetwork, mentions: MentionVectors, rows: NDArray[np.int64]) -> Tensor:
-    """(len(rows), width) unit rows on the network's device."""
+    """Return unit rows on the network's device, shape (len(rows), width)."""
     network.eval()
     device = _device_of(network)
     parts = [torch.empty(0, network.settings.width, device=device)]
@@ -50,7 +50,7 @@ def embed_mentions(network: FusionNetwork, mentions: MentionVectors, rows: NDArr
 
 
 def unit_rows(vectors: Tensor, what: str, numbers: NDArray[np.int64]) -> Tensor:
-    """Scale rows to length 1.  Raises BadInput for a row that is not finite or zero."""
+    """Return the rows scaled to length 1.  Raises BadInput for a row that is zero or not finite."""
     length = vectors.norm(dim=1, keepdim=True)
     if not bool(torch.isfinite(length).all() and (length > 0).all()):
         wrong = int(numbers[int((~(torch.isfinite(length) & (length > 0))).nonzero()[0, 0])])
@@ -64,7 +64,7 @@ def unit_rows(vectors: Tensor, what: str, numbers: NDArray[np.int64]) -> Tensor:
 def gold_ranks(
     network: FusionNetwork, mentions: MentionVectors, entities: Tensor, workers: Workers | None = None
 ) -> Tensor:
-    """(m,) rank of each mention's gold by cosine: 1 + entities above + half of those level.  0 without a gold."""
+    """Return the rank of each gold by cosine: 1 + higher entities + half of the tied ones; 0 without a gold.  (m,)"""
     workers = workers or Alone()
     ranks = torch.zeros(len(mentions), dtype=torch.float64, device=entities.device)
     own = np.flatnonzero(mentions.gold >= 0)[workers.number :: workers.of]
@@ -82,7 +82,7 @@ def gold_ranks(
 def nearest_entities(
     network: FusionNetwork, mentions: MentionVectors, entities: Tensor, most: int, workers: Workers | None = None
 ) -> NDArray[np.int64]:
-    """(m, most) positions of the entities nearest to each mention."""
+    """Return the positions of the entities nearest to each mention, shape (m, most)."""
     workers = workers or Alone()
     most = min(most, len(entities))
     found = torch.zeros(len(mentions), most, dtype=torch.int64, device=entities.device)

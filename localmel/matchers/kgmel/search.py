@@ -1,7 +1,7 @@
-"""Search a KB by fused vectors: a scan of all of them, or an index.
+"""Search a KB by fused vectors, with a full scan or an index.
 
-In: mentions and what is stated about them.  Out: entities by cosine.  A few mentions are compared in NumPy; torch is
-imported only for many mentions over a large KB, where its product in bfloat16 is worth the seconds."""
+In: mentions and the triples stated about them.  Out: entities by cosine.  A few mentions are compared in NumPy; torch
+is imported only for many mentions over a large KB, where its bfloat16 product saves more time than the import takes."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ class FusedSearch:
         return Found(scores=scores, entities=places, n_scored=0)
 
     def scores_of(self, shown: NDArray[Any], places: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """Return the cosines of each mention and the entities at its places."""
+        """Return the cosines between each mention and the entities at its places."""
         return [self._entities[one].astype(np.float32) @ mention for mention, one in zip(shown, places, strict=True)]
 
     def as_cosines(self, scores: NDArray[Any]) -> NDArray[Any]:
-        """Return the scores: they are cosines."""
+        """Return the scores unchanged, because they are cosines."""
         return scores
 
     def alike(self, shown: NDArray[Any]) -> list[tuple[Alike, ...]]:
-        """Return nothing: KGMEL compares no portraits."""
+        """Return an empty list, because KGMEL compares no portraits."""
         return []
 
     def _nearest(self, shown: NDArray[Any], k: int) -> tuple[NDArray[Any], NDArray[Any]]:

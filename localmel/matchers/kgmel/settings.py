@@ -1,6 +1,6 @@
-"""The shape of the fusion network and the constants of its attention: what is saved beside its weights.
+"""Define the shape of the fusion network and the constants of its attention, which are saved with its weights.
 
-Knows no torch, so that the encoder for interactive use can start without it."""
+Imports no torch, so that the encoder for interactive use can start without it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class FusionSettings:
     image_width: int = 0
     "Length of an image vector; 0 where no image space is used."
     width: int = 512
-    "Length of the vectors that come out."
+    "Length of the output vectors."
     image_share: float = 0.6
     "Weight of the image against the text when triples are attended to (beta); without an image space the text has 1."
     temperature: float = 0.1
     "Divides attention scores before the softmax; lower keeps fewer triples."
     kept_triples: int = 5
-    "How many triples of the highest weight are summed (p)."
+    "Number of triples of highest weight that are summed (p)."
     dropout: float = 0.2
     "Share of the hidden values of each triple that training sets to zero, rounded to 1/256."
     gate: bool = True
-    "Whether text and image pass a gate of their own; without, they are added as they are."
+    "Whether text and image each pass a gate; otherwise they are added unchanged."
 
     def __post_init__(self) -> None:
         low = {name: getattr(self, name) for name in ("text_width", "triple_width", "width", "kept_triples")}

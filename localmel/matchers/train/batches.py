@@ -1,4 +1,4 @@
-"""Which mentions and entities are contrasted with each other.
+"""Choose the mentions and entities that are contrasted with each other.
 
 In: the golds of mentions, and candidates to draw further negatives from.  Out: for each step the parts of one process.
 The order is drawn alike in all processes and cut evenly; what a part draws depends on its number alone.  So two
@@ -32,7 +32,7 @@ class Batches:
     """Cuts the mentions whose gold is known into parts, in another order for each epoch."""
 
     def __init__(self, gold: NDArray[Any], settings: TrainingSettings, *, process: int = 0, processes: int = 1) -> None:
-        """gold: (mentions,) positions, -1 where there is none.  Raises BadInput where there are too few."""
+        """Set up the mentions.  gold: (mentions,) positions, -1 without one.  Raises BadInput if there are too few."""
         self._gold, self._settings, self._process = gold, settings, process
         self._usable = np.flatnonzero(gold >= 0)
         self._processes = processes
@@ -50,7 +50,7 @@ class Batches:
         "batch (two, where a batch is one mention and the mentions cannot be shared evenly)."
 
     def of_epoch(self, number: int, candidates: NDArray[Any]) -> Iterator[list[Part]]:
-        """For each step the parts of this process.  candidates: (mentions, k) positions, -1 beyond."""
+        """Yield for each step the parts of this process.  candidates: (mentions, k) positions, -1 beyond."""
         order = np.random.default_rng([self._settings.seed, number]).permutation(self._usable)
         pieces = np.array_split(order, self.steps * self._at_once)
         for first in range(0, len(pieces), self._at_once):
@@ -78,7 +78,7 @@ class Batches:
 def draw_negatives(
     candidates: NDArray[Any], gold: NDArray[Any], most: int, chance: np.random.Generator
 ) -> NDArray[Any]:
-    """Up to `most` different candidates of each mention that are not its gold, end to end."""
+    """Return up to `most` distinct candidates per mention, other than its gold, end to end."""
     usable = (candidates >= 0) & (candidates != gold[:, None])
     order = np.argsort(np.where(usable, chance.random(candidates.shape), 2.0), axis=1)[:, :most]
     picked: NDArray[Any] = np.take_along_axis(candidates, order, axis=1)[np.take_along_axis(usable, order, axis=1)]

@@ -1,6 +1,6 @@
-"""The state of a training run between two epochs, on disk: whole, or the one before.
+"""Save the state of a training run after each epoch; a failed write leaves the previous checkpoint.
 
-In: tensors by name, the epochs so far, and the facts that the run hangs on.  Out: the same.
+In: tensors by name, the epochs so far, and the facts that the run depends on.  Out: the same.
 A checkpoint of other facts is refused with what differs; it is never continued with other inputs."""
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SHOWN = 40
 def save_checkpoint(
     folder: Path, tensors: Mapping[str, Tensor], history: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]
 ) -> None:
-    """Replace the checkpoint in `folder`.  Raises OutOfSpace; then the one that was there stands."""
+    """Replace the checkpoint in `folder`.  Raises OutOfSpace, and then keeps the previous one."""
     from safetensors.torch import save
 
     kept = {"run": facts, "history": history}
@@ -39,7 +39,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path, facts: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[dict[str, Any]]] | None:
-    """The tensors and the epochs; None where there is no checkpoint.  Raises CorruptArtifact, BadInput."""
+    """Return the tensors and the epochs; None if there is no checkpoint.  Raises CorruptArtifact, BadInput."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -55,7 +55,7 @@ def load_checkpoint(folder: Path, facts: Mapping[str, Any]) -> tuple[dict[str, T
 
 
 def refuse_other_facts(folder: Path, found: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise BadInput where what stands in `folder` was made from something else; it says from what."""
+    """Raise BadInput, listing the differences, if the content of `folder` was made from other facts."""
     there, here = dict(_flat(found)), dict(_flat(json.loads(json.dumps(now))))
     if different := [name for name in {**here, **there} if here.get(name) != there.get(name)]:
         words = [f"{name} {_short(there.get(name))} there, {_short(here.get(name))} now" for name in different[:4]]
@@ -67,7 +67,7 @@ def refuse_other_facts(folder: Path, found: Mapping[str, Any], now: Mapping[str,
 
 
 def broken(folder: Path, error: object) -> CorruptArtifact:
-    """The error for a checkpoint whose content does not fit together."""
+    """Return the error for a checkpoint whose content does not fit together."""
     return CorruptArtifact(
         f"{folder} holds no training that could go on ({error})",
         hint=shell_line("rm -r", folder, note="then run the same command again"),

@@ -1,7 +1,7 @@
-"""What the training loop asks of the network that it trains, and of the processes that share the work.
+"""Define the interfaces of the training loop: the network in training, and the processes that share the work.
 
 In: which rows are contrasted.  Out: losses, and ranks of the validation mentions.  The schedule, the choice of the
-epoch and the checkpoint belong to `loop.py`; what a network looks at, and how it is searched, to its kind."""
+epoch and the checkpoint belong to `loop.py`; features and search belong to its kind."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Alone:
     number, of = 0, 1
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the values: there is no other process."""
+        """Return the values unchanged, since there is no other process."""
         return values
 
 
@@ -74,7 +74,7 @@ class TrainingInputs:
     validation: Any
     entities: Any
     gold: NDArray[Any]
-    "(m,) int64 positions of the train mentions' golds, -1 where there is none."
+    "(m,) int64 positions of the train mentions' golds, -1 without one."
     validation_gold: NDArray[Any]
     "The same for the validation mentions."
     candidates: NDArray[Any]
@@ -97,10 +97,10 @@ class WeightGroup:
 
     weights: Sequence[nn.Parameter]
     rate: float
-    "The highest; it rises and falls as that of the other weights does."
+    "Highest learning rate; it rises and falls with that of the other weights."
     weight_decay: float
     epsilon: float
-    "Of AdamW."
+    "Epsilon of AdamW."
 
 
 class Learner(Protocol):
@@ -136,7 +136,7 @@ class Material:
     packed: PackedKb
     vectors: KbVectors
     images: KbImages | None
-    "The KB's pictures; None where none are looked at."
+    "The KB's pictures; None if they are not used."
     encoders: Encoders
     splits: Mapping[str, Split]
     "train and validation."
@@ -145,4 +145,4 @@ class Material:
     folder: Path
     "Where the run keeps what is encoded; a kind appends its own ending."
     without: tuple[str, ...]
-    "What the network is trained without."
+    "Parts that the network is trained without."

@@ -1,8 +1,8 @@
-"""Train a network: contrast mentions with their entities, choose the epoch by validation mentions.
+"""Train a network: contrast mentions with their entities and choose the best epoch on validation mentions.
 
-In: a learner, which knows what its network looks at.  Out: the best network of the run, and how it came about.  The
-last finished epoch is kept on disk; a run that was stopped goes on from it to the same numbers.  Several processes
-share each step and each validation; each contrasts within its own parts (see `batches`)."""
+In: a learner, which knows the inputs of its network.  Out: the best network of the run, and its history.  The last
+finished epoch is kept on disk; an interrupted run resumes from it with identical results.  Several processes share each
+step and each validation; each contrasts within its own parts (see `batches`)."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _LOOK = 10
-"Steps after which the loss is fetched from the device, told, and checked to be a number."
+"Number of steps between fetching the loss from the device, reporting it and checking that it is finite."
 _NEAREST = 32
-"Entities nearest to a mention from which negatives are drawn (`hard_from` index)."
+"Number of nearest entities per mention from which negatives are drawn (`hard_from` index)."
 _PATIENCE_OF_PROCESSES = timedelta(hours=24)
-"How long processes wait while one of them encodes."
+"Maximum time that processes wait while one of them encodes."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trained:
-    """The network of the best epoch, and all epochs."""
+    """The network of the best epoch, and the history of all epochs."""
 
     network: nn.Module
     best: Epoch
@@ -66,27 +66,27 @@ def train_learner(
     on_epoch: Callable[[Epoch], None] = lambda _: None,
     on_step: Callable[[int, int, float], None] = lambda _step, _steps, _loss: None,
 ) -> Trained:
-    """Train until the epochs are over or validation stops getting better.  `folder` keeps the last epoch.
+    """Return the network of the best epoch, after the last epoch or once validation stops improving.
 
-    `made_from` names the inputs; a checkpoint of other inputs or settings is refused.  `on_step` hears now and then the
-    step, how many there are, and the epoch's mean loss so far; both listeners are called in the first process only.
-    Raises BadInput where no gold is in the KB or the loss stops being a number."""
+    `folder` keeps the last epoch. `made_from` names the inputs; a checkpoint of other inputs or settings is refused.
+    `on_step` is called at intervals with the step, the number of steps and the epoch's mean loss so far. Both callbacks
+    run in the first process only. Raises BadInput if no gold is in the KB or the loss is no longer finite."""
     together = start_processes()
     devices = [together.device] if together.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):  # the caller's random numbers stay the caller's
+    with torch.random.fork_rng(devices=devices):  # leaves the caller's random state unchanged
         torch.manual_seed(settings.seed)
         run = _Run(new(settings), settings, folder, dict(made_from), together)
         return run.go(on_epoch, on_step)
 
 
 class Processes:
-    """The processes of this launch, as `ranking.Workers`; one where there was no launch."""
+    """The processes of this launch, as `learner.Workers`; a single one without a launcher."""
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
         self.number, self.of = accelerator.process_index, accelerator.num_processes
         self.leads: bool = accelerator.is_main_process
-        "Whether this is the one process that writes and speaks."
+        "Whether this is the process that writes files and reports progress."
         self.device: torch.device = accelerator.device
 
     def sum(self, values: Tensor) -> Tensor:
@@ -95,34 +95,35 @@ class Processes:
         return total
 
     def wait(self) -> None:
-        """Wait until every process has come here."""
+        """Wait until every process reaches this call."""
         self.accelerator.wait_for_everyone()
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
-        """Let the first process go through the block alone, then the others."""
+        """Run the block in the first process, then in the others."""
         with self.accelerator.main_process_first():
             yield
 
 
 def start_processes() -> Processes:
-    """Find the other processes of the launch, and the device.  Asked again, the same."""
+    """Return the processes of this launch and set the device.  Repeated calls return the same object."""
     try:
         from accelerate import Accelerator, InitProcessGroupKwargs
     except ImportError:
         raise MissingExtra("training needs accelerate", hint="pip install 'localmel[train]'") from None
     # Precision and accumulation are ours: accelerate would hold them for the whole process, and seeds follow each other
     handlers = [InitProcessGroupKwargs(timeout=_PATIENCE_OF_PROCESSES)]
-    on_cpu = not torch.cuda.is_available()  # never another kind: the sums of an epoch are made in float64
+    on_cpu = not torch.cuda.is_available()  # no other device type: the sums of an epoch are float64
     return Processes(Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=handlers))
 
 
 def facts_of(
     learner: Mapping[str, Any], settings: TrainingSettings, made_from: Mapping[str, Any], together: Processes
 ) -> dict[str, Any]:
-    """All that a run hangs on: equal facts, equal network (on one machine, without a GPU to the byte).
+    """Return everything that a run depends on: equal facts give an equal network (without a GPU, to the byte on one
+    machine).
 
-    learner: what `Learner.facts` says."""
+    learner: the result of `Learner.facts`."""
     return {
         "made_from": dict(made_from),
         **learner,
@@ -193,7 +194,7 @@ class _Run:
         )
 
     def _step(self, parts: list[Part], rate: float, sums: Tensor) -> None:
-        """Move the weights once; the losses are added to `sums`."""
+        """Update the weights once; the losses are added to `sums`."""
         for group in self._optimiser.param_groups:
             group["lr"] = rate * group["share"]
         for part in parts:
@@ -207,7 +208,7 @@ class _Run:
         self._optimiser.zero_grad()
 
     def _means(self, sums: Tensor, step: int) -> tuple[float, float]:
-        """The mean losses of the epoch so far, over all processes: all go on, or none does."""
+        """Return the mean losses of the epoch so far over all processes; all processes continue, or all raise."""
         n = step * self._settings.accumulate * self._together.of
         loss, matched = (self._together.sum(sums.clone()) / n).tolist()
         if not (math.isfinite(loss) and math.isfinite(matched)):
@@ -229,7 +230,7 @@ class _Run:
         return Ranks.of(found.ranks[found.ranks > 0])
 
     def _best(self) -> Epoch | None:
-        """The first epoch with the highest MRR."""
+        """Return the first epoch with the highest MRR."""
         return max((epoch for epoch in self._history if epoch.ranks), key=_mrr, default=None)
 
     def _over(self) -> bool:
@@ -250,7 +251,7 @@ class _Run:
 
     def _resume(self) -> None:
         found = load_checkpoint(self._folder, self._facts)
-        self._together.wait()  # all have read before the first one writes
+        self._together.wait()  # every process reads before the first one writes
         if found is None:
             return
         tensors, history = found
@@ -271,7 +272,7 @@ class _Run:
 
 
 def _optimiser(learner: Learner, settings: TrainingSettings) -> torch.optim.AdamW:
-    """`share` of a group is its rate over that of the settings."""
+    """Return the optimiser; `share` of a group is its rate divided by that of the settings."""
     apart = {weight for group in learner.groups for weight in group.weights}
     rest = [weight for weight in learner.network.parameters() if weight not in apart]
     groups: list[dict[str, Any]] = [{"params": rest, "share": 1.0, "weight_decay": settings.weight_decay}]
@@ -283,7 +284,7 @@ def _optimiser(learner: Learner, settings: TrainingSettings) -> torch.optim.Adam
 
 
 def epoch_from(facts: Mapping[str, Any]) -> Epoch:
-    """An epoch from what `asdict` made of it.  Raises TypeError where it does not fit."""
+    """Return an epoch from the result of `asdict`.  Raises TypeError if it does not fit."""
     epoch = Epoch(**facts)
     return replace(epoch, ranks=Ranks(**facts["ranks"])) if facts["ranks"] else epoch
 

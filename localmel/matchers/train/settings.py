@@ -1,4 +1,4 @@
-"""How a fusion network is trained, field by field.  Saved with every run."""
+"""Define how a matcher is trained, field by field.  Saved with every run."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class LossSettings:
     temperature: float = 0.1
     "Divides cosines before the softmax."
     mention_weight: float = 0.1
-    "Weight of the term that sets mentions apart from each other (lambda_mm)."
+    "Weight of the term that pushes mentions apart (lambda_mm)."
     entity_weight: float = 0.1
-    "Weight of the term that sets entities apart from each other (lambda_ee)."
+    "Weight of the term that pushes entities apart (lambda_ee)."
     published_negatives: bool = False
-    "As published: every other row is a negative, also one with the same gold.  Then entities repeat in a batch."
+    "As published: every other row is a negative, even one with the same gold.  Entities then repeat in a batch."
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -31,38 +31,38 @@ class LossSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSettings:
-    """Settings of the training of a network."""
+    """The settings for training a network."""
 
     epochs: int = 6
-    "At most this many passes over the mentions."
+    "Maximum number of passes over the mentions."
     batch: int = 512
-    "Mentions that one process contrasts at once, at most."
+    "Maximum number of mentions that one process contrasts at once."
     rate: float = 1e-3
     "Highest learning rate of AdamW; it rises over the warm-up and falls along a cosine."
     weight_decay: float = 1e-2
-    "Of AdamW."
+    "Weight decay of AdamW."
     warm_up: int = 100
-    "Steps over which the rate rises, or a tenth of all steps where that is less."
+    "Steps over which the rate rises; at most a tenth of all steps."
     clip: float = 1.0
-    "Gradients are scaled down to this norm."
+    "Gradients are scaled down to at most this norm."
     accumulate: int = 1
     "Batches whose gradients are averaged before a step."
     precision: str = "float32"
     "`float32` or `bfloat16` (products of the linear layers)."
     hard_negatives: int = 3
-    "Further entities for each mention of a batch that are none of its golds."
+    "Extra negatives per mention: entities that are not its gold."
     hard_from: str = "names"
-    "`names`: those that bear its name.  `index`: those nearest to it at the last validation."
+    "`names`: negatives that share the mention's name.  `index`: its nearest entities at the last validation."
     without_triples: float = 0.15
-    "Share of entities that are shown without their triples, so that a row without any is learnt."
+    "Share of entities shown without triples, so that the network learns to handle them."
     without_image: float = 0.2
-    "Share of rows that are shown without their image.  The WikiDiverse test has 20% blank images, its train 0.4%."
+    "Share of rows shown without their image.  The WikiDiverse test has 20% blank images, its train 0.4%."
     patience: int = 3
-    "Validations without a better MRR after which training ends."
+    "Number of validations without a better MRR after which training ends."
     validate_every: int = 1
-    "Epochs between validations.  The last epoch is always validated."
+    "Number of epochs between validations.  The last epoch is always validated."
     seed: int = 0
-    "Of everything that is drawn."
+    "Seed of all random numbers."
     loss: LossSettings = field(default_factory=lambda: LossSettings(temperature=0.05))
 
     def __post_init__(self) -> None:
@@ -85,23 +85,23 @@ class TrainingSettings:
                 raise UsageError(f"{name} is {getattr(self, name)}; it is a share between 0 and 1")
 
     def rate_at(self, step: int, steps: int) -> float:
-        """The learning rate of the step `step` of `steps`, counted from 0."""
+        """Return the learning rate of the step `step` of `steps`, counted from 0."""
         rising = min(1.0, (step + 1) / max(min(self.warm_up, steps // 10), 1))
         return self.rate * rising * max(0.02, 0.5 * (1.0 + math.cos(math.pi * step / steps)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderTuning:
-    """Settings that move the encoder's weights; batches, epochs and precision come from the matcher's training."""
+    """The settings for training the encoder; batches, epochs and precision come from the matcher's training."""
 
     rate: float = 1e-5
-    "Highest learning rate of the encoder; it rises and falls with the matcher's.  As M3EL."
+    "Highest learning rate of the encoder; it rises and falls with the matcher's.  As in M3EL."
     weight_decay: float = 1e-4
-    "Of its matrices; biases and norms are left alone.  As M3EL."
+    "Weight decay of its matrices; biases and norms do not decay.  As in M3EL."
     epsilon: float = 1e-4
-    "Added to the root of AdamW's second moment: weights whose gradients are smaller hardly move.  As M3EL."
+    "Added to the root of AdamW's second moment: weights with smaller gradients hardly move.  As in M3EL."
     recompute: bool = False
-    "Gradient checkpointing: keep only what goes into each layer, and run it again for the gradient."
+    "Gradient checkpointing: store only the input of each layer, and recompute the layer for the gradient."
 
     def __post_init__(self) -> None:
         for name in ("rate", "epsilon"):

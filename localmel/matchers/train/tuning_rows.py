@@ -1,7 +1,7 @@
-"""Features that are made when they are asked for, by an encoder on its way: what tuning looks at in place of tables.
+"""Compute features on demand with an encoder that is being trained; tuning uses them instead of stored tables.
 
-In: texts and pictures of mentions or entities, and the encoder.  Out: the same features that a table of kept ones would
-give, with gradients where the caller has them on.  A picture that cannot be read counts as none."""
+In: texts and pictures of mentions or entities, and the encoder.  Out: the same features as from a stored table, with
+gradients if the caller has enabled them.  An unreadable picture counts as missing."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Rows:
 
     texts: Sequence[str]
     pictures: Sequence[Path | None] | None = None
-    "None where none are looked at."
+    "Path of each row's picture; None if pictures are not used."
 
     def pictures_state(
         self,
     ) -> str:
-        """Changes with every byte of a picture."""
+        """Return a digest that changes with every byte of a picture."""
         digest, known = hashlib.sha256(), dict[Path, bytes]()
         for path in self.pictures or ():
             if path is not None and path not in known:
@@ -55,7 +55,7 @@ class Rows:
 
 
 def rows_of_mentions(mentions: Sequence[Mention], *, sees: bool) -> Rows:
-    """Return the rows of mentions that `mention_features` takes."""
+    """Return the rows of mentions, with the texts that `mention_features` encodes."""
     pictures = [mention.image for mention in mentions] if sees else None
     return Rows(texts=[mention_text(mention) for mention in mentions], pictures=pictures)
 
@@ -70,10 +70,11 @@ def rows_of_kb(kb: KnowledgeBase, rows: NDArray[Any], *, sees: bool) -> Rows:
 
 
 class LiveFeatures:
-    """An `EntityFeatures` of Features."""
+    """An `EntityFeatures` of Features, computed on demand."""
 
     def __init__(self, encoder: TunableEncoder, rows: Rows, *, precision: str) -> None:
-        """precision: of the encoder's products, as `TrainingSettings.precision`; what it gives is float32."""
+        """Set up the encoder; `precision` applies to its products, as in `TrainingSettings`, and its output is
+        float32."""
         self._encoder, self._short = encoder, precision == "bfloat16"
         tokens: list[list[int]] = []
         for first in range(0, len(rows.texts), _TEXTS_AT_ONCE):
@@ -86,7 +87,7 @@ class LiveFeatures:
         return len(self._tokens.starts) - 1
 
     def of(self, positions: NDArray[np.int64]) -> Features:
-        """The rows at `positions`, on the encoder's device; nothing is kept of what was made before."""
+        """Return the rows at `positions`, on the encoder's device; nothing is cached."""
         with torch.autocast(self._encoder.device.type, torch.bfloat16, enabled=self._short):
             text, words, is_word = self._of_texts(positions)
             if not self._encoder.sees or self._pictures is None:
@@ -109,8 +110,10 @@ class LiveFeatures:
         return text, words, is_word
 
     def _of_pictures(self, paths: Sequence[Path | None]) -> tuple[Tensor, Tensor, Tensor]:
-        """Each different one is opened once.  Where there is none at all a black one is looked at and left out, so that
-        every weight has a gradient in every step: processes wait for each other's."""
+        """Return the vectors of pictures, opening each distinct one once.
+
+        Without any picture, a black one is encoded and left out, so that every weight has a gradient in every step:
+        processes wait for each other's gradients."""
         encoder = self._encoder
         prepared: list[Tensor] = []
         place: dict[Path, int] = {}
