@@ -141,7 +141,7 @@ class M3el(nn.Module):
 
     @property
     def _branch(self) -> str:
-        """Return the name of the cross-modal network in use: the trained one, but `one` when published and not training."""
+        """Return the name of the trained cross-modal network; a published one always uses `one` outside training."""
         if self.settings.published and not self.training:
             return "one"
         return "both" if self.settings.both_ways else "one"
