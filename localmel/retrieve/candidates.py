@@ -1,7 +1,7 @@
-"""Find the entities that may be meant: those whose name fits, and the best of a matcher.
+"""Find candidate entities for mentions: those whose name matches, and those the matcher ranks highest.
 
-In: surfaces, and what the matcher sees of the mentions.  Out: for each mention its candidates by position in the packed
-KB, each with the matcher's score on the scale of cosines."""
+In: surfaces, and the matcher's features of the mentions.  Out: for each mention its candidates, as positions in the
+packed KB, each with the matcher's score on the cosine scale."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from localmel.settings import RetrieveSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Candidates:
-    """The candidates of one mention, in no order that matters yet."""
+    """The unranked candidates of one mention."""
 
     positions: NDArray[Any]  # (n,) int64
     matches: tuple[NameMatch | None, ...]
-    "How each was found by name; None for one found by its vector only."
-    cosine: NDArray[Any]  # (n,) float32 of mention and candidate by the matcher
+    "How each candidate matched by name; None if it was found by vector only."
+    cosine: NDArray[Any]  # (n,) float32: the matcher's score of mention and candidate
     alike: tuple[Alike, ...] = ()
-    "Entities whose pictures resemble the mention's, where a matcher looks for them; they need not be candidates."
+    "Entities whose pictures resemble the mention's, if the matcher looks for them; they need not be candidates."
 
 
 def united(
     matches: Sequence[NameMatch], near: NDArray[Any], packed: PackedKb
 ) -> tuple[NDArray[Any], tuple[NameMatch | None, ...]]:
-    """Return the positions of those found by name, then of those found by vector only, and how each was found."""
+    """Return the positions of entities found by name, then by vector only, and the name match of each."""
     by_name = packed.positions(np.array([match.row for match in matches], np.int64))
-    by_vector = near[(near >= 0) & ~np.isin(near, by_name)]  # an index may find fewer, and says so by NO_ID
+    by_vector = near[(near >= 0) & ~np.isin(near, by_name)]  # an index that finds fewer pads with NO_ID
     return np.concatenate([by_name, by_vector]), (*matches, *[None] * len(by_vector))
 
 
@@ -50,16 +50,16 @@ class Finder(Protocol):
         stated: Sequence[Sequence[Triple]],
         encode: Callable[[Sequence[str]], NDArray[Any]],
     ) -> Any:
-        """Return what the matcher sees of m mentions; see `KbSearch.shown`."""
+        """Return the matcher's features of m mentions; see `KbSearch.shown`."""
         ...
 
     def find(self, surfaces: Sequence[str], shown: Any) -> list[Candidates]:
-        """Return the candidates of each mention.  surfaces: (m,); shown: of the same mentions."""
+        """Return the candidates of each mention.  surfaces: (m,); shown: features of the same mentions."""
         ...
 
 
 class CandidateFinder:
-    """A `Finder` by names and by a matcher."""
+    """A `Finder` that uses names and a matcher."""
 
     def __init__(self, kb: KnowledgeBase, packed: PackedKb, search: KbSearch, settings: RetrieveSettings) -> None:
         self._packed, self._search, self._settings = packed, search, settings
@@ -71,11 +71,11 @@ class CandidateFinder:
         stated: Sequence[Sequence[Triple]],
         encode: Callable[[Sequence[str]], NDArray[Any]],
     ) -> Any:
-        """Return what the matcher sees of m mentions."""
+        """Return the matcher's features of m mentions."""
         return self._search.shown(mentions, stated, encode)
 
     def find(self, surfaces: Sequence[str], shown: Any) -> list[Candidates]:
-        """Return those found by name, and the best of the matcher."""
+        """Return the entities found by name and the matcher's best ones, for each mention."""
         named = [self._names.find(surface, limit=self._settings.by_name) for surface in surfaces]
         near = self._search.best(shown, min(self._settings.by_vector, len(self._packed.rows))).entities
         both = [united(matches, own, self._packed) for matches, own in zip(named, near, strict=True)]
@@ -84,7 +84,7 @@ class CandidateFinder:
     def weighed(
         self, found: Sequence[tuple[NDArray[Any], tuple[NameMatch | None, ...]]], shown: Any
     ) -> list[Candidates]:
-        """Return what was found for each mention (positions, and how by name) with the matcher's opinion of it."""
+        """Return the candidates of each mention with the matcher's scores.  found: positions and name matches."""
         scores = self._search.scores_of(shown, [positions for positions, _ in found])
         alike = self._search.alike(shown) or [()] * len(found)
         return [

@@ -1,7 +1,7 @@
-"""The encoders that a profile names, and the matcher that finds candidates in it.
+"""Open the encoders and the matcher that a profile names.
 
-In: a profile.  Out: what makes vectors of texts and pictures, and the trained matcher that compares them, found and
-checked to fit each other; a KB that is ready for them.  Loads no encoder yet."""
+In: a profile.  Out: the encoders of texts and pictures and the trained matcher that compares their vectors, checked to
+fit each other; a KB that is ready for them.  Does not load any encoder yet."""
 
 from __future__ import annotations
 
@@ -34,24 +34,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileModels:
-    """The encoders of a profile, and the matcher that compares what they make."""
+    """The encoders of a profile, and the matcher that compares their vectors."""
 
     encoders: Encoders
     matcher: TrainedMatcher[Any]
 
     def search(self, kb: KnowledgeBase, index: str) -> KbSearch:
-        """Open the search of a KB.  Raises BadInput, with the command, where it is not ready for these models."""
+        """Open the search of a KB.  Raises BadInput, with the command to run, if it is not ready for these models."""
         return open_search(kb, self.matcher, self.encoders, index)
 
     def index(self, kb: KnowledgeBase, index: str) -> Indexed:
-        """Make a KB ready for these models, and build the kind of index that is named."""
+        """Prepare a KB for these models and build an index of the given kind."""
         return index_matcher(kb, self.matcher, self.encoders, index)
 
 
 def open_models(profile: Profile, *, matcher: str = "", method: Method | None = None) -> ProfileModels:
-    """Open the encoders of a profile and its matcher, or the one named in its place.  `method` is MiniLM's.
+    """Open the encoders of a profile and its matcher, or the matcher named instead.  `method` applies to MiniLM.
 
-    Raises MissingWeights with the command that installs or trains them, BadInput for a matcher of other vectors."""
+    Raises MissingWeights with the command that installs or trains them, and BadInput for a matcher trained on the
+    vectors of other encoders."""
     found = load_matcher(matcher_folder(profile, matcher))
     encoders = open_encoder(profile.encode, method=method)
     found.check_spaces(encoders.text.space, encoders.image_space)
@@ -59,9 +60,9 @@ def open_models(profile: Profile, *, matcher: str = "", method: Method | None = 
 
 
 def matcher_folder(profile: Profile, wanted: str = "") -> Path:
-    """Return the folder of a profile's matcher, or of the one that is wanted: a name under weights/, or a path.
+    """Return the folder of a profile's matcher, or of the one requested: a name under weights/, or a path.
 
-    `kgmel` is the profile's fusion network.  Raises MissingWeights or CorruptArtifact where that is not there."""
+    `kgmel` means the profile's fusion network.  Raises MissingWeights or CorruptArtifact if that is not there."""
     wanted = wanted or profile.retrieve.matcher
     if wanted == KGMEL:
         return network_folder(profile)
@@ -70,14 +71,14 @@ def matcher_folder(profile: Profile, wanted: str = "") -> Path:
 
 
 def index_for(kb: KnowledgeBase, profile: Profile, wanted: str, index: str) -> Indexed:
-    """Make a KB ready for a profile's matcher, for a trained one in a folder, or for any matcher of a kind."""
+    """Prepare a KB for a profile's matcher, for a trained one in a folder, or for any matcher of a kind."""
     if wanted in MATCHERS and wanted != KGMEL:
         return Indexed(encoded=matcher_kind(wanted).index_features(kb, open_encoder(profile.encode)))
     return open_models(profile, matcher=wanted).index(kb, index)
 
 
 def ready_for(name: str, models: ProfileModels, profile: Profile) -> KnowledgeBase:
-    """Open a KB by name or path; the starter KB is built and indexed on first use."""
+    """Open a KB by name or path, building and indexing the starter KB on first use."""
     if name != STARTER:
         return open_kb(name)
     kind = profile.retrieve.index
@@ -97,7 +98,7 @@ def ready_for(name: str, models: ProfileModels, profile: Profile) -> KnowledgeBa
         prepare_starter(make, again=True)
 
     prepare_starter(make)
-    # Made for another matcher or by an earlier version: what is missing is added.  Damaged: it ships, so it is remade.
+    # Made for another matcher or by an earlier version: add what is missing.  Damaged: rebuild it, since it ships.
     for mend in (complete, make_again):
         try:
             return opened()

@@ -1,1 +1,1 @@
-"""DWE+: what a picture shows refines a mention, what is written refines an entity."""
+"""DWE+: refine a mention by what its picture shows, and an entity by what is written about it."""

@@ -1,7 +1,7 @@
-"""What DWE+ is to see: chosen when one is trained, kept in its card, never asked for again.
+"""Choose the inputs of DWE+: set at training time, stored in the matcher's card, and read from there afterwards.
 
-In: a person's choices, or a card.  Out: one frozen choice, checked, and which parts of the network it uses.  Opens and
-reads nothing: that is `dwe_sight.py`."""
+In: a user's choices, or a card.  Out: one frozen choice, checked, and which parts of the network it uses.  Opens and
+reads nothing; `sight.py` does that."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ TILES, NONE = "tiles", "none"
 CLIP, VLM = "clip", "vlm"
 ABSTRACT, WRITTEN = "abstract", "written"
 TEXTS = (ABSTRACT, WRITTEN)
-"Texts about entities beside their descriptions, as `localmel kb texts` names them."
+"Texts about entities in addition to their descriptions, as `localmel kb texts` names them."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DweChoice(MatcherOptions):
-    """Everything beyond names, sentences, words and whole pictures, and what finds it."""
+    """The optional inputs besides names, sentences, words and whole pictures, and the models that find them."""
 
     detector: Annotated[
         str, Flag("--detector", "dwe: what cuts objects out: tiles, faces, weights or a path, with +; or none.")
     ] = ""
-    "What cuts objects out of pictures, as `open_detector` takes it; `none`: nothing.  Empty: tiles."
+    "Detector that cuts objects out of pictures, as `open_detector` takes it; `none` for no objects, empty for tiles."
     faces: Annotated[
         str, Flag("--faces", "dwe: faces as a part of their own, found by: faces (OpenCV), or weights.")
     ] = ""
-    "What finds faces, a part of their own: `faces` (OpenCV's cascade), or weights.  Empty: nothing."
+    "Detector of faces, used as a separate part: `faces` (OpenCV's cascade) or weights; empty for no faces."
     attributes: Annotated[
         str, Flag("--attributes", "dwe: what pictures show, as clip or the profile's vlm says it.")
     ] = ""
-    "Who says what a picture shows: `clip` or `vlm`.  Empty: nobody."
+    "Model that names what a picture shows: `clip` or `vlm`; empty for no attributes."
     asked: Annotated[
         tuple[str, ...], Flag("--ask", "dwe: ask for this attribute (repeatable); else all but those off.")
     ] = ()
-    "Names of attributes.toml; none: all but those that are off."
+    "Attributes to ask for, by their names in attributes.toml; empty for all that are not switched off there."
     least: float = 0.5
-    "CLIP's answer counts where its share among the attribute's choices is above this."
+    "Share among the attribute's choices that CLIP's answer must exceed to count."
     model: EngineSettings | None = None
-    "The vision-language model of `vlm`."
+    "The vision-language model used by `vlm`."
     identity: Annotated[
         bool, Flag("--identity", "dwe: look for the nearest portraits among the KB's own pictures.")
     ] = False
-    "Whether the nearest portraits of the KB are looked for: faces where something finds them, else whole pictures."
+    "Whether to look for the nearest portraits in the KB: by faces if a face detector is set, else by whole pictures."
     threshold: Annotated[
         float, Flag("--identity-threshold", "dwe: cosine a portrait must exceed; 0.5 unless given.")
     ] = 0.5
@@ -60,9 +60,9 @@ class DweChoice(MatcherOptions):
     written: Annotated[
         tuple[str, ...], Flag("--written", "dwe: beside an entity's text: written, abstract (repeatable).")
     ] = ()
-    "Of TEXTS: what is taken beside an entity's own text; of several the mean counts."
+    "Texts from TEXTS used in addition to an entity's own; several are averaged."
     written_by: Annotated[str, Flag("--written-by", "dwe: whose written texts, where several models wrote.")] = ""
-    "The model whose texts are meant by `written`, where several wrote."
+    "Model whose texts `written` uses, if several models wrote some."
 
     def __post_init__(self) -> None:
         if self.faces == NONE or (self.detector != NONE and NONE in self.detector.split("+")):
@@ -99,7 +99,7 @@ class DweChoice(MatcherOptions):
 
     @classmethod
     def typed(cls, given: Mapping[str, Any], profile: Callable[[], Profile]) -> DweChoice:
-        """Return the choice, with the profile's vision-language model where that is asked."""
+        """Return the choice, with the profile's vision-language model if attributes come from it."""
         if empty := [flag.name for name, _, flag in cls.flags() if given.get(name) in ("", ())]:
             raise UsageError(f"{', '.join(empty)} names nothing", hint="leave it out")
         if "threshold" in given and not given.get("identity"):
@@ -118,26 +118,26 @@ class DweChoice(MatcherOptions):
 
     @property
     def objects(self) -> str:
-        """The detector of objects; empty where none is used."""
+        """Return the object detector; empty if none is used."""
         return "" if self.detector == NONE else self.detector or TILES
 
     @property
     def attribute_settings(self) -> AttributeSettings | None:
-        """Return the attributes asked of pictures, if any.  Raises UsageError for an unknown name."""
+        """Return the settings of the attributes asked of pictures, or None.  Raises UsageError for an unknown name."""
         from localmel.see.attributes import AttributeSettings
 
         return AttributeSettings(asked=self.asked, least=self.least) if self.attributes else None
 
     @property
     def identity_settings(self) -> IdentitySettings:
-        """Return whether and when a portrait counts."""
+        """Return the settings that decide whether and when a portrait counts."""
         from localmel.see.identity import IdentitySettings
 
         return IdentitySettings(on=self.identity, threshold=self.threshold)
 
     @property
     def pictured(self) -> tuple[str, ...]:
-        """The options that were chosen and want pictures to be seen."""
+        """Return the chosen options that need pictures."""
         chosen = {
             "--detector": self.detector,
             "--faces": self.faces,
@@ -147,7 +147,7 @@ class DweChoice(MatcherOptions):
         return tuple(option for option, value in chosen.items() if value)
 
     def without(self, *, pictures: bool) -> tuple[str, ...]:
-        """The parts of the network that stay unused; pictures: whether some are seen."""
+        """Return the parts of the network that stay unused.  pictures: whether pictures are used."""
         used = {
             "faces": pictures and self.faces,
             "identity": pictures and self.identity,
@@ -158,7 +158,7 @@ class DweChoice(MatcherOptions):
         return tuple(part for part, there in used.items() if not there)
 
     def check_pictures(self, *, seen: bool, encoder: str) -> None:
-        """Raise UsageError where something is to be found in pictures and none are seen.  encoder: its name."""
+        """Raise UsageError if an option needs pictures and none are used.  encoder: the name of the encoder."""
         if self.pictured and not seen:
             raise UsageError(
                 f"{', '.join(self.pictured)}: no pictures are seen in this training, which encodes with {encoder}",
@@ -166,13 +166,13 @@ class DweChoice(MatcherOptions):
             )
 
     def as_json(self) -> dict[str, Any]:
-        """For a card."""
+        """Return the choice as JSON values for a card."""
         made = asdict(self)
         return {**made, "asked": list(self.asked), "written": list(self.written)}
 
 
 def choice_from(given: Mapping[str, Any]) -> DweChoice:
-    """Return the choice that a card holds.  Raises ValueError, TypeError or UsageError if it holds none."""
+    """Return the choice stored in a card.  Raises ValueError, TypeError or UsageError if it is not a valid one."""
     if unknown := set(given) - {field.name for field in fields(DweChoice)}:
         raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
     lists = {name: tuple(value) for name, value in given.items() if isinstance(value, list)}

@@ -1,11 +1,12 @@
-"""What DWE+ knows of mentions and of entities: by part, any number of vectors for each row.
+"""The features of mentions and entities in DWE+: by part, any number of vectors for each row.
 
-Of a mention: `name` (the surface alone), `text` (surface and sentence), `words`, `image` (the whole picture),
-`objects`, `faces`, `attributes` and `identity` (texts that say what the picture shows).  Of an entity: `text` (static),
-`written` (a model's description), `image` (one or more pictures).  A part that is not given is there for no row.
+A mention has `name` (the surface alone), `text` (surface and sentence), `words`, `image` (the whole picture),
+`objects`, `faces`, `attributes` and `identity` (texts that say what the picture shows).  An entity has `text`
+(static), `written` (a model's description), `image` (one or more pictures).  A part that is not given is missing from
+every row.
 
-In: arrays, memory-mapped where they are large.  Out: tensors of some rows, padded, with marks.  Refuses values that are
-no numbers."""
+In: arrays, memory-mapped where they are large.  Out: padded tensors of the requested rows, with masks.  Refuses
+values that are not finite."""
 
 from __future__ import annotations
 
@@ -25,12 +26,12 @@ from localmel.see.identity import Likeness
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DweFeatures:
-    """n rows of one side."""
+    """The features of n rows of one side."""
 
     n: int
     parts: Mapping[str, Tokens]
     alike: tuple[tuple[Likeness, ...], ...] = ()
-    "Of each mention the entities whose portraits are like its picture, where they were looked for; to be shown."
+    "For each mention the entities whose portraits resemble its picture, if they were looked for; for display."
 
     def to(self, device: torch.device) -> DweFeatures:
         """Return a copy on another device."""
@@ -40,9 +41,9 @@ class DweFeatures:
         return self.n
 
     def check(self, width_of: Callable[[str], int]) -> None:
-        """Raise BadInput unless each part has n rows, vectors of the width that is asked for, and only numbers.
+        """Raise BadInput unless each part has n rows, vectors of the width `width_of` gives, and only finite values.
 
-        A part of which width 0 is asked for is passed over."""
+        Skips a part whose width is 0."""
         for name, tokens in self.parts.items():
             if not (width := width_of(name)):
                 continue
@@ -60,7 +61,7 @@ class DweFeatures:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Singles:
-    """One vector for each of n rows, or none."""
+    """At most one vector for each of n rows."""
 
     values: NDArray[Any]  # (n, width)
     there: NDArray[Any] | None = None  # (n,) bool; None: every row has one
@@ -69,7 +70,7 @@ class Singles:
         return len(self.values)
 
     def of(self, positions: NDArray[np.int64]) -> Tokens:
-        """Return the rows at `positions`; a missing row is zero."""
+        """Return the rows at `positions`, with zeros for a missing row."""
         there = np.ones(len(positions), bool) if self.there is None else np.asarray(self.there[positions], bool)
         values = np.where(there[:, None], np.asarray(self.values[positions], np.float32), np.float32(0))
         return Tokens(values=torch.from_numpy(values)[:, None], there=torch.from_numpy(there)[:, None])
@@ -91,13 +92,13 @@ class Several:
 
 
 def several(rows: Sequence[NDArray[Any]], width: int) -> Several:
-    """n arrays (any number, width), one for each row."""
+    """Return the part made of one array (any number, width) for each row."""
     return Several(lists=laid_end_to_end(rows, width))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DweTable:
-    """n rows of one side, nothing padded; an `EntityFeatures`.  Raises BadInput where parts differ in their rows."""
+    """The unpadded features of n rows of one side; an `EntityFeatures`.  Raises BadInput if parts differ in length."""
 
     n: int
     parts: Mapping[str, Singles | Several]
@@ -113,7 +114,7 @@ class DweTable:
         return self.n
 
     def of(self, positions: NDArray[np.int64]) -> DweFeatures:
-        """The rows at `positions`."""
+        """Return the features of the rows at `positions`."""
         parts = {name: part.of(positions) for name, part in self.parts.items()}
         alike = tuple(self.alike[position] for position in positions.tolist()) if self.alike else ()
         return DweFeatures(n=len(positions), parts=parts, alike=alike)

@@ -1,7 +1,7 @@
-"""DWE+ as one of the `kinds`: made, trained and searched by what the product knows of every matcher.
+"""Plug DWE+ into the interface that every kind of matcher implements: create, train, index and search.
 
-Pictures are cut into tiles, which needs no weights; faces, attributes, identities and texts beside descriptions are
-left out unless they are chosen (`dwe_choice.py`).  What was chosen stands in the card of the trained one."""
+Pictures are cut into tiles, which needs no weights; faces, attributes, identities and additional texts are left out
+unless they are chosen (`choice.py`).  The choice is stored in the card of the trained matcher."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ KIND = "dwe"
 
 
 class DweKind(TwoStepKind):
-    """One kind of matcher."""
+    """DWE+ as a kind of matcher."""
 
     name = KIND
     loss_settings = DweLossSettings()
 
     def __init__(self, sight: DweSight | None = None, own: OwnPortraits | None = None) -> None:
-        """sight: what is to be seen, tiles alone where none is given; own: the portraits of the KB beside it."""
+        """Bind the kind to its inputs.  sight: the chosen ones, by default only tiles; own: the portraits of the KB."""
         self._sight, self._own = sight or open_sight(DweChoice()), own
 
     def new(self, encoders: Encoders, *, width: int | None, without: Collection[str] = ()) -> Dwe:
-        """With pictures where they are encoded, else the text half alone.  As wide as texts unless `width` is given."""
+        """Create a network, with pictures if the encoders see them.  width: by default that of text vectors."""
         text = encoders.text.space.width
         width = width or text
         heads = next(heads for heads in (8, 4, 2, 1) if width % heads == 0)
@@ -69,16 +69,16 @@ class DweKind(TwoStepKind):
         return Dwe(settings)
 
     def facts(self, network: nn.Module) -> dict[str, Any]:
-        """Return the settings of the network and of its loss, and what looks at pictures."""
+        """Return the settings of the network and of its loss, and the facts of the models that look at pictures."""
         assert isinstance(network, Dwe)
         return {"dwe": asdict(network.settings), "loss": asdict(self.loss_settings), "pictures": self._sight.facts()}
 
     def chosen(self, options: MatcherOptions) -> DweKind:
-        """Return DWE+ that sees what was chosen."""
+        """Return the kind that uses the chosen inputs."""
         return DweKind(open_sight(options)) if isinstance(options, DweChoice) else self
 
     def bound_to(self, matcher: TrainedMatcher[Any]) -> DweKind:
-        """Return the kind that sees what this matcher was trained to see; see `sight_of_card`."""
+        """Return the kind with the inputs this matcher was trained with; see `sight_of_card`."""
         kind = DweKind(sight_of_card(matcher.folder, matcher.card))
         used = kind._sight.choice.without(pictures=matcher.image_space is not None)
         if CARD in matcher.card and set(used) != set(matcher.network.settings.without):
@@ -86,7 +86,7 @@ class DweKind(TwoStepKind):
         return kind
 
     def bound_to_kb(self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None) -> DweKind:
-        """With the portraits of this KB, where identities are looked for.  Raises BadInput where they are not ready."""
+        """Return the kind with this KB's portraits, if identities are used.  Raises BadInput if they are not ready."""
         sight = self._with_writer(kb)
         if not sight.choice.identity or images is None:
             return DweKind(sight)
@@ -95,11 +95,11 @@ class DweKind(TwoStepKind):
         return DweKind(sight, OwnPortraits(portraits=portraits, texts=vectors.entities, state=state))
 
     def likenesses(self, given: DweFeatures) -> Sequence[Sequence[Likeness]]:
-        """Return what was found when the mentions were encoded."""
+        """Return the similar portraits found when the mentions were encoded."""
         return given.alike
 
     def texts_state(self, kb: KnowledgeBase) -> dict[str, Any]:
-        """Return the state of the further texts that are read."""
+        """Return the state of the additional texts in use."""
         texts = [[source, by, texts_state(kb, source, by)] for source, by in self._texts(kb)]
         return {"texts": texts} if texts else {}
 
@@ -112,14 +112,14 @@ class DweKind(TwoStepKind):
         entity_ids: Tensor,
         settings: TrainingSettings,
     ) -> tuple[Tensor, Tensor]:
-        """Return the weighted sum, and the triplet term."""
+        """Return the weighted sum of the loss terms, and the triplet term alone."""
         assert isinstance(network, Dwe)
         views = network.mention_views(mentions), network.entity_views(entities)
         losses = dwe_losses(*views, gold, self.loss_settings, entity_ids=entity_ids, scale=network.scale)
         return losses.total, losses.triplet
 
     def without_pictures(self, given: DweFeatures, blind: Tensor) -> DweFeatures:
-        """Hide all parts that come from a picture."""
+        """Return the features with all parts that come from a picture hidden in the `blind` rows."""
         hidden = {
             name: Tokens(values=part.values, there=part.there & ~blind[:, None].to(part.there.device))
             for name, part in given.parts.items()
@@ -134,14 +134,14 @@ class DweKind(TwoStepKind):
         encoders: Encoders,
         images: KbImages | None,
     ) -> int:
-        """Encode further texts, and faces in the KB's pictures, where they are chosen."""
+        """Encode additional texts, and faces in the KB's pictures, if chosen.  Returns the number of texts encoded."""
         encoded = sum(index_texts(kb, encoders.text, source, model=by) for source, by in self._texts(kb))
         if (faces := self._sight.faces) and self._sight.choice.identity and images and encoders.image:
             index_faces(kb, packed, images, faces, encoders.image)
         return encoded
 
     def entities(self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None) -> DweTable:
-        """Return static texts and pictures, and further texts where they are chosen."""
+        """Return the features of entities: static texts, pictures, and additional texts if chosen."""
         written: list[TextVectors] = [load_texts(kb, vectors.space, source, model=by) for source, by in self._texts(kb)]
         return dwe_entities(vectors, images, written)
 
@@ -152,22 +152,22 @@ class DweKind(TwoStepKind):
         *,
         folder: Path | None = None,
     ) -> DweTable:
-        """Return a table of the mentions."""
+        """Return the features of the mentions, one row each."""
         return dwe_mentions(mentions, encoders, sight=self._sight, own=self._own, folder=folder)
 
     def save(
         self, folder: Path, network: nn.Module, text_space: Space, image_space: Space | None, facts: Mapping[str, Any]
     ) -> None:
-        """Write the folder; the card also says what is seen."""
+        """Save the network and its facts to a folder, with the chosen inputs in the card."""
         assert isinstance(network, Dwe)
         save_dwe(folder, network, text_space, image_space, {**facts, CARD: self._sight.for_card()})
 
     def load(self, folder: Path) -> DweFolder:
-        """Load the network.  Raises CorruptArtifact."""
+        """Load the network.  Raises CorruptArtifact if the folder holds none, or a damaged one."""
         return load_dwe(folder)
 
     def _texts(self, kb: KnowledgeBase) -> list[tuple[TextSource, str]]:
-        """Return which further texts are read, and who wrote them."""
+        """Return the additional texts in use, each with the model that wrote it."""
         choice = self._sight.choice
         try:
             return [
@@ -178,7 +178,7 @@ class DweKind(TwoStepKind):
             raise UsageError(error.fact, hint=error.hint.replace("--model", "--written-by")) from None
 
     def _with_writer(self, kb: KnowledgeBase) -> DweSight:
-        """Whoever wrote the KB's only texts is named from now on: later another model may write too."""
+        """Return the sight with the writer of the KB's texts fixed, since another model may add texts later."""
         by = dict(self._texts(kb)).get(WRITTEN, "")
         return replace(self._sight, choice=replace(self._sight.choice, written_by=by))
 
@@ -189,10 +189,10 @@ DweFolder: TypeAlias = TrainedMatcher[Dwe]
 def save_dwe(
     folder: Path, network: Dwe, text_space: Space, image_space: Space | None, facts: Mapping[str, Any]
 ) -> None:
-    """Write the folder."""
+    """Save the network and its facts to a folder."""
     save_matcher(folder, KIND, network, network.settings, text_space, image_space, facts)
 
 
 def load_dwe(folder: Path) -> DweFolder:
-    """Raises CorruptArtifact for a folder that holds no such network, or a damaged one."""
+    """Load a DWE+ network from a folder.  Raises CorruptArtifact if the folder holds none, or a damaged one."""
     return read_matcher(folder, KIND, lambda settings: Dwe(DweSettings(**settings)), title="DWE+")

@@ -1,7 +1,7 @@
-"""The losses of DWE+: what a mention says and shows is contrasted within a batch, and its entity is told from others.
+"""The losses of DWE+: a contrast of each mention's text and picture within a batch, and a triplet loss over entities.
 
-In: sides and views of a batch, which entity is whose.  Out: numbers.  Source: DWE+, equations 10-14.  Equation 13 as
-printed exchanges the signs of the right and the wrong entity; here the right one is to score higher."""
+In: sides and views of a batch, gold entities.  Out: loss terms.  Source: DWE+, equations 10-14.  Equation 13 as
+printed swaps the signs of the right and the wrong entity; here the right one should score higher."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class DweLossSettings:
     """The terms of the loss and their weights."""
 
     form: str = "mended"
-    "`mended`; `paper`: the right pair is left out of its denominator, and rows of one gold are negatives; "
-    "`published`: what the published code computes instead (`_published`)."
+    "`mended`; `paper`: the positive pair is left out of its denominator, and rows with the same gold are negatives; "
+    "`published`: the loss of the published code (`_published`)."
     temperature: float = 0.25
-    "Divides cosines of the contrastive terms before the softmax."
+    "Divides the cosines of the contrastive terms before the softmax."
     fine: float = 1.0
     "Weight of a mention's name against its objects and its faces."
     coarse: float = 1.0
@@ -35,9 +35,9 @@ class DweLossSettings:
     triplet: float = 10.0
     "Weight of the right entity against wrong ones: the paper's beta."
     margin: float = 0.5
-    "By which the right entity's cosine is to be higher."
+    "Margin by which the right entity's cosine should be higher."
     hardest: int = 8
-    "Of all wrong entities of a batch, further rows included, so many with the highest cosines count; 0: all."
+    "Number of wrong entities with the highest cosines that count, out of the batch and additional rows; 0 for all."
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
@@ -67,10 +67,11 @@ def dwe_losses(
     entity_ids: Tensor | None = None,
     scale: Tensor | None = None,
 ) -> DweLosses:
-    """gold: (m,) row of each mention's entity among the n.  Further rows (hard negatives) are wrong for every mention.
+    """Return the loss terms of a batch.  gold: (m,) row of each mention's entity among the n.
 
-    `entity_ids` (n,) tells which rows are the same entity, else all are different.  `scale` is the network's, for the
-    published form.  A term is 0 where fewer than two rows have what it compares."""
+    Additional rows (hard negatives) are wrong for every mention.  `entity_ids` (n,) marks rows of the same entity;
+    without it all rows are different entities.  `scale` is the network's, for the published form.  A contrastive term
+    is 0 if fewer than two rows have the parts it compares."""
     (own, views), (theirs, other) = mentions, entities
     ids = torch.arange(len(theirs), device=gold.device) if entity_ids is None else entity_ids
     if settings.form == "published":
@@ -89,7 +90,7 @@ def dwe_losses(
 
 
 def told_apart(scores: Tensor, gold: Tensor, ids: Tensor, settings: DweLossSettings) -> Tensor:
-    """Mean of max(0, wrong - right + margin), over the hardest wrong entities of each mention.  Equation 13, mended.
+    """Return the mean of max(0, wrong - right + margin) over each mention's hardest negatives.  Equation 13, mended.
 
     scores: (m, n) cosines."""
     right = scores.gather(1, gold[:, None])
@@ -102,11 +103,11 @@ def told_apart(scores: Tensor, gold: Tensor, ids: Tensor, settings: DweLossSetti
 
 
 def mean_shifted(one: Tensor, other: Tensor, alike: Tensor, settings: DweLossSettings) -> Tensor:
-    """Mean over 2b vectors of -log softmax at the right one among all others, both sides'.  Equation 10.
+    """Return the mean over 2b vectors of -log softmax at the match, among all others of both sides.  Equation 10.
 
-    one, other: (b, width), row i of each belongs together; each side is shifted by its mean before cosines are taken.
-    alike: (b, b) rows that are no negatives of each other.  As the paper prints it the right one is missing below, so
-    that the loss has no lower bound."""
+    one, other: (b, width), matched row by row; each side is centred before cosines are computed.  alike: (b, b) rows
+    that are not negatives of each other.  As printed in the paper, the positive is missing from the denominator, so the
+    loss has no lower bound."""
     b = len(one)
     sides = [F.normalize(side - side.mean(dim=0), dim=1, eps=1e-6) for side in (one, other)]
     both = torch.cat(sides)
@@ -125,7 +126,7 @@ def mean_shifted(one: Tensor, other: Tensor, alike: Tensor, settings: DweLossSet
 def _between(
     parts: dict[str, tuple[Tensor, Tensor]], one: str, other: str, alike: Tensor, settings: DweLossSettings
 ) -> Tensor:
-    """`mean_shifted` over the rows that have both parts."""
+    """Return `mean_shifted` over the rows that have both parts; 0 if there are fewer than two."""
     (left, has_left), (right, has_right) = parts[one], parts[other]
     rows = (has_left & has_right).nonzero()[:, 0]
     if len(rows) < 2:
@@ -136,8 +137,8 @@ def _between(
 def _published(views: DweViews, other: DweViews, gold: Tensor, ids: Tensor, scale: Tensor) -> DweLosses:
     """Return the published sum: CLIP's loss of name and objects, and an N-pair loss of raw inner products.
 
-    Wrong entities are the further rows, where there are any; each is wrong for every mention.  Text and picture are
-    contrasted there too, but the number goes nowhere: `coarse` is told and not added."""
+    The wrong entities are the additional rows, if any; each is wrong for every mention.  The published code also
+    contrasts text and picture but discards the result: `coarse` is reported and not added."""
     parts = views.parts
     nothing = views.raw.sum() * 0
     fine, coarse = (
@@ -159,7 +160,7 @@ def _published(views: DweViews, other: DweViews, gold: Tensor, ids: Tensor, scal
 
 
 def _clip(one: Tensor, other: Tensor, scale: Tensor) -> Tensor:
-    """Symmetric; rows without a part are contrasted by what stands for it."""
+    """Return CLIP's symmetric loss; rows without a part are contrasted by their stand-in vectors."""
     logits = scale.exp() * F.normalize(one, dim=1) @ F.normalize(other, dim=1).T
     places = torch.arange(len(one), device=one.device)
     return (F.cross_entropy(logits, places) + F.cross_entropy(logits.T, places)) / 2

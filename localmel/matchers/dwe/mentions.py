@@ -1,8 +1,8 @@
-"""Mentions and entities as DWE+ takes them: tables of names, texts and whatever is seen in pictures.
+"""Encode mentions and entities for DWE+: tables of names, texts and everything found in pictures.
 
-In: mentions, encoders, what is to be seen; a KB's vectors.  Out: tables.  With a folder a mention table is kept
-there piece by piece (float16, memory-mapped), tied to the texts, to the bytes of the pictures and to all that looked at
-them; a run that was stopped goes on behind its last piece.  Used alike in training, evaluation and linking."""
+In: mentions, encoders, the chosen inputs; a KB's vectors.  Out: tables.  With a folder a mention table is stored there
+piece by piece (float16, memory-mapped), tied to the texts, to the bytes of the pictures and to all models that looked
+at them; an interrupted run resumes after its last piece.  Used in training, evaluation and linking."""
 
 from __future__ import annotations
 
@@ -71,8 +71,9 @@ def dwe_mentions(
     own: OwnPortraits | None = None,
     folder: Path | None = None,
 ) -> DweTable:
-    """A row for each mention.  Pictures are looked at only where the encoders see some; one that cannot be read counts
-    as none.  own: what identities are looked for in, where they are chosen."""
+    """Return a table with a row for each mention.  own: the portraits to compare with, if identities are chosen.
+
+    Pictures are used only if there is an image encoder; one that cannot be read counts as missing."""
     looking = Looking(encoders, sight, own, folder.parent if folder else None)
     if folder is None:
         return _table(looking.at(mentions), len(mentions), looking.alike)
@@ -112,23 +113,23 @@ class OwnPortraits:
     portraits: Portraits
     texts: NDArray[Any]  # (entities, width)
     state: str
-    "Changes with portraits and texts."
+    "Hash that changes with the portraits and texts."
 
 
 class Looking:
-    """All that looks at mentions."""
+    """The encoders and models that look at mentions."""
 
     def __init__(
         self, encoders: Encoders, sight: DweSight | None, own: OwnPortraits | None, folder: Path | None
     ) -> None:
-        """sight: without one, only whole pictures are seen.  folder: where what was found in pictures is kept."""
+        """Set up the models.  sight: without one, only whole pictures are used.  folder: stores what pictures show."""
         self._encoders, self._sight, self._own, self._folder = encoders, sight, own, folder
         self._clip: ClipAttributes | None = None
         self.alike: list[tuple[Likeness, ...]] = []
-        "Of all mentions that were looked at, in order."
+        "Similar portraits of all mentions processed so far, in order."
 
     def at(self, mentions: Sequence[Mention]) -> dict[str, NDArray[Any]]:
-        """Each different text and picture is encoded once."""
+        """Return the columns of the mentions, encoding each distinct text and picture once."""
         encoder = self._encoders.text
         texts, names = [mention_text(one) for one in mentions], [one.surface for one in mentions]
         different = list(dict.fromkeys(texts))
@@ -180,7 +181,9 @@ class Looking:
         return self._clip.shown(vectors, _Both(self._encoders).image_space)
 
     def _asked_model(self, paths: Sequence[Path | None]) -> list[tuple[Shown, ...]]:
-        """The model is in memory for these pictures only; of a picture whose answer cannot be read nothing is known."""
+        """Return the attributes the model names for each picture; none if its answer cannot be read.
+
+        The model is in memory for these pictures only."""
         assert self._sight is not None
         choice, kept = self._sight.choice, self._kept("attributes")
         assert choice.model is not None
@@ -217,7 +220,7 @@ class Looking:
 
 
 class _Both:
-    """The two encoders of a profile as one, where their space is one."""
+    """The two encoders of a profile as one object, for encoders that share a space."""
 
     def __init__(self, encoders: Encoders) -> None:
         assert encoders.image is not None
@@ -237,7 +240,7 @@ def _laid_out(name: str, rows: Sequence[NDArray[Any]], width: int) -> dict[str, 
 
 
 def _short(values: NDArray[Any]) -> NDArray[Any]:
-    """Kept or not, vectors are float16: a run that finds them kept computes what the first one did."""
+    """Return vectors as float16, stored or not, so that a run that reuses stored ones computes the same results."""
     return values.astype(np.float16) if values.dtype.kind == "f" else values
 
 

@@ -1,8 +1,8 @@
-"""DWE+'s network: a mention made precise by what its picture shows, against what is known and written of an entity.
+"""DWE+'s network: compares a mention, refined by what its picture shows, with an entity's texts and pictures.
 
-In: features of both sides.  Out: one unit vector for each row; scores are cosines, so that an index says all.  The
-mention asks its words, objects, faces, attributes and identities; gates add up what it hears.  What a row lacks is
-replaced by a learnt vector.  Source: DWE+, equations 4-9; what differs and why: docs/matchers-dwe.md."""
+In: features of both sides.  Out: one unit vector for each row; scores are cosines, so an index suffices.  The mention
+attends to its words, objects, faces, attributes and identities; gates sum the results.  A learnt vector replaces a part
+that a row lacks.  Source: DWE+, equations 4-9; differences and reasons: docs/matchers-dwe.md."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from localmel.matchers.protocol import Side, Tokens
 __all__ = ["Dwe", "DweSettings", "DweViews"]
 
 _WHOLE, _ASKED = ("name", "text", "image"), ("words", "objects")
-"Of a mention: what is taken as it is, and what is asked; together they are g_m of the paper ..."
+"Parts of a mention that are used as they are, and parts it attends to; together they are g_m of the paper."
 _SHOWN = ("faces", "identity", "attributes")
-"... and what its picture says of it: m_f, m_s, and the attributes of equation 9."
+"Parts that come from its picture: m_f, m_s, and the attributes of equation 9."
 _ENTITY = ("text", "written", "image")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DweViews:
-    """Views of both sides that only the loss uses."""
+    """The intermediate vectors of a side that only the loss uses."""
 
-    raw: Tensor  # (b, width) the vectors before they are made unit vectors
+    raw: Tensor  # (b, width) the vectors before normalisation
     parts: dict[str, tuple[Tensor, Tensor]]
     "By part: (b, width), and which rows have one (b,)."
 
 
 class Dwe(nn.Module):
-    """A `Matcher` of DweFeatures."""
+    """A `Matcher` that takes DweFeatures."""
 
     def __init__(self, settings: DweSettings) -> None:
         super().__init__()
@@ -52,15 +52,15 @@ class Dwe(nn.Module):
         self.shown_sum = GatedSum(own.width, shown, asked=True) if shown else None
         self.entity_sum = GatedSum(own.width, self._used(_ENTITY), asked=False)
         self.share = nn.Parameter(torch.zeros(()))
-        "Its sigmoid is the epsilon of equation 9: how much of a mention is what its picture says of it."
+        "Its sigmoid is the epsilon of equation 9: the share of a mention that comes from its picture."
         self.fused = as_identity(nn.Linear(own.width, own.width))
         self.scale = nn.Parameter(torch.tensor(1 / 0.07).log())
-        "Logarithm; multiplies cosines in the published loss only."
+        "Logarithm of the factor of cosines in the published loss; not used elsewhere."
         self.no_mention = self._stand_ins([*mention, *shown])
         self.no_entity = self._stand_ins(self._used(_ENTITY))
-        "What stands for a part that a row lacks: learnt."
+        "Learnt vectors that replace a part that a row lacks."
 
-    # --- what a Matcher has ---
+    # --- Matcher interface ---
 
     @property
     def width(self) -> int:
@@ -81,14 +81,14 @@ class Dwe(nn.Module):
         return self.entity_views(given)[0]
 
     def scores(self, mentions: Side, entities: Side) -> Tensor:
-        """Return cosines, (m, n) or (m, k) as `Matcher.scores` says."""
+        """Return cosines, (m, n) or (m, k) as in `Matcher.scores`."""
         of = "nd" if entities.vectors.dim() == 2 else "mnd"
         return torch.einsum(f"md,{of}->mn", mentions.vectors, entities.vectors)
 
-    # --- what training wants ---
+    # --- training ---
 
     def mention_views(self, given: DweFeatures) -> tuple[Side, DweViews]:
-        """Return the side, and each part as it enters the sum."""
+        """Return the side of mentions, and each part as it enters the sum."""
         seen = self._seen(given, (*_WHOLE, *_ASKED, *_SHOWN))
         parts = {name: (masked_mean(seen[name]), _any(seen[name])) for name in self._used(_WHOLE)}
         asking = self._asking(parts)
@@ -104,16 +104,16 @@ class Dwe(nn.Module):
         return Side(vectors=F.normalize(raw, dim=1)), DweViews(raw=raw, parts=parts)
 
     def entity_views(self, given: DweFeatures) -> tuple[Side, DweViews]:
-        """Return the same for entities.  Several pictures (or texts) count by their mean."""
+        """Return the side of entities, and each part as it enters the sum.  Averages several pictures (or texts)."""
         seen = self._seen(given, _ENTITY)
         parts = {name: (masked_mean(seen[name]), _any(seen[name])) for name in self._used(_ENTITY)}
         raw = self.entity_sum(_filled(parts, self.no_entity))
         return Side(vectors=F.normalize(raw, dim=1)), DweViews(raw=raw, parts=parts)
 
-    # --- how a side is made ---
+    # --- building a side ---
 
     def _asking(self, parts: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
-        """(b, width) the mention's name; of a mention without one its text; else what was learnt for neither."""
+        """Return the query (b, width): the mention's name; without a name its text; without either a learnt vector."""
         name, has_name = parts["name"]
         otherwise = self.no_mention["name"].expand_as(name)
         if "text" in parts:
@@ -122,7 +122,7 @@ class Dwe(nn.Module):
         return torch.where(has_name[:, None], name, otherwise)
 
     def _seen(self, given: DweFeatures, names: tuple[str, ...]) -> dict[str, Tokens]:
-        """Projected; a part that is not given is one token that is not there."""
+        """Return the projected parts; a part that is not given is one masked token."""
         own = self.settings
         given.check(own.width_of)
         device = self.share.device
@@ -149,7 +149,7 @@ class Dwe(nn.Module):
         return [name for name in names if name not in off and self.settings.width_of(name)]
 
     def _stand_ins(self, names: list[str]) -> nn.ParameterDict:
-        """Small, but not zero: a row that lacks everything has a direction all the same."""
+        """Return learnt stand-in vectors, small but not zero, so that a row without any part still has a direction."""
         return nn.ParameterDict({name: nn.Parameter(0.02 * torch.randn(self.settings.width)) for name in names})
 
 
@@ -162,9 +162,9 @@ def _filled(parts: dict[str, tuple[Tensor, Tensor]], otherwise: nn.ParameterDict
 
 
 class Projection(nn.Module):
-    """LN(S x + O relu(I x)): a map that need not be straight, and begins as the values themselves.
+    """LN(S x + O relu(I x)): a non-linear projection, initialised to pass its input through before the norm.
 
-    Source: DWE+, non-linear map of each modality.  S begins as identity, O as zero; the published code has no S."""
+    Source: DWE+, non-linear map of each modality.  S starts as identity, O as zero; the published code has no S."""
 
     def __init__(self, width_in: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -175,16 +175,16 @@ class Projection(nn.Module):
         self.norm, self.dropout = nn.LayerNorm(width), nn.Dropout(dropout)
 
     def forward(self, values: Tensor) -> Tensor:
-        """(..., width in) -> (..., width)."""
+        """Project vectors, (..., width in) -> (..., width)."""
         made: Tensor = self.dropout(self.norm(self.straight(values) + self.outer(F.relu(self.inner(values)))))
         return made
 
 
 class MentionAttention(nn.Module):
-    """The mention asks the vectors of one part; what is like what it asks for answers.
+    """Attention from the mention to the vectors of one part.
 
-    Source: DWE+, CrossAtt, one for all parts.  Here each part has a further query of its own, so that one can be asked
-    for whatever the mention is called ("which attribute is the role?"), and padding is not asked."""
+    Source: DWE+, CrossAtt, shared by all parts.  Here each part adds its own query, which does not depend on the
+    mention's name ("which attribute is the role?"), and padding is masked."""
 
     def __init__(self, width: int, heads: int, parts: Sequence[str]) -> None:
         super().__init__()
@@ -194,7 +194,9 @@ class MentionAttention(nn.Module):
         self.asks = nn.ParameterDict({part: nn.Parameter(torch.zeros(width)) for part in parts})
 
     def forward(self, part: str, mention: Tensor, tokens: Tokens) -> Tensor:
-        """mention: (b, width), tokens: (b, length, width).  Returns (b, width); of no use where no token is there."""
+        """Attend to a part.  mention: (b, width), tokens: (b, length, width).
+
+        Returns (b, width), meaningless for a row without tokens."""
         b, length, width = tokens.values.shape
         query = (self.query(mention) + self.asks[part]).view(b, self.heads, -1)
         keys, values = (layer(tokens.values).view(b, length, self.heads, -1) for layer in (self.key, self.value))
@@ -205,7 +207,7 @@ class MentionAttention(nn.Module):
 
 
 class GatedSum(nn.Module):
-    """The sum of some parts, each through a gate that hears the part and, where there is one, the mention."""
+    """A sum of parts, each scaled by a gate that depends on the part and, if given, on the mention."""
 
     def __init__(self, width: int, parts: Sequence[str], *, asked: bool) -> None:
         super().__init__()
@@ -216,14 +218,14 @@ class GatedSum(nn.Module):
         self.hears = nn.Linear(width, width, bias=False) if asked else None
 
     def forward(self, parts: Mapping[str, Tensor], mention: Tensor | None = None) -> Tensor:
-        """parts: each (b, width), at least one."""
+        """Return the gated sum, (b, width).  parts: each (b, width), at least one; mention: (b, width)."""
         heard = 0.0 if self.hears is None or mention is None else self.hears(mention)
         gated = [torch.sigmoid(self.gates[name](values) + heard) * values for name, values in parts.items()]
         return torch.stack(gated).sum(dim=0)
 
 
 def masked_mean(tokens: Tokens) -> Tensor:
-    """(b, length, width) -> (b, width); zero where nothing is there."""
+    """Return the mean over the unmasked tokens, (b, length, width) -> (b, width); zero if there are none."""
     total = (tokens.values * tokens.there[..., None]).sum(dim=1)
     return total / tokens.there.sum(dim=1, keepdim=True).clamp(min=1)
 
@@ -237,11 +239,11 @@ def as_identity(linear: nn.Linear) -> nn.Linear:
 
 
 OF_TEXTS = ("name", "text", "attributes", "identity", "written")
-"Parts whose vectors are those of texts ..."
+"Parts whose vectors come from texts."
 OF_PICTURES = ("image", "objects", "faces")
-"... and of pictures; `words` are vectors of single words."
+"Parts whose vectors come from pictures; `words` are vectors of single words."
 SWITCHES = ("text", "words", "image", "objects", "faces", "attributes", "identity", "written")
-"What can be switched off: parts of a mention, and an entity's written text.  Its static text and pictures stay."
+"Parts that can be switched off: of a mention, and an entity's written text.  Its static text and pictures stay."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,17 +253,17 @@ class DweSettings:
     text_width: int
     "Length of a text's vector: of names, sentences, descriptions, attributes and identities."
     word_width: int = 0
-    "Length of the vector of one word within its text; 0 where words are not looked at."
+    "Length of the vector of one word within its text; 0 if words are not used."
     image_width: int = 0
-    "Length of the vector of a picture, of an object and of a face; 0 where no pictures are seen."
+    "Length of the vector of a picture, of an object and of a face; 0 without pictures."
     width: int = 384
-    "Length of the vectors that are compared.  As long as those of texts, the network begins as their cosine."
+    "Length of the compared vectors.  If equal to that of texts, the network starts as their cosine."
     heads: int = 8
-    "In so many parts the mention asks."
+    "Number of attention heads."
     dropout: float = 0.4
-    "Share of the projected values that are left out in training."
+    "Share of the projected values that are dropped in training."
     without: tuple[str, ...] = ()
-    "Parts that are switched off, out of `SWITCHES`."
+    "Parts from `SWITCHES` that are switched off."
 
     def __post_init__(self) -> None:
         low = {name: value for name in ("text_width", "width", "heads") if (value := getattr(self, name)) < 1}
@@ -276,7 +278,7 @@ class DweSettings:
             raise BadInput(f"DWE+ has no part {', '.join(unknown)}; its parts are {', '.join(SWITCHES)}")
 
     def width_of(self, part: str) -> int:
-        """Length of the vectors that come in as this part; 0 where it is not looked at.  Raises BadInput."""
+        """Return the length of this part's input vectors; 0 if it is not used.  Raises BadInput for an unknown part."""
         if part not in (*OF_TEXTS, *OF_PICTURES, "words"):
             known = ", ".join((*OF_TEXTS, "words", *OF_PICTURES))
             raise BadInput(f"DWE+ has no part {part!r}; it takes {known}")

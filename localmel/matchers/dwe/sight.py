@@ -1,7 +1,7 @@
-"""A choice of DWE+ with its detectors opened, and the same again from the card of a trained one.
+"""Open the detectors that a choice of DWE+ names, from the choice itself or from the card of a trained matcher.
 
-In: a `DweChoice`, or what a card says of one.  Out: detectors, and the facts that all they find depends on.  What was
-trained with one detector is not run with another: where the card's is missing, or its bytes are others, that is an
+In: a `DweChoice`, or the one stored in a card.  Out: detectors, and the facts that their results depend on.  A matcher
+trained with one detector is never run with another: if the card's detector is missing, or its bytes differ, that is an
 error with the next command."""
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from localmel.see.detectors import open_detector, same_boxes
 from localmel.see.objects import Detector
 
 CARD = "sees"
-"Where a card says it."
+"Key of the choice in a card."
 _TRAIN = "localmel train DATA --kb KB --matcher dwe --out runs/NAME"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DweSight:
-    """The models that look at pictures, and what they are asked."""
+    """The models that look at pictures, and the questions they are asked."""
 
     choice: DweChoice
     objects: Detector | None
     faces: Detector | None
     model: str = ""
-    "Revision of the vision-language model, where one is asked."
+    "Revision of the vision-language model, if one is used."
 
     def facts(self) -> dict[str, Any]:
-        """Return the facts that the features of mentions depend on, besides mentions and encoders."""
+        """Return the facts that mention features depend on, in addition to mentions and encoders."""
         choice, asked = self.choice, self.choice.attribute_settings
         made: dict[str, Any] = {
             "detector": dict(self.objects.facts) if self.objects else None,
@@ -53,7 +53,7 @@ class DweSight:
         return made
 
     def for_card(self) -> dict[str, Any]:
-        """The choice and what it means on this machine, with a hash that a change by hand does not survive."""
+        """Return the choice and what it resolves to on this machine, with a hash that detects changes by hand."""
         made = {
             "choice": self.choice.as_json(),
             "detector": dict(self.objects.facts) if self.objects else None,
@@ -65,9 +65,11 @@ class DweSight:
 
 
 def open_sight(choice: DweChoice) -> DweSight:
-    """Raises MissingWeights, MissingExtra, CorruptArtifact or BadInput where something cannot be used here."""
+    """Open the models of a choice.
+
+    Raises MissingWeights, MissingExtra, CorruptArtifact or BadInput if one cannot be used on this machine."""
     choice = replace(choice, detector=_portable(choice.detector), faces=_portable(choice.faces))
-    if choice.model and choice.model.engine != "server":  # a server's model may be called by a name with a /
+    if choice.model and choice.model.engine != "server":  # a server's model name may contain a /
         choice = replace(choice, model=replace(choice.model, weights=_portable(choice.model.weights)))
     return DweSight(
         choice=choice,
@@ -80,8 +82,8 @@ def open_sight(choice: DweChoice) -> DweSight:
 def sight_of_card(folder: Path, card: Mapping[str, Any]) -> DweSight:
     """Return the sight that the matcher in `folder` was trained with.
 
-    A card of a version that let nobody choose says nothing of it, and means tiles.  Raises CorruptArtifact for a card
-    that was changed; MissingWeights, MissingExtra or BadInput where what it names is not here, or is not the same."""
+    A card written before choices existed has none, and means tiles.  Raises CorruptArtifact for a card that was
+    changed; MissingWeights, MissingExtra or BadInput if what it names is missing here or differs."""
     if CARD not in card:
         return open_sight(_before_choices(folder, card))
     try:
@@ -137,13 +139,13 @@ def _before_choices(folder: Path, card: Mapping[str, Any]) -> DweChoice:
 
 
 def _portable(detector: str) -> str:
-    """Paths from / on, so that they mean the same wherever the command is typed."""
+    """Return a detector with absolute paths, so that it means the same from any working directory."""
     parts = [part.strip() for part in detector.split("+")]
     return "+".join(str(Path(part).expanduser().absolute()) if "/" in part else part for part in parts)
 
 
 def _revision(choice: DweChoice) -> str:
-    """Return the revision of the model that is asked, without loading it."""
+    """Return the revision of the vision-language model without loading it; empty if none is used."""
     if choice.attributes != VLM or choice.model is None:
         return ""
     with open_model(choice.model) as engine:
@@ -151,7 +153,7 @@ def _revision(choice: DweChoice) -> str:
 
 
 def _sentences(choice: DweChoice) -> str:
-    """A hash of all that is asked."""
+    """Return a hash of all questions and choices; empty if no attributes are asked."""
     settings = choice.attribute_settings
     return _hash([[one.name, one.question, dict(one.choices)] for one in settings.attributes]) if settings else ""
 

@@ -1,1 +1,1 @@
-"""M3EL: wholes, parts and both modalities of a mention scored against those of an entity."""
+"""M3EL: score the wholes, parts and both modalities of a mention against those of an entity."""

@@ -1,9 +1,9 @@
-"""The words and patches of a KB's entities, as an encoder that is not trained sees them.
+"""Encode the words and patches of a KB's entities with a frozen encoder.
 
 In: a packed KB and an encoder.  Out: `<kb>/vectors/<space>.words/` and `<space>.patches/`, memory-mapped float16, tied
-to the state of the KB, to its pictures and to the encoder's weights.  Whole texts and pictures have their vectors
-already (encode/kb_vectors.py, encode/kb_images.py).  After a change only what was not seen before is encoded; an
-interrupted run goes on behind its last piece."""
+to the state of the KB, to its pictures and to the encoder's weights.  The vectors of whole texts and pictures are made
+elsewhere (encode/kb_vectors.py, encode/kb_images.py).  After a change only new texts and pictures are encoded; an
+interrupted run resumes after its last piece."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from localmel.store.arrays import ResumableArrays, key_of, read_arrays, starts_o
 KIND, VERSION = "KB tokens", 1
 _TEXTS_AT_ONCE, _PICTURES_AT_ONCE = 1024, 256
 _NOTHING = 0
-"Key of a row that has nothing to encode."
+"Key of a row with nothing to encode."
 
 
 def index_words(
@@ -37,7 +37,7 @@ def index_words(
     packed: PackedKb,
     encoder: WordEncoder,
 ) -> int:
-    """Encode the words of each entity's text, unless they stand.  Returns how many texts were encoded."""
+    """Encode the words of each entity's text, unless this was already done.  Returns the number of texts encoded."""
     with kb.reading():
         _refuse_change(kb, packed, encoder.space)
         if _stands(_folder(kb, encoder.space, "words"), _facts(packed, encoder.space)):
@@ -61,9 +61,10 @@ def index_patches(
     images: KbImages,
     encoder: PatchEncoder,
 ) -> int:
-    """Encode the patches of each picture that `images` has a vector of, unless they stand.  Returns how many.
+    """Encode the patches of each picture that has a vector in `images`, unless this was already done.
 
-    A picture that can be read no more gets no patches: its entity counts as without one."""
+    Returns the number of pictures encoded.  A picture that can no longer be read gets no patches: its entity counts as
+    having no picture."""
     space = encoder.image_space
     with kb.reading():
         _refuse_change(kb, packed, space)
@@ -84,19 +85,21 @@ def index_patches(
 
 
 def load_words(kb: KnowledgeBase, packed: PackedKb, space: Space) -> Lists:
-    """The words of each entity, by position.  Raises BadInput, with the command, where there are none that fit."""
+    """Return the words of each entity, by position.  Raises BadInput, with the command to run, if none match the KB."""
     return _loaded(kb, _folder(kb, space, "words"), _facts(packed, space), space)
 
 
 def load_patches(kb: KnowledgeBase, packed: PackedKb, images: KbImages) -> Lists:
-    """The patches of each entity's picture, likewise; none for an entity without a picture."""
+    """Return the patches of each entity's picture, by position; an entity without a picture has none.
+
+    Raises BadInput, with the command to run, if none match the KB."""
     return _loaded(kb, _folder(kb, images.space, "patches"), _facts(packed, images.space, images), images.space)
 
 
 def kb_features(
     kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None = None
 ) -> FeatureTable:
-    """All that a matcher sees of a KB's entities.  `images` None: pictures are not looked at."""
+    """Return all features of a KB's entities.  Leaves out pictures if `images` is None."""
     words = load_words(kb, packed, vectors.space)
     if images is None:
         return FeatureTable(text=vectors.entities, words=words)
@@ -105,7 +108,7 @@ def kb_features(
 
 
 class _Encoding:
-    """Rows of tokens: those of an earlier run, and those that are made now."""
+    """Rows of tokens, reused from an earlier run or encoded in this one."""
 
     def __init__(self, target: Path, facts: Mapping[str, Any], width: int) -> None:
         self._target, self._width, self._encoded = target, width, 0
@@ -120,14 +123,14 @@ class _Encoding:
             pass
         self._resumable = ResumableArrays(target, facts)
         self.pieces = self._resumable.pieces
-        "How many stand already."
+        "Number of pieces already written."
 
     def missing(self, keys: Sequence[int]) -> list[int]:
-        """Places of the rows that have to be encoded."""
+        """Return the places of the rows that still have to be encoded."""
         return [place for place, key in enumerate(keys) if key != _NOTHING and key not in self._known]
 
     def add(self, keys: Sequence[int], made: Mapping[int, NDArray[Any]]) -> None:
-        """One more piece; `made` by place, what is in neither gets no tokens."""
+        """Add one piece.  made: tokens by place; a row found neither there nor in an earlier run gets no tokens."""
         rows = [self._row(key, made.get(place)) for place, key in enumerate(keys)]
         self._resumable.add(
             {
@@ -139,7 +142,7 @@ class _Encoding:
         self._encoded += len(made)
 
     def seal(self) -> int:
-        """Put the file into its place.  Returns how many rows were encoded in this run."""
+        """Move the file into place.  Returns the number of rows encoded in this run."""
         if not self._resumable.pieces:
             self.add([], {})
         self._resumable.seal(kind=KIND, version=VERSION)
@@ -156,7 +159,7 @@ class _Encoding:
 def _patches(
     kb: KnowledgeBase, names: Sequence[str | None], places: Sequence[int], encoder: PatchEncoder
 ) -> dict[int, NDArray[Any]]:
-    """Patches of the pictures at these places, by place; without those that cannot be opened."""
+    """Return the patches of the pictures at these places, by place, leaving out pictures that cannot be opened."""
     good: list[int] = []
 
     def opened() -> Iterator[Picture]:
@@ -168,7 +171,7 @@ def _patches(
             good.append(place)
             yield picture
 
-    return dict(zip(good, encoder.patches(opened()), strict=False))  # `good` grows while pictures are taken
+    return dict(zip(good, encoder.patches(opened()), strict=False))  # `good` grows as pictures are consumed
 
 
 def _key_of_picture(kb: KnowledgeBase, name: str | None) -> int:
@@ -198,7 +201,7 @@ def _loaded(kb: KnowledgeBase, folder: Path, facts: Mapping[str, Any], space: Sp
 
 
 def _stands(folder: Path, facts: Mapping[str, Any]) -> bool:
-    """Return whether all arrays are whole and were made from the same facts."""
+    """Return whether all arrays are intact and were made from the same facts."""
     try:
         manifest, _ = read_arrays(folder, kind=KIND, version=VERSION, every_byte=True)
     except (FileNotFoundError, CorruptArtifact):

@@ -1,4 +1,4 @@
-"""M3EL as one of the `kinds`: made, trained and searched by what the product knows of every matcher."""
+"""Plug M3EL into the interface that every kind of matcher implements: create, train, index and search."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ if TYPE_CHECKING:
 
 
 _TEMPERATURE = 0.05
-"That of the fusion network's loss."
+"The temperature of the fusion network's loss."
 
 
 KIND = "m3el"
 
 
 class M3elKind(TwoStepKind):
-    """One kind of matcher."""
+    """M3EL as a kind of matcher."""
 
     name = KIND
     loss_settings = M3elLossSettings()
 
     def new(self, encoders: Encoders, *, width: int | None, without: Collection[str] = ()) -> M3el:
-        """With pictures where they are encoded, else the text half alone.
+        """Create a network, with pictures if the encoders see them, otherwise with the text half alone.
 
-        Scores of wholes begin as cosines over _TEMPERATURE.  As published their norms begin at 1: scores of frozen
-        vectors then reach into the hundreds, a softmax over them is 0 or 1, and an epoch goes by before it is not."""
+        Scores of wholes start as cosines divided by _TEMPERATURE.  In the published code their norms start at 1: the
+        scores of frozen vectors then reach the hundreds, and their softmax stays at 0 or 1 for a whole epoch."""
         image = encoders.image
         settings = M3elSettings(
             text_width=encoders.text.space.width,
@@ -74,7 +74,7 @@ class M3elKind(TwoStepKind):
         entity_ids: Tensor,
         settings: TrainingSettings,
     ) -> tuple[Tensor, Tensor]:
-        """Return the joint loss, and that of the score."""
+        """Return the joint loss, and the loss of the score alone."""
         assert isinstance(network, M3el)
         parts = network.parts(network.mentions(mentions), network.entities(entities))
         wholes = network.whole_vectors(mentions), network.whole_vectors(entities)
@@ -82,7 +82,7 @@ class M3elKind(TwoStepKind):
         return losses.total, losses.score
 
     def without_pictures(self, given: Features, blind: Tensor) -> Features:
-        """A row without any patch has no picture."""
+        """Return the features with the pictures of the `blind` rows hidden: a row without patches has no picture."""
         if given.is_patch is None:
             return given
         return replace(given, is_patch=given.is_patch & ~blind[:, None].to(given.is_patch.device))
@@ -94,7 +94,7 @@ class M3elKind(TwoStepKind):
         encoders: Encoders,
         images: KbImages | None,
     ) -> int:
-        """Encode words, and patches where pictures are looked at."""
+        """Encode words, and patches if pictures are used.  Returns the number of texts and pictures encoded."""
         encoded = index_words(kb, packed, encoders.text)
         if encoders.image and images:
             encoded += index_patches(kb, packed, images, encoders.image)
@@ -103,7 +103,7 @@ class M3elKind(TwoStepKind):
     def entities(
         self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, images: KbImages | None
     ) -> FeatureTable:
-        """Return what `index_parts` encoded."""
+        """Return the features of the KB's entities, as encoded by `index_parts`."""
         return kb_features(kb, packed, vectors, images)
 
     def mentions(
@@ -113,18 +113,18 @@ class M3elKind(TwoStepKind):
         *,
         folder: Path | None = None,
     ) -> FeatureTable:
-        """Return a table of the mentions."""
+        """Return the features of the mentions, one row each."""
         return mention_features(mentions, encoders, folder=folder)
 
     def save(
         self, folder: Path, network: nn.Module, text_space: Space, image_space: Space | None, facts: Mapping[str, Any]
     ) -> None:
-        """Write the folder."""
+        """Save the network and its facts to a folder."""
         assert isinstance(network, M3el)
         save_m3el(folder, network, text_space, image_space, facts)
 
     def load(self, folder: Path) -> M3elFolder:
-        """Load the network.  Raises CorruptArtifact."""
+        """Load the network.  Raises CorruptArtifact if the folder holds none, or a damaged one."""
         return load_m3el(folder)
 
 
@@ -134,10 +134,10 @@ M3elFolder: TypeAlias = TrainedMatcher[M3el]
 def save_m3el(
     folder: Path, network: M3el, text_space: Space, image_space: Space | None, facts: Mapping[str, Any]
 ) -> None:
-    """Write the folder."""
+    """Save the network and its facts to a folder."""
     save_matcher(folder, KIND, network, network.settings, text_space, image_space, facts)
 
 
 def load_m3el(folder: Path) -> M3elFolder:
-    """Raises CorruptArtifact for a folder that holds no such network, or a damaged one."""
+    """Load an M3EL network from a folder.  Raises CorruptArtifact if the folder holds none, or a damaged one."""
     return read_matcher(folder, KIND, lambda settings: M3el(M3elSettings(**settings)), title="M3EL")

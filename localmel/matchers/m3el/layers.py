@@ -1,7 +1,7 @@
-"""The layers of M3EL: tokens that ask tokens, and the two cross-modal networks.
+"""The layers of M3EL: token-to-token attention, and the two cross-modal networks.
 
-In: vectors of whole texts and pictures, words and patches with marks of what is there.  Out: scores of pairs, or one
-vector for each row.  Padding has no influence: it is asked by nobody, asks nobody, and no mean counts it."""
+In: vectors of whole texts and pictures; words and patches with masks.  Out: scores of pairs, or one
+vector for each row.  Padding has no influence: it is masked as query, as key, and in every mean."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from localmel.matchers.protocol import Tokens
 
 
 class LocalMatching(nn.Module):
-    """Global-to-local: each token of an entity asks those of a mention; the answers' mean is held against the entity.
+    """Global-to-local matching: an entity's tokens attend to a mention's; the mean result is scored against the entity.
 
-    Source: M3EL, intra-modal matching network.  The mean over an entity's tokens is taken of the weights, before the
-    values are summed: sums commute, and the answers of single tokens need not be kept."""
+    Source: M3EL, intra-modal matching network.  The attention weights are averaged over an entity's tokens before the
+    values are summed: sums commute, and the results of single tokens need not be stored."""
 
     def __init__(self, whole_width: int, token_width: int, width: int) -> None:
         super().__init__()
@@ -38,14 +38,14 @@ class LocalMatching(nn.Module):
         return Tokens(values=self.query(tokens.values), there=tokens.there)
 
     def estimate(self, asked: Tokens) -> Tensor:
-        """(m, width) what an entity would hear that asks all tokens alike."""
+        """Return what uniform attention over all tokens yields, (m, width)."""
         _, values = asked.values.chunk(2, dim=-1)
         mean = _masked_mean(values, asked.there)
         heard: Tensor = self.norm(mean) * asked.there.any(dim=-1, keepdim=True)
         return heard
 
     def forward(self, asked: Tokens, asking: Tokens, aims: Tensor) -> Tensor:
-        """Scores of all pairs (m, n), or of each mention with its own k entities (m, k).
+        """Return the scores of all pairs (m, n), or of each mention with its own k entities (m, k).
 
         asking: queries (n, length, width) or (m, k, length, width); aims: (n, width) or (m, k, width)."""
         keys, values = asked.values.chunk(2, dim=-1)
@@ -60,23 +60,25 @@ class LocalMatching(nn.Module):
 
 
 class Asking(nn.Module):
-    """Vectors that each gather what is like them among others: relu(W softmax(p (W q)^T) q).  Source: M3EL."""
+    """Attention of each vector p to the vectors q similar to it: relu(W softmax(p (W q)^T) q).  Source: M3EL."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.turn = nn.Linear(width, width)
 
     def forward(self, asking: Tensor, asked: Tensor, there: Tensor) -> Tensor:
-        """asking: (b, i, width), asked: (b, j, width), there: (b, j).  Returns (b, i, width)."""
+        """Attend from `asking` to `asked`.  asking: (b, i, width), asked: (b, j, width), there: (b, j).
+
+        Returns (b, i, width)."""
         weights = masked_softmax(asking @ self.turn(asked).transpose(1, 2), there[:, None, :])
         return F.relu(self.turn(weights @ asked))
 
 
 def pooled(tokens: Tensor, there: Tensor, temperatures: tuple[float, ...]) -> Tensor:
-    """tokens: (b, i, width), there: (b, i) -> (b, width).
+    """Pool tokens into one vector for each row.  tokens: (b, i, width), there: (b, i).  Returns (b, width).
 
-    The average of several means over tokens: for each temperature t the plain mean plus one weighted by softmax(t x)
-    in each dimension, and the plain mean plus the maximum.  Zero for a row without tokens.  Source: published code."""
+    The result averages several poolings: for each temperature t the plain mean plus a mean weighted by softmax(t x) in
+    each dimension, and the plain mean plus the maximum.  Zero for a row without tokens.  Source: published code."""
     mask = there[..., None]
     lowest = torch.finfo(tokens.dtype).min
     means = [(masked_softmax(tokens * t, mask, dim=1) * tokens).sum(dim=1) for t in temperatures]
@@ -85,25 +87,25 @@ def pooled(tokens: Tensor, there: Tensor, temperatures: tuple[float, ...]) -> Te
 
 
 def masked_softmax(logits: Tensor, there: Tensor, dim: int = -1) -> Tensor:
-    """Softmax over what is there; all zero where nothing is.  `there` broadcasts to the logits."""
+    """Return the softmax over the unmasked entries; all zero if there are none.  `there` broadcasts to the logits."""
     return logits.masked_fill(~there, torch.finfo(logits.dtype).min).softmax(dim=dim) * there
 
 
 def _masked_mean(values: Tensor, there: Tensor) -> Tensor:
-    """(b, length, width) -> (b, width); zero where nothing is there."""
+    """Return the mean over the unmasked tokens, (b, length, width) -> (b, width); zero if there are none."""
     return (values * there[..., None]).sum(dim=-2) / there.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
 class CrossModal(nn.Module):
     """Joint vectors of a row's text and picture, one or two.  Source: M3EL, cross-modal network.
 
-    One way: the whole text asks the patches (a), each patch asks the words (b), a gate mixes both.  Both ways: a vector
-    begun at the text pools what the text hears of the patches and each patch of the words; another begun at the picture
-    pools what the picture hears of the words and each word of the patches.
+    One way: the whole text attends to the patches (a), each patch attends to the words (b), and a gate mixes both.
+    Both ways: one vector starts from the text and pools text-to-patches and patches-to-words attention; the other
+    starts from the picture and pools picture-to-words and words-to-patches attention.
 
-    As published, a patch (word) asks the one vector of the whole text (picture) instead.  A softmax over one key is 1,
-    so that every patch hears the same, whatever it shows: the picture has no part in that half.  Asking the words, each
-    patch picks those that are like it, and what is pooled tells which word and which patch belong together."""
+    In the published code a patch (word) attends to the single vector of the whole text (picture) instead.  A softmax
+    over one key is 1, so every patch gets the same result whatever it shows, and the picture does not affect that half.
+    Attending to the words, each patch picks those similar to it, so the pooled vector relates words to patches."""
 
     def __init__(self, text_width: int, word_width: int, width: int, *, both_ways: bool, published: bool) -> None:
         super().__init__()
@@ -118,13 +120,13 @@ class CrossModal(nn.Module):
 
     @property
     def n_vectors(self) -> int:
-        """For each row."""
+        """Return the number of joint vectors for each row."""
         return 2 if self.both_ways else 1
 
     def forward(
         self, *, text: Tensor, words: Tokens, image: Tensor, patches: Tokens, temperatures: tuple[float, ...]
     ) -> list[Tensor]:
-        """text: (b, text width), image: (b, width).  Returns `n_vectors` tensors (b, width)."""
+        """Return the joint vectors, `n_vectors` tensors (b, width).  text: (b, text width), image: (b, width)."""
         text, image = self.text_in(text), self.image_in(image)
         seen = Tokens(values=self.image_in(patches.values), there=patches.there)
         read = Tokens(values=(self.word_in or self.text_in)(words.values), there=words.there)
@@ -140,7 +142,7 @@ class CrossModal(nn.Module):
         return [self._begun(text, heard * gate + told * (1 - gate))]
 
     def _begun_at(self, whole: Tensor, other: Tokens, own: Tokens, temperatures: tuple[float, ...]) -> Tensor:
-        """`whole` hears the other modality's tokens, which hear its own."""
+        """Return the vector (b, width) of `whole` attending to the other modality's tokens, and those to its own."""
         heard = self.ask(whole[:, None], other.values, other.there)
         told = self.ask(other.values, own.values, own.there)
         there = F.pad(other.there, (1, 0), value=True)
@@ -152,5 +154,5 @@ class CrossModal(nn.Module):
 
 
 def _one(vectors: Tensor) -> Tokens:
-    """A single token for each row."""
+    """Return a single token for each row."""
     return Tokens(values=vectors[:, None], there=torch.ones(len(vectors), 1, dtype=torch.bool, device=vectors.device))

@@ -1,7 +1,7 @@
-"""The loss of M3EL: the score and each of its parts tell a mention's entity from the others of a batch, and whole texts
-and whole pictures are contrasted within and between the sides.
+"""The loss of M3EL: cross entropy of the score and of each of its parts over a batch, and a contrastive term over whole
+texts and whole pictures within and between the sides.
 
-In: scores by part, whole vectors, which entity is whose.  Out: numbers.  Source: M3EL, section 3; published code."""
+In: scores by part, whole vectors, gold entities.  Out: loss terms.  Source: M3EL, section 3; published code."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class M3elLossSettings:
     """The terms of the loss, and which rows count as negatives."""
 
     temperature: float = 0.03
-    "Divides cosines of the contrastive term before the softmax."
+    "Divides the cosines of the contrastive term before the softmax."
     between_sides: float = 1.0
-    "Weight of cosines of a mention and an entity."
+    "Weight of cosines between a mention and an entity."
     within_side: float = 0.8
-    "Weight of cosines of two mentions, or of two entities."
+    "Weight of cosines between two mentions, or between two entities."
     published: bool = False
-    "As published: other rows of the same gold are negatives, each vector has itself beside it with the score 0, and "
-    "missing pictures are contrasted like any.  Then a batch has one entity for each mention."
+    "As published: other rows with the same gold are negatives, each vector is its own negative with score 0, and "
+    "missing pictures are contrasted like any other.  A batch then has one entity for each mention."
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -57,10 +57,10 @@ def m3el_losses(
     *,
     entity_ids: Tensor | None = None,
 ) -> M3elLosses:
-    """parts: each (m, n); gold: (m,) row of each mention's entity among the n.  Further rows are further negatives.
+    """Return the loss terms of a batch.  parts: each (m, n); gold: (m,) row of each mention's entity among the n.
 
-    `entity_ids` (n,) tells which rows are the same entity, else all are different: they are no negatives.
-    The score is the mean of the parts."""
+    Additional entity rows are additional negatives.  `entity_ids` (n,) marks rows of the same entity, which are not
+    negatives of each other; without it all rows are different entities.  The score is the mean of the parts."""
     n = next(iter(parts.values())).shape[1]
     ids = torch.arange(n, device=gold.device) if entity_ids is None else entity_ids
     same = ids[gold][:, None] == ids[None, :]
@@ -85,10 +85,10 @@ def intra_modal_contrast(
     entity_ids: Tensor,
     settings: M3elLossSettings,
 ) -> Tensor:
-    """Mean over both sides of -log softmax at the right one, among all of the other side and all of its own side.
+    """Return the mean over both sides of -log softmax at the match, among all rows of the other side and of its own.
 
-    mentions: (m, width) and (m,) marks of those that have a vector; entities: (n, width) and (n,).
-    A pair counts where both have one; a row without a vector is nobody's negative.  0 where no pair counts."""
+    mentions: (m, width) and (m,) marks of rows that have a vector; entities: (n, width) and (n,).
+    A pair counts if both have a vector; a row without one is never a negative.  The result is 0 if no pair counts."""
     own, theirs = (F.normalize(vectors.double(), dim=1) for vectors, _ in (mentions, entities))
     has_own, has_theirs = mentions[1], entities[1]
     if settings.published:
@@ -113,7 +113,7 @@ def _contrast(
     there: tuple[Tensor, Tensor],
     settings: M3elLossSettings,
 ) -> Tensor:
-    """(m,) of m rows, which stand in `side` (a, width), at their `positive` place in `other` (b, width).
+    """Return the contrastive loss (m,) of m rows of `side` (a, width); positive: their place in `other` (b, width).
 
     ids: of the rows, of `side` and of `other`; there: marks of `side` and of `other`."""
     across = settings.between_sides * (rows @ other.T) / settings.temperature
@@ -130,6 +130,6 @@ def _contrast(
 
 
 def _tell_apart(scores: Tensor, gold: Tensor, twins: Tensor, counted: Tensor) -> Tensor:
-    """Mean cross entropy of the rows that are counted; 0 where none is."""
+    """Return the mean cross entropy of the counted rows; 0 if there are none."""
     losses = F.cross_entropy(scores.float().masked_fill(twins, -torch.inf), gold, reduction="none")
     return torch.where(counted, losses, 0.0).sum() / counted.sum().clamp(min=1)

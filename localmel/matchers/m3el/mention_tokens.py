@@ -1,8 +1,8 @@
-"""Mentions as a matcher of tokens takes them: vectors of whole texts and pictures, of their words and patches.
+"""Encode mentions for a token-level matcher: vectors of whole texts and pictures, of their words and patches.
 
-In: mentions and encoders.  Out: a table.  With a folder it is kept there piece by piece (float16 tokens,
-memory-mapped), tied to the texts, to the bytes of the pictures and to the encoders; a run that was stopped goes on
-behind its last piece.  Used alike in training, evaluation and linking.  Knows no gold."""
+In: mentions and encoders.  Out: a table.  With a folder it is stored there piece by piece (float16 tokens,
+memory-mapped), tied to the texts, to the bytes of the pictures and to the encoders; an interrupted run resumes after
+its last piece.  Used in training, evaluation and linking.  Never sees the gold entities."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def mention_features(
     *,
     folder: Path | None = None,
 ) -> FeatureTable:
-    """A row for each mention.  A picture that cannot be read counts as none."""
+    """Return a table with a row for each mention.  A picture that cannot be read counts as missing."""
     if folder is None:
         return _table(_encoded(mentions, encoders))
     facts = _facts(mentions, encoders)
@@ -59,7 +59,7 @@ def mention_features(
 
 
 def _encoded(mentions: Sequence[Mention], encoders: Encoders) -> Columns:
-    """Each different text and picture is encoded once."""
+    """Return the columns of the mentions, encoding each distinct text and picture once."""
     texts = [mention_text(mention) for mention in mentions]
     place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     vectors, words = encoders.text.encode(list(place)), encoders.text.words(list(place))
@@ -90,7 +90,7 @@ def _patches(paths: Sequence[Path | None], encoder: PatchEncoder) -> dict[Path, 
             good.append(path)
             yield picture
 
-    return dict(zip(good, encoder.patches(opened()), strict=False))  # `good` grows while pictures are taken
+    return dict(zip(good, encoder.patches(opened()), strict=False))  # `good` grows as pictures are consumed
 
 
 def _laid_out(name: str, rows: Sequence[NDArray[Any]], width: int) -> Columns:

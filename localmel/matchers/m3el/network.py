@@ -1,8 +1,8 @@
-"""M3EL's network: how well a mention's text and picture fit an entity's, as wholes, by their parts, and across both.
+"""M3EL's network: scores how well text and picture of a mention and an entity fit: whole, by parts, and jointly.
 
-In: features of both sides.  Out: a side for each (one vector for each row, and tokens for the second look), and scores.
-A part of the score needs both sides: where a mention lacks what it looks at, the part is 0 for every entity; where only
-the entity does, a learnt vector stands in for it.  Source: M3EL, section 3; what differs and why: docs/matchers.md."""
+In: features of both sides.  Out: a side for each (one vector for each row, and tokens for reranking), and scores.
+A part of the score needs both sides: if the mention lacks its input, the part is 0 for every entity; if only the entity
+does, a learnt vector replaces it.  Source: M3EL, section 3; differences and reasons: docs/matchers.md."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from localmel.matchers.protocol import Features, Side, Tokens
 __all__ = ["M3el", "M3elSettings"]
 
 _WEIGHTS_AT_ONCE = 1 << 24
-"Weights of pairs of tokens that are held at once when many entities are scored; the loss of a batch holds all."
+"Token-pair weights kept in memory at once when many entities are scored; the loss of a batch keeps all."
 _HALVES = {"text": ("text", "words"), "image": ("image", "patches")}
 "Parts of the score that compare one modality, and their halves: the wholes, and the tokens."
 
 
 class M3el(nn.Module):
-    """A `Matcher` of Features."""
+    """A `Matcher` that takes Features."""
 
     def __init__(self, settings: M3elSettings) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class M3el(nn.Module):
         self.text_norm, self.words_norm = nn.LayerNorm(own.text_width), nn.LayerNorm(own.word_width)
         self.words = LocalMatching(own.text_width, own.word_width, width)
         self.no_text = nn.Parameter(torch.zeros(own.text_width))
-        "What stands for the text of an entity that has none, and so on: learnt."
+        "Learnt vector that replaces the text of an entity without one; `no_image` and `no_cross` work the same way."
         if own.image_width:
             self.image_in = None if own.published else nn.Linear(own.image_width, width)
             self.patch_in = None if own.published else nn.Linear(own.patch_width, width)
@@ -52,7 +52,7 @@ class M3el(nn.Module):
             )
             self.no_cross = nn.Parameter(torch.zeros(2, width))
 
-    # --- what a Matcher has ---
+    # --- Matcher interface ---
 
     @property
     def width(self) -> int:
@@ -61,15 +61,15 @@ class M3el(nn.Module):
 
     @property
     def vectors_say_all(self) -> bool:
-        """Return whether no words and no patches are used."""
+        """Return whether vectors alone give the score: neither words nor patches are used."""
         return not {"words", "patches"} & set(self.settings.used)
 
     def mentions(self, given: Features) -> Side:
-        """The vectors hold wholes and cross-modal vectors; tokens are the keys and values that entities ask.
+        """Return vectors of wholes and cross-modal vectors, and the keys and values that entities attend to as tokens.
 
-        With `estimate` the vectors also hold what an entity would hear that asks all tokens alike: the inner product
-        with an entity's vector is then the score but for what its attention changes.  Without, it is exactly the
-        global and the cross-modal part."""
+        With `estimate` the vectors also hold the result of uniform attention over all tokens: the inner product with an
+        entity's vector then equals the score except for the effect of its attention.  Without it, the inner product is
+        exactly the global and the cross-modal part."""
         seen = self._seen(given)
         vectors, tokens = self._wholes(seen), {}
         for name, layer in self._local().items():
@@ -80,7 +80,7 @@ class M3el(nn.Module):
         return Side(vectors=self._joined(vectors), tokens=tokens)
 
     def entities(self, given: Features) -> Side:
-        """The vectors hold wholes, cross-modal vectors and what answers are held against; tokens are queries."""
+        """Return vectors of wholes, cross-modal vectors and local-matching targets, and the queries as tokens."""
         seen = self._seen(given)
         vectors, tokens = self._wholes(seen, stand_ins=True), {}
         for name, layer in self._local().items():
@@ -90,7 +90,7 @@ class M3el(nn.Module):
         return Side(vectors=self._joined(vectors), tokens=tokens)
 
     def scores(self, mentions: Side, entities: Side) -> Tensor:
-        """The mean of the parts, (m, n) or (m, k) as `Matcher.scores` says."""
+        """Return the mean of the parts, (m, n) or (m, k) as in `Matcher.scores`."""
         if entities.vectors.dim() == 3:
             return self._mean(self.parts(mentions, entities))
         per_entity = sum(
@@ -102,10 +102,10 @@ class M3el(nn.Module):
         made = [self._mean(self.parts(mentions, entities.rows(piece))) for piece in pieces]
         return torch.cat([mentions.vectors.new_empty(len(mentions), 0), *made], dim=1)
 
-    # --- what training wants ---
+    # --- training ---
 
     def parts(self, mentions: Side, entities: Side) -> dict[str, Tensor]:
-        """Each part of the score by its name: `text`, `image`, `cross.0` and `cross.1`; all are equally heavy."""
+        """Return each part of the score by name: `text`, `image`, `cross.0` and `cross.1`, all with equal weight."""
         halves: dict[str, Tensor] = {}
         of = "nd" if entities.vectors.dim() == 2 else "mnd"
         for name, place, weight in self._slices:
@@ -121,12 +121,12 @@ class M3el(nn.Module):
         return halves
 
     def whole_vectors(self, given: Features) -> dict[str, tuple[Tensor, Tensor]]:
-        """`text` and `image` before they are normalised: (b, width), and which rows have one (b,).
+        """Return `text` and `image` before they are normalised: (b, width), and which rows have one (b,).
 
-        The intra-modal contrastive loss is taken of these."""
+        The intra-modal contrastive loss uses these."""
         return self._whole(self._taken(given))
 
-    # --- how a side is made ---
+    # --- building a side ---
 
     def _whole(self, given: Features) -> dict[str, tuple[Tensor, Tensor]]:
         text = given.text if self.adapter is None else self.adapter(given.text)
@@ -141,14 +141,14 @@ class M3el(nn.Module):
 
     @property
     def _branch(self) -> str:
-        """Which cross-modal network is used: the one that is trained.  As published, at rest always the first."""
+        """Return the name of the trained cross-modal network; a published one always uses `one` outside training."""
         if self.settings.published and not self.training:
             return "one"
         return "both" if self.settings.both_ways else "one"
 
     @property
     def _slices(self) -> list[tuple[str, slice, float]]:
-        """Name, place in the vectors, and weight in the score of each half or cross-modal vector."""
+        """Return the name, slice of the vectors, and weight in the score of each half or cross-modal vector."""
         own = self.settings
         n_cross = (2 if self._branch == "both" else 1) if "cross" in own.used else 0
         modalities = {part: [name for name in names if name in own.used] for part, names in _HALVES.items()}
@@ -168,7 +168,7 @@ class M3el(nn.Module):
         return {name: getattr(self, name) for name in ("words", "patches") if name in used}
 
     def _seen(self, given: Features) -> dict[str, Tokens]:
-        """All that is looked at, normalised; a whole is a row of one token."""
+        """Return all inputs in use, normalised; a whole is a row of one token."""
         given = self._taken(given)
         wholes = self._whole(given)
         text, has_text = wholes["text"]
@@ -185,7 +185,7 @@ class M3el(nn.Module):
         return seen
 
     def _wholes(self, seen: dict[str, Tokens], *, stand_ins: bool = False) -> dict[str, Tensor]:
-        """Wholes and cross-modal vectors (b, ...); zero, or a learnt vector, where the row lacks what they are of."""
+        """Return wholes and cross-modal vectors (b, ...); zero, or a learnt vector, if the row lacks their input."""
         found: dict[str, Tensor] = {
             name: _or_else(seen[name].values[:, 0], seen[name].there[:, 0], getattr(self, f"no_{name}") * stand_ins)
             for name in ("text", "image")
@@ -201,7 +201,7 @@ class M3el(nn.Module):
         return found
 
     def _joined(self, vectors: dict[str, Tensor]) -> Tensor:
-        """Weighted so that the inner product of a mention's and an entity's vector is the mean of the parts."""
+        """Join vectors, weighted so that the inner product of mention and entity is the mean of the parts."""
         return torch.cat([vectors[name] * math.sqrt(weight) for name, _, weight in self._slices], dim=1)
 
     def _marks(self, there: Tensor) -> Tensor:
@@ -209,7 +209,7 @@ class M3el(nn.Module):
         return torch.ones_like(there) if self.settings.published else there
 
     def _taken(self, given: Features) -> Features:
-        """Checked, and on the network's device."""
+        """Return the features, checked and on the network's device."""
         own = self.settings
         given.check(text=own.text_width, word=own.word_width, image=own.image_width, patch=own.patch_width)
         return given.to(self.no_text.device)
@@ -231,7 +231,7 @@ def _or_else(vectors: Tensor, there: Tensor, otherwise: Tensor) -> Tensor:
 
 
 PARTS = ("text", "words", "image", "patches", "cross")
-"What can be switched off: whole texts, words, whole pictures, patches, and what words and patches say together."
+"Parts that can be switched off: whole texts, words, whole pictures, patches, and cross-modal vectors."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,21 +243,21 @@ class M3elSettings:
     word_width: int
     "Length of the vector of one word within its text."
     image_width: int = 0
-    "Length of a picture's vector; 0 where no pictures are seen."
+    "Length of a picture's vector; 0 without pictures."
     patch_width: int = 0
     "Length of the vector of one patch of a picture."
     width: int = 96
-    "Length of the vectors that are compared, but for that of a whole text."
+    "Length of the compared vectors, except that of a whole text."
     both_ways: bool = True
-    "Two cross-modal vectors, one begun at the text and one at the picture; else one, begun at the text."
+    "Two cross-modal vectors, one starting from the text and one from the picture; otherwise one, from the text."
     temperatures: tuple[float, ...] = (2.0, 2.5, 3.5, 4.5)
-    "Each makes one of the means over tokens that are averaged; higher is nearer to the highest value."
+    "Each gives one weighted mean over tokens, and these are averaged; higher is closer to the maximum."
     adapter: bool = True
-    "A learnt matrix before whole texts, begun as identity: it stands in for the training of the encoder."
+    "A learnt matrix applied to whole texts, initialised as identity, in place of training the encoder."
     estimate: bool = True
-    "Put an estimate of the local scores into the vectors that are searched first (see `M3el.mentions`)."
+    "Add an estimate of the local scores to the vectors used for retrieval (see `M3el.mentions`)."
     without: tuple[str, ...] = ()
-    "Parts that are switched off, out of `PARTS`."
+    "Parts from `PARTS` that are switched off."
     published: bool = False
     "The published arithmetic with its defects (docs/matchers.md): for comparison, not for use."
 
@@ -276,6 +276,6 @@ class M3elSettings:
 
     @property
     def used(self) -> tuple[str, ...]:
-        """The parts that are looked at."""
+        """Return the parts in use."""
         there = PARTS if self.image_width else PARTS[:2]
         return tuple(part for part in there if part not in self.without)

@@ -1,4 +1,4 @@
-"""What can be chosen for M3EL: whether its encoder is trained together with it."""
+"""The training options of M3EL: whether and how its encoder is trained together with it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class M3elOptions(MatcherOptions):
-    """Options of M3EL beyond those that all kinds share."""
+    """Options of M3EL in addition to those shared by all kinds."""
 
     tune_encoder: Annotated[
         bool, Flag("--tune-encoder", "Train the encoder together with the matcher (m3el); docs/matchers.md.")
@@ -29,7 +29,7 @@ class M3elOptions(MatcherOptions):
     gradient_checkpointing: Annotated[
         bool, Flag("--gradient-checkpointing", "Keep less of the encoder in memory, and compute it twice.")
     ] = False
-    "Whether each layer of the encoder is computed again for its gradient, to save memory."
+    "Whether each layer of the encoder is recomputed for its gradient, to save memory."
 
     def __post_init__(self) -> None:
         if self.tune_encoder:
@@ -37,7 +37,7 @@ class M3elOptions(MatcherOptions):
 
     @classmethod
     def typed(cls, given: Mapping[str, Any], profile: Callable[[], Profile]) -> M3elOptions:
-        """Return the options.  Raises UsageError where the encoder is not tuned and it is said how."""
+        """Return the options.  Raises UsageError if tuning options are given but the encoder is not tuned."""
         if not given.get("tune_encoder") and given:
             flags = ", ".join(flag.name for name, _, flag in cls.flags() if name in given)
             raise UsageError(f"{flags} says how the encoder is tuned, and it is not tuned", hint="--tune-encoder")
@@ -45,7 +45,7 @@ class M3elOptions(MatcherOptions):
 
     @property
     def tuning(self) -> EncoderTuning | None:
-        """Return how the encoder is trained, if it is."""
+        """Return the settings for training the encoder, or None if it is not trained."""
         if not self.tune_encoder:
             return None
         return EncoderTuning(rate=self.encoder_rate, recompute=self.gradient_checkpointing)

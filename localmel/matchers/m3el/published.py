@@ -1,7 +1,7 @@
-"""Weights under the names of M3EL's published code.
+"""Load weights named as in M3EL's published code.
 
-In: tensors by name.  Out: a network in the published form, with its defects (docs/matchers.md).  Refuses a name it does
-not know: what is left out here has no part in any score of the published code."""
+In: tensors by name.  Out: a network in the published form, with its defects (docs/matchers.md).  Refuses
+unknown names: the tensors left out here affect no score of the published code."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ _PUBLISHED = {
     },
     "cross.one.mix": "cmm.fusion_module.linear",
 }  # fmt: skip
-"Our names for the published layers; each has a weight and a bias."
+"Published name of each of our layers; each has a weight and a bias."
 _WITHOUT_EFFECT = ("mclet_", "scale_", "text_fc.", "image_fc.", "weight_cl_loss.")
-"Beginnings of names that no score of the published code depends on."
+"Prefixes of names that no score of the published code depends on."
 _ALL_ONE = "multi_head_module.weight"
 "Weights of the pooled means, which stay 1."
 
 
 def published_names() -> dict[str, str]:
-    """Our name of each tensor, and the published one."""
+    """Return the published name of each tensor, by our name."""
     ends = (".weight", ".bias")
     return {ours + end: theirs + end for ours, theirs in _PUBLISHED.items() for end in ends}
 
 
 def from_published(weights: Mapping[str, Tensor], **constants: Any) -> M3el:
-    """A network of the published form.  `constants` are settings that the weights do not hold (both_ways).
+    """Return a network in the published form.  `constants` are settings that the weights do not hold (both_ways).
 
-    Pictures come as the published encoder projects them, whole and in patches of the same length.
-    Raises CorruptArtifact where a tensor is missing, left over, of another shape, or not finite."""
+    Pictures are expected as the published encoder projects them, whole and patches with the same length.
+    Raises CorruptArtifact if a tensor is missing, left over, not finite, or has another shape."""
     try:
         found = {ours: weights[theirs] for ours, theirs in published_names().items()}
         width, text_width = found["words.aim.weight"].shape
