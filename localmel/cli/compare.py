@@ -44,8 +44,7 @@ GridProfile = Annotated[
     str | None, typer.Option("--profile", help="Grid: profile for everything but the models; default qwen.")
 ]
 GridEngine = Annotated[
-    str | None,
-    typer.Option("--engine", help="Grid: vllm, transformers, server or scripted; default: the profile's."),
+    str | None, typer.Option("--engine", help="Grid: vllm, transformers, server or scripted; default: the profile's.")
 ]
 GridDevice = Annotated[str | None, typer.Option("--engine-device", help="Grid: auto, cuda or cpu.")]
 WithoutTriples = Annotated[

@@ -149,10 +149,4 @@ def _evaluated(plan: Plan, kb: str, out: Path | None) -> Report:
     profile = load_profile(plan.profile)
     encoders = open_encoder(profile.encode)
     with open_kb(kb) as base, progress_bar():
-        return evaluate_systems(
-            plan,
-            base,
-            encoders,
-            out=out,
-            command=command_line(),
-        )
+        return evaluate_systems(plan, base, encoders, out=out, command=command_line())

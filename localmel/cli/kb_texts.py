@@ -66,15 +66,7 @@ def abstracts_command(
     folder = changeable_folder(name)
     problems = Problems(on_problem=print_problem if skip_bad else None)
     with progress_bar():
-        read = import_abstracts(
-            folder,
-            files,
-            problems,
-            titles=titles,
-            by_label=by_label,
-            language=language,
-            most=most,
-        )
+        read = import_abstracts(folder, files, problems, titles=titles, by_label=by_label, language=language, most=most)
     if as_json:
         print_json(asdict(read))
         return
@@ -88,8 +80,7 @@ def describe_command(
     entity: Annotated[list[str] | None, typer.Option("--id", help="Only the entity with this id (repeatable).")] = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Describe at most this many entities; 0 takes all.")] = 0,
     only_missing: Annotated[
-        bool,
-        typer.Option("--only-missing", help="Skip entities that this model has described from the present facts."),
+        bool, typer.Option("--only-missing", help="Skip entities that this model has described from the present facts.")
     ] = False,
     engine: EngineName = None,
     weights: Weights = None,
@@ -125,14 +116,7 @@ def _described(name: str, settings: EngineSettings, ids: list[str], limit: int, 
     with open_kb(name) as kb:
         try:
             with open_model(settings) as engine, progress_bar():
-                return describe_kb(
-                    kb,
-                    engine,
-                    settings,
-                    ids=ids,
-                    limit=limit,
-                    only_missing=only_missing,
-                )
+                return describe_kb(kb, engine, settings, ids=ids, limit=limit, only_missing=only_missing)
         except KeyboardInterrupt:
             print_note(f"run the same command to resume; the answers so far: {folder / JOURNAL}")
             raise

@@ -161,14 +161,7 @@ def _reranked(profile: Profile, folder: Path, kb: str, *, again: bool) -> Stage:
     try:
         with open_kb(kb) as base, open_model(settings.model) as engine, progress_bar():
             return rerank_stage(
-                folder,
-                base,
-                encoder,
-                engine,
-                settings,
-                calibration=calibration,
-                again=again,
-                command=command_line(),
+                folder, base, encoder, engine, settings, calibration=calibration, again=again, command=command_line()
             )
     except KeyboardInterrupt:
         print_note(f"run the same command to resume; the answers so far: {journal_of(folder, RERANK)}")

@@ -52,8 +52,7 @@ HardNegatives = Annotated[
     int, typer.Option("--hard-negatives", min=0, help="Additional wrong entities for each mention.")
 ]
 HardFrom = Annotated[
-    str,
-    typer.Option("--hard-from", help="names (bearers of the name) or index (nearest by the network so far)."),
+    str, typer.Option("--hard-from", help="names (bearers of the name) or index (nearest by the network so far).")
 ]
 Without = Annotated[
     list[str] | None, typer.Option("--without", help="Ablation: triples, gate, text or image (repeatable).")

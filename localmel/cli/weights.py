@@ -104,14 +104,7 @@ def pack(
     from localmel.weights.pack import pack as pack_bundle
 
     with progress_bar():
-        packed = pack_bundle(
-            sources,
-            output,
-            name=name,
-            licence=licence,
-            key=sign,
-            replace_output=replace,
-        )
+        packed = pack_bundle(sources, output, name=name, licence=licence, key=sign, replace_output=replace)
     print_json(packed.to_json()) if as_json else _tell_packed(packed)
 
 

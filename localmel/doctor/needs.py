@@ -19,12 +19,7 @@ from localmel.weights.needed import LOCAL_ENGINES
 
 EXTRAS = {
     "vllm": {"vllm": ">=0.30"},
-    "transformers": {
-        "accelerate": ">=1.10",
-        "torchvision": ">=0.23",
-        "transformers": ">=5.16",
-        "xgrammar": ">=0.2.1",
-    },
+    "transformers": {"accelerate": ">=1.10", "torchvision": ">=0.23", "transformers": ">=5.16", "xgrammar": ">=0.2.1"},
     "server": {"httpx2": ">=2.0"},
     "quant": {"accelerate": ">=1.10", "bitsandbytes": ">=0.48"},
     "clip": {"open-clip-torch": ">=3.0"},

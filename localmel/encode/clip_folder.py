@@ -99,13 +99,7 @@ def read_clip_folder(path: Path) -> ClipFolder:
     if card := tuned_card(path):
         card.check(path, sha256)
     return ClipFolder(
-        path=path,
-        weights=weights,
-        model=model,
-        preparation=preparation,
-        width=width,
-        context=context,
-        sha256=sha256,
+        path=path, weights=weights, model=model, preparation=preparation, width=width, context=context, sha256=sha256
     )
 
 

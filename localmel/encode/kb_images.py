@@ -87,11 +87,7 @@ def _not_indexed(kb: KnowledgeBase, space: Space, why: str) -> BadInput:
     return BadInput(f"kb {kb.name!r} has no image vectors of {space.name} ({why})", hint=how_to_index(kb, space.name))
 
 
-def index_images(
-    kb: KnowledgeBase,
-    packed: PackedKb,
-    encoder: ImageEncoder,
-) -> PicturesFound:
+def index_images(kb: KnowledgeBase, packed: PackedKb, encoder: ImageEncoder) -> PicturesFound:
     """Encode new and changed pictures, and drop those that are gone."""
     named = _named(kb, packed, encoder.image_space)
     positions = packed.positions(np.array([row for row, _, _ in named], np.int64))
@@ -119,11 +115,7 @@ def index_images(
         flush_arrays(arrays)
     work.cache.delete()
     return PicturesFound(
-        named=len(named),
-        encoded=work.encoded,
-        missing=work.missing,
-        broken=work.broken,
-        examples=tuple(work.examples),
+        named=len(named), encoded=work.encoded, missing=work.missing, broken=work.broken, examples=tuple(work.examples)
     )
 
 

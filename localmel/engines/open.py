@@ -43,9 +43,7 @@ KINDS = {
         quantizations=("", "4bit", "8bit"),
     ),
     "vllm": _Kind(
-        modules=("vllm",),
-        pip="localmel[vllm]",
-        quantizations=("", "4bit", "awq", "gptq", "compressed-tensors", "fp8"),
+        modules=("vllm",), pip="localmel[vllm]", quantizations=("", "4bit", "awq", "gptq", "compressed-tensors", "fp8")
     ),
 }
 

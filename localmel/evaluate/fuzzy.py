@@ -59,12 +59,7 @@ class NamePool:
         self._corrected: dict[str, list[str]] = {}
 
     def candidates(
-        self,
-        surfaces: Sequence[str],
-        *,
-        n: int = CANDIDATES,
-        nearest: int = NEAREST,
-        workers: int = -1,
+        self, surfaces: Sequence[str], *, n: int = CANDIDATES, nearest: int = NEAREST, workers: int = -1
     ) -> list[FuzzyCandidates]:
         """Return the n best entities for each folded surface, fewer in a small KB; none for a surface without letters.
 

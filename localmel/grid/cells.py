@@ -142,14 +142,7 @@ def finish(ground: Ground, cell: Cell) -> None:
     settings = cell.profile.rerank
     if cell.llm.settings is not None and not (folder / RERANK).is_dir():
         with open_model(settings.model) as engine:
-            rerank_stage(
-                folder,
-                ground.kb,
-                ground.models.encoders.text,
-                engine,
-                settings,
-                command=ground.command,
-            )
+            rerank_stage(folder, ground.kb, ground.models.encoders.text, engine, settings, command=ground.command)
     plan = ground.grid.plan
     run = ModelRun(
         folder=folder,

@@ -85,8 +85,7 @@ def check_frozen(out: Path, before: Json, frozen: Mapping[str, Any], models: Map
     if differ:
         shown = "; ".join(differ[:3]) + (f"; and {len(differ) - 3} more" if len(differ) > 3 else "")
         raise BadInput(
-            f"cannot resume the grid in {out}: {shown}",
-            hint=f"choose another --out, or {shell_line('rm -r', out)}",
+            f"cannot resume the grid in {out}: {shown}", hint=f"choose another --out, or {shell_line('rm -r', out)}"
         )
 
 

@@ -21,16 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from localmel.grid.cells import (
-    Failure,
-    Ground,
-    describe,
-    failure_of,
-    finish,
-    ground_of,
-    is_finished,
-    note_failure,
-)
+from localmel.grid.cells import Failure, Ground, describe, failure_of, finish, ground_of, is_finished, note_failure
 from localmel.grid.plan import Cell, Grid, GridPlan, planned
 from localmel.kb.locate import open_kb
 from localmel.settings import EngineSettings, go_offline

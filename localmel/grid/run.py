@@ -188,10 +188,4 @@ def _compared(ground: Ground, finished: Sequence[str], encoder: TextEncoder) -> 
         kb=str(ground.kb.folder.resolve()),
         examples=ground.grid.plan.examples,
     )
-    return compare_runs(
-        plan,
-        encoder,
-        out=ground.out / REPORT,
-        over=True,
-        command=ground.command,
-    )
+    return compare_runs(plan, encoder, out=ground.out / REPORT, over=True, command=ground.command)

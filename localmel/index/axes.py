@@ -55,13 +55,7 @@ class AxesIndex:
         return HnswSettings(**{name: getattr(self._settings, name) for name in names})
 
     @classmethod
-    def build(
-        cls,
-        vectors: NDArray[Any],
-        settings: AxesSettings,
-        *,
-        ids: NDArray[Any] | None = None,
-    ) -> Self:
+    def build(cls, vectors: NDArray[Any], settings: AxesSettings, *, ids: NDArray[Any] | None = None) -> Self:
         """Build an index of unit rows (n, width) under ids (n,), by default 0 to n - 1."""
         check_shape(vectors, vectors.shape[-1], "vectors")
         index = cls(vectors.shape[1], settings)

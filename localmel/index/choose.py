@@ -49,12 +49,7 @@ def choose(kind: str, n_vectors: int, *, device: str = "cpu") -> IndexSettings:
     return ExactSettings(kind=kind, device=device)
 
 
-def build_index(
-    vectors: NDArray[Any],
-    settings: IndexSettings,
-    *,
-    ids: NDArray[Any] | None = None,
-) -> VectorIndex:
+def build_index(vectors: NDArray[Any], settings: IndexSettings, *, ids: NDArray[Any] | None = None) -> VectorIndex:
     """Build an index.  vectors: (n, width), unit rows, in memory or mapped; ids: (n,), by default 0 to n - 1."""
     if isinstance(settings, AxesSettings):
         return AxesIndex.build(vectors, settings, ids=ids)

@@ -21,15 +21,7 @@ from localmel.index.folder import ARRAYS, Origin, checked_manifest, damaged, sav
 from localmel.index.protocol import IndexFacts
 from localmel.index.segment import Segment, SegmentSearch
 from localmel.index.settings import ExactSettings
-from localmel.index.vectors import (
-    ROWS_AT_ONCE,
-    allowed_ids,
-    check_asked,
-    check_shape,
-    checked_ids,
-    places,
-    unit_chunks,
-)
+from localmel.index.vectors import ROWS_AT_ONCE, allowed_ids, check_asked, check_shape, checked_ids, places, unit_chunks
 from localmel.store import progress
 from localmel.store.artifacts import create_arrays, flush_arrays, map_arrays
 
@@ -45,8 +37,7 @@ class ExactIndex:
 
         if settings.device.startswith("cuda") and not torch.cuda.is_available():
             raise MissingExtra(
-                f"cannot keep an index on {settings.device!r}: torch finds no GPU",
-                hint="set device to cpu",
+                f"cannot keep an index on {settings.device!r}: torch finds no GPU", hint="set device to cpu"
             )
         self._settings = settings
         self._width = width
@@ -57,13 +48,7 @@ class ExactIndex:
         self._live: NDArray[Any] | None = None  # (n,) bool over the base; None: all of them
 
     @classmethod
-    def build(
-        cls,
-        vectors: NDArray[Any],
-        settings: ExactSettings,
-        *,
-        ids: NDArray[Any] | None = None,
-    ) -> Self:
+    def build(cls, vectors: NDArray[Any], settings: ExactSettings, *, ids: NDArray[Any] | None = None) -> Self:
         """Build an index of unit rows (n, width) under ids (n,), by default 0 to n - 1."""
         check_shape(vectors, vectors.shape[-1], "vectors")
         index = cls(vectors.shape[1], settings)

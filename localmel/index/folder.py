@@ -77,8 +77,7 @@ def checked_manifest(folder: Path, facts: IndexFacts) -> dict[str, Any]:
         if (found := manifest.get(name)) != asked:
             what = {"space": "space", "width": "width", "made_from": "hash of the vectors"}[name]
             raise BadInput(
-                f"index {folder} is of other vectors: its {what} is {found!r}, not {asked!r}",
-                hint=_again(folder),
+                f"index {folder} is of other vectors: its {what} is {found!r}, not {asked!r}", hint=_again(folder)
             )
     return manifest
 

@@ -66,13 +66,7 @@ class HnswIndex:
             graph.set_num_threads(self._settings.threads)
 
     @classmethod
-    def build(
-        cls,
-        vectors: NDArray[Any],
-        settings: HnswSettings,
-        *,
-        ids: NDArray[Any] | None = None,
-    ) -> Self:
+    def build(cls, vectors: NDArray[Any], settings: HnswSettings, *, ids: NDArray[Any] | None = None) -> Self:
         """Build an index of unit rows (n, width) under ids (n,), by default 0 to n - 1."""
         check_shape(vectors, vectors.shape[-1], "vectors")
         index = cls(vectors.shape[1], settings)

@@ -101,10 +101,7 @@ def keep_texts(folder: Path, source: TextSource, model: str, texts: Sequence[Kep
 
 
 def keep_rows(
-    connection: sqlite3.Connection,
-    source: TextSource,
-    model: str,
-    values: Iterable[tuple[int, str, Mapping[str, Any]]],
+    connection: sqlite3.Connection, source: TextSource, model: str, values: Iterable[tuple[int, str, Mapping[str, Any]]]
 ) -> None:
     """Write (row, text, facts) in the open transaction and change the state of these texts."""
     digest = hashlib.sha256()

@@ -70,10 +70,7 @@ class PreparedSides(LaidOutSides):
 
 @torch.no_grad()
 def prepare_entities(
-    matcher: Matcher[Given],
-    entities: EntityFeatures[Given],
-    folder: Path,
-    facts: Mapping[str, Any],
+    matcher: Matcher[Given], entities: EntityFeatures[Given], folder: Path, facts: Mapping[str, Any]
 ) -> PreparedSides:
     """Return the sides of all entities, computed unless they exist.
 

@@ -21,11 +21,7 @@ from localmel.report.tables import DASH, bullets, markdown_table
 FORMAT = 1
 "Version of the JSON; raised when a key changes its meaning."
 
-_TIES = {
-    "mean": "their mean rank",
-    "pessimistic": "the last of their ranks",
-    "optimistic": "the first of their ranks",
-}
+_TIES = {"mean": "their mean rank", "pessimistic": "the last of their ranks", "optimistic": "the first of their ranks"}
 _TITLES = {"mrr": "MRR", "accuracy": "accuracy", "ece": "ECE"}
 
 

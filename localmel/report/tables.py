@@ -199,14 +199,7 @@ def triples_table(report: ComparisonReport) -> Table | None:
 def position_table(report: ComparisonReport) -> Table | None:
     """Show whether rerankers prefer the first place; None where no run recorded the order of its candidates."""
     rows = [
-        (
-            name,
-            dataset,
-            f"{one.n:,}",
-            signed(one.pull),
-            f"{one.places[0].gold:.3f}",
-            f"{one.places[0].chosen:.3f}",
-        )
+        (name, dataset, f"{one.n:,}", signed(one.pull), f"{one.places[0].gold:.3f}", f"{one.places[0].chosen:.3f}")
         for name, system in report.systems.items()
         for dataset, one in system.position_bias.items()
     ]

@@ -118,10 +118,7 @@ def messages_for(
     for letter, place in zip(letters, order, strict=False):
         lines.append(_option_line(letter, question.options[place], line_length, numbered=numbered))
     lines.append(f"{letters[-1]}. none of these")
-    return (
-        Message(role="system", parts=(instructions,)),
-        Message(role="user", parts=("\n".join(lines),)),
-    )
+    return (Message(role="system", parts=(instructions,)), Message(role="user", parts=("\n".join(lines),)))
 
 
 def evidence_schema(question: ClosedQuestion, order: Sequence[int]) -> dict[str, Any] | None:

@@ -182,10 +182,7 @@ def _choice_request(name: str, one: _Asked, line_length: int, settings: RerankSe
 
 
 def _choice(
-    question: ClosedQuestion,
-    asked: Sequence[_Asked],
-    settings: RerankSettings,
-    calibration: ChoiceCalibration | None,
+    question: ClosedQuestion, asked: Sequence[_Asked], settings: RerankSettings, calibration: ChoiceCalibration | None
 ) -> Choice:
     if not asked:
         return without_model(question, settings.nil_from, BY_SCORER_SURE)

@@ -46,12 +46,7 @@ class QuestionWriter:
     """Writes closed questions about the entities of one KB, with vectors of one space."""
 
     def __init__(
-        self,
-        kb: KnowledgeBase,
-        packed: PackedKb,
-        vectors: KbVectors,
-        encoder: TextEncoder,
-        settings: RerankSettings,
+        self, kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, encoder: TextEncoder, settings: RerankSettings
     ) -> None:
         self._kb, self._packed, self._vectors = kb, packed, vectors
         self._encoder, self._settings = encoder, settings
@@ -191,15 +186,10 @@ def _most_similar(survivors: Survivors, candidate: int) -> list[tuple[int, int, 
 
 def _fact(triple: Triple, said: Triple | None, similarity: float, surface: str) -> Fact:
     """Make a fact; where the sentence was most similar, the mention's triple is the one that it suggests."""
-    return Fact(
-        triple=triple,
-        said=said or replace(triple, head=surface, source="text"),
-        similarity=similarity,
-    )
+    return Fact(triple=triple, said=said or replace(triple, head=surface, source="text"), similarity=similarity)
 
 
 def _option(entity: Entity, facts: Sequence[Fact]) -> Option:
     return Option(
-        entity=entity,
-        facts=tuple(replace(fact, triple=replace(fact.triple, head=entity.label)) for fact in facts),
+        entity=entity, facts=tuple(replace(fact, triple=replace(fact.triple, head=entity.label)) for fact in facts)
     )

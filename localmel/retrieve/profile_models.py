@@ -15,14 +15,7 @@ from localmel.errors import BadInput, CorruptArtifact
 from localmel.kb.locate import STARTER, open_kb, prepare_starter
 from localmel.kb.store import KnowledgeBase
 from localmel.matchers.kind import Indexed, KbSearch
-from localmel.matchers.registry import (
-    KGMEL,
-    MATCHERS,
-    index_matcher,
-    load_matcher,
-    matcher_kind,
-    open_search,
-)
+from localmel.matchers.registry import KGMEL, MATCHERS, index_matcher, load_matcher, matcher_kind, open_search
 from localmel.matchers.trained import TrainedMatcher
 from localmel.settings import Profile
 from localmel.weights.folders import is_name, weights_home

@@ -43,12 +43,7 @@ from localmel.runs.asked_mentions import (
     shown_mentions,
 )
 from localmel.runs.columns import Column, columns_of, differences_of, gains_from_triples, shared_datasets
-from localmel.runs.finished_runs import (
-    FinishedRun,
-    answers_of_run,
-    read_run,
-    refuse_what_cannot_be_compared,
-)
+from localmel.runs.finished_runs import FinishedRun, answers_of_run, read_run, refuse_what_cannot_be_compared
 from localmel.runs.folder import VERSION, json_text, write_texts
 from localmel.store import progress
 from localmel.store.artifacts import new_folder, read_manifest
@@ -96,12 +91,7 @@ class ComparisonMade:
 
 
 def compare_runs(
-    plan: ComparePlan,
-    encoder: TextEncoder,
-    *,
-    out: Path | None = None,
-    over: bool = False,
-    command: str = "",
+    plan: ComparePlan, encoder: TextEncoder, *, out: Path | None = None, over: bool = False, command: str = ""
 ) -> ComparisonMade:
     """Compare every two systems and describe each.  `encoder` is used only if runs kept their generated triples.
 
@@ -190,11 +180,7 @@ def _inputs(
 
 
 def _report(
-    plan: ComparePlan,
-    columns: Sequence[Column],
-    datasets: Sequence[str],
-    source: _Source,
-    encoder: TextEncoder,
+    plan: ComparePlan, columns: Sequence[Column], datasets: Sequence[str], source: _Source, encoder: TextEncoder
 ) -> ComparisonReport:
     answers = {one.run.sha256: answers_of_run(one.run) for one in columns}
     given = {name: {one.name: answers[one.run.sha256][name][one.system] for one in columns} for name in datasets}

@@ -159,9 +159,7 @@ def _journal(kb: KnowledgeBase) -> Journal:
 
 
 def _kept(
-    outcomes: Iterator[Written | Unwritten],
-    known: dict[EntityId, _Known],
-    done: Described,
+    outcomes: Iterator[Written | Unwritten], known: dict[EntityId, _Known], done: Described
 ) -> Iterator[list[KeptText]]:
     """Yield texts in batches; on an error those before it, then the error."""
     waiting: list[KeptText] = []

@@ -75,10 +75,7 @@ def generate_stage(
             **{name: getattr(settings, name) for name in _QUESTION_SETTINGS},
             "model": {name: getattr(settings.model, name) for name in _MODEL_SETTINGS},
         },
-        inputs={
-            "mentions": mentions_sha256(mentions),
-            "model": model_of(facts),
-        },
+        inputs={"mentions": mentions_sha256(mentions), "model": model_of(facts)},
         command=command,
         is_enough=lambda manifest: not (again and manifest["figures"]["unanswered"]),
     )

@@ -85,13 +85,7 @@ class Questions:
 
 
 def questions_of(
-    benchmark: Benchmark,
-    split_name: str,
-    kb: KnowledgeBase,
-    *,
-    drop: bool,
-    outside: GoldOutside,
-    limit: int = 0,
+    benchmark: Benchmark, split_name: str, kb: KnowledgeBase, *, drop: bool, outside: GoldOutside, limit: int = 0
 ) -> Questions:
     """Return the checked split of a benchmark; with `limit` only its first mentions.
 

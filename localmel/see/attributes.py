@@ -254,12 +254,7 @@ def schema_for(asked: Iterable[Attribute]) -> dict[str, Any]:
         else {"type": "string", "minLength": 1, "maxLength": LONGEST}
         for one in asked
     }
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
 def _request(one: _Asked, asked: Sequence[Attribute], settings: AttributeSettings) -> Request:

@@ -79,12 +79,7 @@ def portraits_of_pictures(images: KbImages) -> Portraits:
 
 
 def portraits_of_faces(
-    kb: KnowledgeBase,
-    packed: PackedKb,
-    detector: Detector,
-    encoder: ImageEncoder,
-    *,
-    folder: Path | None = None,
+    kb: KnowledgeBase, packed: PackedKb, detector: Detector, encoder: ImageEncoder, *, folder: Path | None = None
 ) -> Portraits:
     """Return the faces in the KB's pictures.  With a folder, each picture is processed only once."""
     rows = [(int(row), str(path)) for row, path in kb.select("SELECT entity, path FROM images ORDER BY entity")]
@@ -99,11 +94,7 @@ def portraits_of_faces(
 
 
 def index_faces(
-    kb: KnowledgeBase,
-    packed: PackedKb,
-    images: KbImages,
-    detector: Detector,
-    encoder: ImageEncoder,
+    kb: KnowledgeBase, packed: PackedKb, images: KbImages, detector: Detector, encoder: ImageEncoder
 ) -> None:
     """Store the faces in the KB's pictures for `load_faces`, unless they are stored already."""
     try:

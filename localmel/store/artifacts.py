@@ -177,8 +177,7 @@ def read_manifest(folder: Path, *, kind: str, version: int, every_byte: bool = F
         raise CorruptArtifact(f"{folder} holds {found[0]!r}, not {kind!r}")
     if found[1] != version:
         raise CorruptArtifact(
-            f"{folder} is {kind} version {found[1]}; this localmel reads version {version}",
-            hint=_again(folder),
+            f"{folder} is {kind} version {found[1]}; this localmel reads version {version}", hint=_again(folder)
         )
     for name, (expected, sha256) in files.items():
         file = folder / name

@@ -125,13 +125,7 @@ def checksum_of(mention: Mention) -> int:
 
 
 def encoded_splits(
-    datasets: Datasets,
-    kb: KnowledgeBase,
-    packed: PackedKb,
-    encoder: TextEncoder,
-    folder: Path,
-    *,
-    visible_text: float,
+    datasets: Datasets, kb: KnowledgeBase, packed: PackedKb, encoder: TextEncoder, folder: Path, *, visible_text: float
 ) -> tuple[EncodedSplit, EncodedSplit, dict[str, Any]]:
     """Return train and validation as arrays, loaded from `folder` if stored there, and the facts they were made from.
 
@@ -164,12 +158,7 @@ def _stands(folder: Path, facts: Mapping[str, Any]) -> bool:
 
 
 def _encoded(
-    split: Split,
-    datasets: Datasets,
-    kb: KnowledgeBase,
-    packed: PackedKb,
-    encoder: TextEncoder,
-    share: float,
+    split: Split, datasets: Datasets, kb: KnowledgeBase, packed: PackedKb, encoder: TextEncoder, share: float
 ) -> dict[str, NDArray[Any]]:
     dataset = np.array([datasets.origin[mention.id] for mention in split.mentions], np.int64)
     made = {}
@@ -193,11 +182,7 @@ def _encoded(
     }
 
 
-def _by_name(
-    mentions: Sequence[Mention],
-    kb: KnowledgeBase,
-    packed: PackedKb,
-) -> NDArray[Any]:
+def _by_name(mentions: Sequence[Mention], kb: KnowledgeBase, packed: PackedKb) -> NDArray[Any]:
     """Return positions of entities that may have each mention's name, -1 beyond, (m, BY_NAME) int64."""
     names = NameIndex(kb)
     candidates = np.full((len(mentions), BY_NAME), -1, np.int64)

@@ -197,10 +197,7 @@ def _prepare_features(
         images=images,
         encoders=encoders,
         splits={"train": datasets.train, "validation": datasets.validation},
-        encoded={
-            "train": replace(train.vectors, gold=_trained_on(recipe, train)),
-            "validation": validation.vectors,
-        },
+        encoded={"train": replace(train.vectors, gold=_trained_on(recipe, train)), "validation": validation.vectors},
         folder=folder,
         without=recipe.without,
     )

@@ -18,15 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from localmel.errors import (
-    BadInput,
-    CorruptArtifact,
-    LocalmelError,
-    MissingWeights,
-    OutOfSpace,
-    UsageError,
-    shell_line,
-)
+from localmel.errors import BadInput, CorruptArtifact, LocalmelError, MissingWeights, OutOfSpace, UsageError, shell_line
 from localmel.store import progress
 from localmel.store.artifacts import failed_writes_are_reported, replace_folder
 from localmel.weights.archive import Member, opened

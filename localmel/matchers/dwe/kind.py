@@ -127,13 +127,7 @@ class DweKind(TwoStepKind):
         }
         return replace(given, parts={**given.parts, **hidden})
 
-    def index_parts(
-        self,
-        kb: KnowledgeBase,
-        packed: PackedKb,
-        encoders: Encoders,
-        images: KbImages | None,
-    ) -> int:
+    def index_parts(self, kb: KnowledgeBase, packed: PackedKb, encoders: Encoders, images: KbImages | None) -> int:
         """Encode additional texts, and faces in the KB's pictures, if chosen.  Returns the number of texts encoded."""
         encoded = sum(index_texts(kb, encoders.text, source, model=by) for source, by in self._texts(kb))
         if (faces := self._sight.faces) and self._sight.choice.identity and images and encoders.image:
@@ -145,13 +139,7 @@ class DweKind(TwoStepKind):
         written: list[TextVectors] = [load_texts(kb, vectors.space, source, model=by) for source, by in self._texts(kb)]
         return dwe_entities(vectors, images, written)
 
-    def mentions(
-        self,
-        mentions: Sequence[Mention],
-        encoders: Encoders,
-        *,
-        folder: Path | None = None,
-    ) -> DweTable:
+    def mentions(self, mentions: Sequence[Mention], encoders: Encoders, *, folder: Path | None = None) -> DweTable:
         """Return the features of the mentions, one row each."""
         return dwe_mentions(mentions, encoders, sight=self._sight, own=self._own, folder=folder)
 

@@ -74,12 +74,7 @@ def _images_for(kb: KnowledgeBase, packed: PackedKb, matcher: MatcherCard) -> Kb
     return load_images(kb, packed, matcher.image_space) if matcher.image_space else None
 
 
-def fuse_kb(
-    kb: KnowledgeBase,
-    packed: PackedKb,
-    vectors: KbVectors,
-    matcher: KgmelMatcher,
-) -> NDArray[Any]:
+def fuse_kb(kb: KnowledgeBase, packed: PackedKb, vectors: KbVectors, matcher: KgmelMatcher) -> NDArray[Any]:
     """Load the fused vectors of all entities, after computing them if they do not exist yet.
 
     Raises BadInput if the network uses pictures and the KB's have no vectors in its space."""
@@ -182,11 +177,7 @@ _ASKED, _K, _SEED = 500, 16, 0
 
 
 def build_entity_index(
-    kb: KnowledgeBase,
-    packed: PackedKb,
-    fused: NDArray[Any],
-    matcher: KgmelMatcher,
-    kind: str,
+    kb: KnowledgeBase, packed: PackedKb, fused: NDArray[Any], matcher: KgmelMatcher, kind: str
 ) -> Recall | None:
     """Build the index that `kind` names, unless it exists.  fused: (n, width) unit rows in position order.
 

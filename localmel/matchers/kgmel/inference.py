@@ -64,11 +64,7 @@ class FusedEncoder:
         return np.asarray(fused / np.maximum(length, 1e-12), np.float32)
 
     def _inputs(
-        self,
-        text: NDArray[Any],
-        triples: TripleArrays,
-        image: NDArray[Any] | None,
-        has_image: NDArray[Any] | None,
+        self, text: NDArray[Any], triples: TripleArrays, image: NDArray[Any] | None, has_image: NDArray[Any] | None
     ) -> tuple[NDArray[Any], ...]:
         """Return the text, and the image if the network has an image space; checked, missing images filled in."""
         settings, n_rows = self.settings, len(triples.starts) - 1

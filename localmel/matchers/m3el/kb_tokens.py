@@ -32,11 +32,7 @@ _NOTHING = 0
 "Key of a row with nothing to encode."
 
 
-def index_words(
-    kb: KnowledgeBase,
-    packed: PackedKb,
-    encoder: WordEncoder,
-) -> int:
+def index_words(kb: KnowledgeBase, packed: PackedKb, encoder: WordEncoder) -> int:
     """Encode the words of each entity's text, unless this was already done.  Returns the number of texts encoded."""
     with kb.reading():
         _refuse_change(kb, packed, encoder.space)
@@ -55,12 +51,7 @@ def index_words(
     return work.seal()
 
 
-def index_patches(
-    kb: KnowledgeBase,
-    packed: PackedKb,
-    images: KbImages,
-    encoder: PatchEncoder,
-) -> int:
+def index_patches(kb: KnowledgeBase, packed: PackedKb, images: KbImages, encoder: PatchEncoder) -> int:
     """Encode the patches of each picture that has a vector in `images`, unless this was already done.
 
     Returns the number of pictures encoded.  A picture that can no longer be read gets no patches: its entity counts as

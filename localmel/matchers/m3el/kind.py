@@ -87,13 +87,7 @@ class M3elKind(TwoStepKind):
             return given
         return replace(given, is_patch=given.is_patch & ~blind[:, None].to(given.is_patch.device))
 
-    def index_parts(
-        self,
-        kb: KnowledgeBase,
-        packed: PackedKb,
-        encoders: Encoders,
-        images: KbImages | None,
-    ) -> int:
+    def index_parts(self, kb: KnowledgeBase, packed: PackedKb, encoders: Encoders, images: KbImages | None) -> int:
         """Encode words, and patches if pictures are used.  Returns the number of texts and pictures encoded."""
         encoded = index_words(kb, packed, encoders.text)
         if encoders.image and images:
@@ -106,13 +100,7 @@ class M3elKind(TwoStepKind):
         """Return the features of the KB's entities, as encoded by `index_parts`."""
         return kb_features(kb, packed, vectors, images)
 
-    def mentions(
-        self,
-        mentions: Sequence[Mention],
-        encoders: Encoders,
-        *,
-        folder: Path | None = None,
-    ) -> FeatureTable:
+    def mentions(self, mentions: Sequence[Mention], encoders: Encoders, *, folder: Path | None = None) -> FeatureTable:
         """Return the features of the mentions, one row each."""
         return mention_features(mentions, encoders, folder=folder)
 

@@ -32,12 +32,7 @@ _AT_ONCE = 1024
 Columns = dict[str, "NDArray[Any]"]
 
 
-def mention_features(
-    mentions: Sequence[Mention],
-    encoders: Encoders,
-    *,
-    folder: Path | None = None,
-) -> FeatureTable:
+def mention_features(mentions: Sequence[Mention], encoders: Encoders, *, folder: Path | None = None) -> FeatureTable:
     """Return a table with a row for each mention.  A picture that cannot be read counts as missing."""
     if folder is None:
         return _table(_encoded(mentions, encoders))
@@ -64,10 +59,7 @@ def _encoded(mentions: Sequence[Mention], encoders: Encoders) -> Columns:
     place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     vectors, words = encoders.text.encode(list(place)), encoders.text.words(list(place))
     own = [words[place[text]] for text in texts]
-    columns = {
-        "text": vectors[[place[text] for text in texts]],
-        **_laid_out("words", own, encoders.text.word_width),
-    }
+    columns = {"text": vectors[[place[text] for text in texts]], **_laid_out("words", own, encoders.text.word_width)}
     if encoders.image is None:
         return columns
     paths = [mention.image for mention in mentions]

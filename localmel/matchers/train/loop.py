@@ -124,12 +124,7 @@ def facts_of(
     machine).
 
     learner: the result of `Learner.facts`."""
-    return {
-        "made_from": dict(made_from),
-        **learner,
-        "training": asdict(settings),
-        "processes": together.of,
-    }
+    return {"made_from": dict(made_from), **learner, "training": asdict(settings), "processes": together.of}
 
 
 class _Run:

@@ -41,9 +41,7 @@ class Rows:
     pictures: Sequence[Path | None] | None = None
     "Path of each row's picture; None if pictures are not used."
 
-    def pictures_state(
-        self,
-    ) -> str:
+    def pictures_state(self) -> str:
         """Return a digest that changes with every byte of a picture."""
         digest, known = hashlib.sha256(), dict[Path, bytes]()
         for path in self.pictures or ():
