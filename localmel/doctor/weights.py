@@ -20,6 +20,7 @@ from localmel.settings.shipped import weights_folder
 from localmel.weights.catalog import MINILM, catalog
 from localmel.weights.find import find_model
 from localmel.weights.needed import network_folder, training_line, uses_network
+from localmel.weights.tuned import looks_tuned
 from localmel.weights.verify import verify
 
 
@@ -89,7 +90,9 @@ def encoder(name: str, profile: Profile, *, thorough: bool) -> Iterator[Check]:
     if thorough and found.record and (damage := verify(model).error()):
         yield from_error(name, damage, needed=True)
     else:
-        yield ok(name, f"{encoder_kind(model).title}, {gib(found.folder.weight_bytes)} in {found.path}")
+        tuned = ", tuned" if looks_tuned(found.path) else ""
+        size = gib(found.folder.weight_bytes)
+        yield ok(name, f"{encoder_kind(model).title}{tuned}, {size} in {found.path}")
 
 
 def network(name: str, profile: Profile) -> Iterator[Check]:

@@ -270,7 +270,7 @@ def test_what_is_missing_or_no_card_is_named(kept: dict[str, Path], tmp_path: Pa
         open_encoder(settings)
     for text in ("{", "[]", '{"kind": "tuned encoder", "version": 2}', '{"kind": "tuned encoder", "version": 1}'):
         (place / "encoder.json").write_text(text)
-        with pytest.raises(CorruptArtifact, match="no card of a tuned encoder"):
+        with pytest.raises(CorruptArtifact, match=r"cannot read .*encoder\.json"):
             open_encoder(settings)
     (place / "encoder.json").unlink()
     with pytest.raises(MissingWeights):  # what it was tuned from is not known

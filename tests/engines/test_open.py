@@ -110,7 +110,7 @@ def test_quantised_weights_are_not_quantised_again(llama: Path) -> None:
     if importlib.util.find_spec("bitsandbytes") is None:
         pytest.skip("bitsandbytes is not installed here")
     error = refusal(quantised(llama, "awq"), quantization="4bit")
-    assert "are quantised as 'awq' already" in error.fact
+    assert "are already quantised as 'awq'" in error.fact
 
 
 def test_a_context_longer_than_the_model_was_made_for_is_refused(llama: Path) -> None:

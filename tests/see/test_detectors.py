@@ -147,5 +147,5 @@ def test_a_folder_that_holds_no_detector_is_refused(tmp_path: Path, tiny_models:
     with pytest.raises(MissingWeights, match="safetensors"):
         TransformersDetector(tmp_path)
     wrong: Any = TransformersDetector(tiny_models("tiny-qwen2"), device="cpu")
-    with pytest.raises(CorruptArtifact, match="does not load as a detector"):
+    with pytest.raises(CorruptArtifact, match=r"cannot load .* as a detector"):
         wrong.boxes(Image.new("RGB", (20, 20)))
