@@ -69,8 +69,8 @@ def _key_too_many(data: object, value: object, at: str) -> str:
     if isinstance(data, Mapping):
         if dataclasses.is_dataclass(value):
             names = {field.name for field in dataclasses.fields(value)}
-            if extra := next((key for key in data if key not in names), None):
-                return f"`{extra}` - at `{at}`"
+            if extra := [key for key in data if key not in names]:  # a list: a key may be empty
+                return f"`{extra[0]}` - at `{at}`"
             pairs = [(key, data[key], getattr(value, key)) for key in data]
         elif isinstance(value, Mapping):
             pairs = [(key, data[key], value[key]) for key in data if key in value]

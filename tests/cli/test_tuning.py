@@ -77,7 +77,7 @@ def test_an_encoder_is_tuned_named_by_a_profile_indexed_evaluated_and_linked_wit
         assert "MiniLM, tuned" in capsys.readouterr().out
 
     shutil.rmtree(encoder)
-    assert "cannot be used" in refused(*train)
+    assert "cannot use the encoder of" in refused(*train)
     shutil.rmtree(network)
     again = localmel(*train)
     assert not again["seeds"][0]["was_there"]

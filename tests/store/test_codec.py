@@ -82,6 +82,7 @@ def test_what_json_cannot_hold_is_not_written() -> None:
         ({"name": None}, r"Expected `str`, got `null` - at `\$\.name`"),
         ({"path": 4}, r"4 is no Path - at `\$\.path`"),
         ({"parts": [{}, {"kind": "sound"}]}, r"Invalid enum value 'sound' - at `\$\.parts\[1\]\.kind`"),
+        ({"": 1}, r"unknown field `` - at `\$`"),
         ({"cuont": 1}, r"unknown field `cuont` - at `\$`"),
         ({"parts": [{}, {"scroe": 1.0}]}, r"unknown field `scroe` - at `\$\.parts\[1\]`"),
         ({"by_name": {"a": {"scroe": 1.0}}}, r"unknown field `scroe` - at `\$\.by_name\.a`"),
