@@ -196,7 +196,7 @@ def test_importing_the_linker_goes_offline(code: str) -> None:
     environment = {key: value for key, value in os.environ.items() if key not in OFFLINE}
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport os\nprint(*[os.environ.get(name) for name in {names}])"],
-        env={**environment, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**environment, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         check=True,

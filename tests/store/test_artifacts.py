@@ -30,7 +30,7 @@ from localmel.store.artifacts import (
     write_json,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def sealed(target: Path, text: str = "hello") -> Path:

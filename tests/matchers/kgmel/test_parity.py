@@ -23,7 +23,7 @@ from localmel.matchers.kgmel.losses import contrastive_losses
 from localmel.matchers.kgmel.network import _PUBLISHED, FusionNetwork, PackedTriples, _ends, from_published
 from localmel.matchers.train.settings import LossSettings
 
-FILE = Path(os.environ.get("LOCALMEL_SHARED", Path(__file__).parents[3] / "shared")) / "parity" / "kgmel_d64.npz"
+FILE = Path(os.environ.get("LOCALMEL_SHARED", Path(__file__).parents[4] / "shared")) / "parity" / "kgmel_d64.npz"
 pytestmark = pytest.mark.skipif(not FILE.is_file(), reason=f"no arrays of the published code at {FILE}")
 WIDTH, SEED, CLOSE = 64, 7, 1e-5
 SIDES = {"mention": "m", "entity": "e"}

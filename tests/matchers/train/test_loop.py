@@ -26,7 +26,7 @@ from localmel.matchers.train.settings import LossSettings, TrainingSettings
 from localmel.store.artifacts import MANIFEST
 from tests.matchers.planted import ALIKE, FUSION, GROUPS, QUICK, World, planted, trained_on
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CHANCE_IN_A_GROUP = 1 / ALIKE
 
 
