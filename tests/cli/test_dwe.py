@@ -182,7 +182,7 @@ def test_every_chosen_part_is_learnt_and_taking_it_away_changes_the_mention(seei
     one = Mention(id="m", surface="Sign", context="Sign", span=Span(start=0, end=4), image=image)
     assert type(kind_of(matcher)).__name__ == "DweKind"
     with KnowledgeBase(seeing.folder / "kb") as kb:
-        given = open_search(kb, matcher, encoders, "auto").given([one])
+        given = open_search(kb, matcher, encoders, "auto").shown([one], [()], encoders.text.encode)
     with torch.no_grad():
         whole = matcher.network.mentions(given).vectors
         for part in ("objects", "faces", "attributes", "identity"):
@@ -203,7 +203,7 @@ def test_it_is_evaluated_and_linked_with_and_nobody_repeats_the_options(seeing: 
     assert 0.3 < answer["alike"][0]["similarity"] <= 1.0
     assert len(answer["alike"]) <= 3
     words = seeing.link("all", image).stdout
-    assert "like the KB's picture of Sign (Q3), similarity" in words
+    assert "resembles the KB's picture of Sign (Q3), similarity" in words
     assert "a resemblance proves nothing" in words
     unseen = json.loads(seeing.link("all", "-", "--json").stdout)["links"][0]
     assert "alike" not in unseen
